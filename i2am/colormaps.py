@@ -1,0 +1,82 @@
+"""Colour tables of 256 entries, the only ones in the pack: the viewer is sent them from here."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .errors import I2AMError
+
+ENTRIES = 256
+
+
+class Colormap(str, Enum):
+    """From low to high. All but turbo and jet grow steadily lighter, so they also read in grey."""
+
+    VIRIDIS = "viridis"
+    INFERNO = "inferno"
+    MAGMA = "magma"
+    TURBO = "turbo"
+    GREY = "grey"
+    JET = "jet"  # for comparing with the paper's figures; it invents edges where there are none
+
+
+# Every 17th entry of the tables by Stéfan van der Walt and Nathaniel Smith (CC0). Straight lines
+# between them in sRGB stay within 7/255 of the full tables.
+_STOPS = {
+    Colormap.VIRIDIS: "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
+    "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725",
+    Colormap.INFERNO: "000004 0c0826 240c4f 420a68 5d126e 781c6d 932667 ae305c "
+    "c73e4c dd513a ed6925 f8850f fca50a fac62d f2e661 fcffa4",
+    Colormap.MAGMA: "000004 0b0924 20114b 3b0f70 57157e 721f81 8c2981 a8327d "
+    "c43c75 de4968 f1605d fa7f5e fe9f6d febf84 fddea0 fcfdbf",
+    Colormap.GREY: "000000 ffffff",
+}
+
+# The polynomial Anton Mikhailov published with turbo: powers 0 to 5 (rows) for red, green, blue.
+_TURBO = (
+    (0.13572138, 0.09140261, 0.10667330),
+    (4.61539260, 2.19418839, 12.64194608),
+    (-42.66032258, 4.84296658, -60.58204836),
+    (132.13108234, -14.18503333, 110.36276771),
+    (-152.94239396, 4.27729857, -89.90310912),
+    (59.28637943, 2.82956604, 27.34824973),
+)
+
+
+@cache
+def table(colormap: Colormap) -> Tensor:
+    """The colours of a map, low to high: (256, 3), float32 sRGB in 0..1. Shared: do not write."""
+    x = torch.linspace(0, 1, ENTRIES)
+    if colormap is Colormap.TURBO:
+        powers = x[:, None].double() ** torch.arange(len(_TURBO))
+        return (powers @ torch.tensor(_TURBO).double()).clamp(0, 1).float()
+    if colormap is Colormap.JET:
+        # Three trapezia, one for each channel, a quarter of the range apart.
+        return (1.5 - 4 * (x[:, None] - torch.tensor([0.75, 0.5, 0.25])).abs()).clamp(0, 1)
+    stops = [tuple(bytes.fromhex(stop)) for stop in _STOPS[colormap].split()]
+    return _between(torch.tensor(stops) / 255, x)
+
+
+def colorize(values: Tensor, colormap: Colormap) -> Tensor:
+    """Values in 0..1 (...) to colours (..., 3), in between entries too; others count as the ends.
+
+    Raises I2AMError for NaN, which no colour stands for.
+    """
+    if values.isnan().any():
+        raise I2AMError(
+            "A map cannot be coloured where it is not a number, "
+            f"and {int(values.isnan().sum())} of its {values.numel()} values are NaN. "
+            "The model gave NaN too: try another precision or seed."
+        )
+    return _between(table(colormap).to(values.device), values.float().clamp(0, 1))
+
+
+def _between(colors: Tensor, x: Tensor) -> Tensor:
+    """Straight lines through evenly spaced colours (n, 3), read at x in 0..1: (..., 3)."""
+    place = x * (len(colors) - 1)
+    left = place.long().clamp(max=len(colors) - 2)
+    return colors[left].lerp(colors[left + 1], (place - left)[..., None])
