@@ -1,0 +1,240 @@
+"""AttributionMap → pictures: resize, choose a range, colour, blend, label. Measures nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import Enum
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .attribution import AttributionMap, Definition, Direction
+from .colormaps import Colormap, colorize, table
+from .geometry import Grid
+
+FLAT = 1e-3  # of a map's level: a range narrower than this is rounding noise, not a pattern
+ABSOLUTE_HIGH = 4.0  # times an even spread: the top of the absolute scale
+DIM = 0.35  # of the picture's light, taken where the map is low, at opacity 1
+FADE = 0.5  # of the picture's colour, likewise
+
+_CUBIC = -0.75  # the free parameter of torch's bicubic
+_PAPER = (22, 22, 24)  # behind labels, sRGB
+_INK = (236, 236, 238)
+_UNDRAWN = str.maketrans("×–—", "x--")  # signs that Pillow's own font lacks
+_CAPTION_FROM = 160  # pixels of width: a narrower picture has room for numbers alone
+
+
+def resample(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """Cells to the pixels of the picture they divide: (..., h, w) to (..., height, width).
+
+    Torch's bicubic (align_corners=False) over the padded picture, of which `grid.covered` is
+    kept; the average of the cells under each pixel along a side with fewer pixels than cells.
+    It can swing below the lowest and above the highest cell.
+    """
+    down = _reading(grid.height, grid.covered[0], size[0])
+    across = _reading(grid.width, grid.covered[1], size[1])
+    values = values.float()
+    return down.to(values) @ values @ across.to(values).mT
+
+
+def resize(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """`resample` without the swing below zero: attention is never negative."""
+    return resample(values, grid, size).clamp(min=0)
+
+
+def _reading(cells: int, covered: float, pixels: int) -> Tensor:
+    """How much each pixel of a line reads of each cell: (pixels, cells), rows sum to one."""
+    cells_per_pixel = covered / pixels
+    edges = torch.arange(pixels + 1, dtype=torch.float64) * cells_per_pixel
+    if cells_per_pixel > 1:
+        starts = torch.arange(cells, dtype=torch.float64)
+        high = torch.minimum(edges[1:, None], starts + 1)
+        return (high - torch.maximum(edges[:-1, None], starts)).clamp(min=0) / cells_per_pixel
+    centre = (edges[:-1] + edges[1:]) / 2 - 0.5  # in cells, 0 at the centre of the first
+    left = centre.floor()
+    reading = torch.zeros(pixels, cells, dtype=torch.float64)
+    for tap in range(-1, 3):
+        x = (centre - left - tap).abs()
+        near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+        far = _CUBIC * (((x - 5) * x + 8) * x - 4)
+        cell = (left + tap).clamp(0, cells - 1).long()  # the border repeats
+        reading.scatter_add_(1, cell[:, None], torch.where(x <= 1, near, far)[:, None])
+    return reading
+
+
+class Scale(str, Enum):
+    """What the two ends of the colours stand for."""
+
+    PER_MAP = "per map"  # each map's own lowest and highest: shows its pattern
+    SHARED = "shared"  # the lowest and highest of all: shows how maps compare
+    ABSOLUTE = "absolute"  # the same for every run: shows how runs compare
+
+
+def is_share(map: AttributionMap) -> bool:
+    """Whether a map shows the part of each place's attention that the reference got."""
+    return map.definition is Definition.MODEL and map.direction is Direction.REFERENCE_TO_GENERATED
+
+
+def unit(map: AttributionMap) -> str:
+    """What the numbers of `display_values` count: "%" of attention or "×" an even spread."""
+    return "%" if is_share(map) else "×"
+
+
+def caption(map: AttributionMap) -> str:
+    """What was measured, in short: "R2G · model · unified"."""
+    arrow = "R2G" if map.direction is Direction.REFERENCE_TO_GENERATED else "G2R"
+    return f"{arrow} · {map.definition.value} · {map.level.value}"
+
+
+def display_values(map: AttributionMap) -> Tensor:
+    """A map in numbers that mean something: (batch, maps, height, width).
+
+    Model R2G: the share (0..1) of its attention that each place gives the reference. All others:
+    1 is what each place would have if all the attention of an average map were spread evenly.
+    Maps of one batch item keep their proportions: one that holds twice the attention is twice
+    as high everywhere.
+    """
+    values = map.values.float() * map.grid.area
+    if is_share(map):
+        return values
+    even = values.mean((1, 2, 3), keepdim=True)
+    return values / torch.where(even > 0, even, 1)
+
+
+def value_range(values: Tensor, scale: Scale, map: AttributionMap) -> tuple[Tensor, Tensor]:
+    """The (low, high) to paint each map between: two of (batch, maps).
+
+    values: `display_values` of the map, resized or not, (batch, maps, height, width).
+    """
+    if scale is Scale.ABSOLUTE:
+        low = torch.zeros_like(values[..., 0, 0])
+        return low, low + (1.0 if is_share(map) else ABSOLUTE_HIGH)
+    if scale is Scale.SHARED:
+        low, high = values.aminmax()
+        return low.expand(values.shape[:2]), high.expand(values.shape[:2])
+    return values.amin((-2, -1)), values.amax((-2, -1))
+
+
+def normalise(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Values (..., height, width) to 0..1 between their low and high (...), clamped.
+
+    A range narrower than a thousandth of its level is flat: all of it is drawn as low, for
+    stretching it would turn rounding noise into a pattern.
+    """
+    low, high = low[..., None, None], high[..., None, None]
+    flat = high - low <= FLAT * high.abs()
+    return torch.where(flat, 0.0, (values - low) / torch.where(flat, 1, high - low)).clamp(0, 1)
+
+
+def heatmap(values: Tensor, colormap: Colormap) -> Tensor:
+    """The map alone in colours: (batch, height, width) in 0..1 to (batch, height, width, 3)."""
+    return colorize(values, colormap)
+
+
+def overlay(image: Tensor, values: Tensor, colormap: Colormap, opacity: float) -> Tensor:
+    """A map laid over its picture: the picture, a little dimmed, shows where the map is low.
+
+    image: (batch, height, width, 3) in 0..1; values: (batch, height, width) in 0..1. Opacity 0
+    gives the picture itself; opacity 1 the pure colour where the map is 1.
+    """
+    alpha = (opacity * values * (2 - values))[..., None]  # levels off, so that middling places show
+    luma = (image * image.new_tensor([0.2126, 0.7152, 0.0722])).sum(-1, keepdim=True)
+    dimmed = image.lerp(luma, opacity * FADE) * (1 - opacity * DIM)
+    return dimmed.lerp(colorize(values, colormap).to(image), alpha)
+
+
+def legend(
+    image: Tensor, low: Tensor, high: Tensor, colormap: Colormap, caption: str, unit: str
+) -> Tensor:
+    """Pictures with a strip below that explains the colours: (batch, height + strip, width, 3).
+
+    low, high: (batch,), the range painted, in the numbers of `display_values`; unit: "×" or "%".
+    The caption moves to a second row where it takes too much of the first, and is left out of
+    pictures too narrow to read it, as are numbers that would run into each other.
+    """
+    _, height, width, _ = image.shape
+    font = _font(height, width)
+    caption = caption.translate(_UNDRAWN)
+    gap = max(2, round(font.size / 2))
+    row = round(font.size * 1.9)
+    beside = font.getlength(caption) + 2 * gap <= width / 2
+    below = not beside and width >= _CAPTION_FROM
+    bar_stop = round(width - font.getlength(caption) - 3 * gap) if beside else width - gap
+    strips: list[Tensor] = []
+    for lowest, highest in zip(low, high, strict=True):
+        strip = Image.new("RGB", (width, row * (2 if below else 1)), _PAPER)
+        draw = ImageDraw.Draw(strip)
+        left, right = _number(float(lowest), unit), _number(float(highest), unit)
+        start = round(gap + font.getlength(left) + gap)
+        stop = round(bar_stop - font.getlength(right) - gap)
+        if stop > start:
+            draw.text((gap, row / 2), left, _INK, font, "lm")
+            draw.text((bar_stop, row / 2), right, _INK, font, "rm")
+            thick = max(3, round(font.size * 0.8))
+            colors = Image.fromarray((table(colormap)[None] * 255).round().byte().numpy())
+            bar = colors.resize((stop - start, thick), Image.Resampling.BILINEAR)
+            strip.paste(bar, (start, (row - thick) // 2))
+        if beside:
+            draw.text((width - gap, row / 2), caption, _INK, font, "rm")
+        if below:
+            text = _fit(caption, font, width - 2 * gap)
+            draw.text((gap, row * 1.4), text, _INK, font, "lm")
+        strips.append(_tensor(strip))
+    return torch.cat((image, torch.stack(strips).to(image)), 1)
+
+
+def contact_sheet(images: Tensor, labels: Sequence[str], columns: int | None = None) -> Tensor:
+    """All maps on one picture, row by row, each under its label.
+
+    images: (batch, maps, height, width, 3). Returns (batch, sheet height, sheet width, 3).
+    columns: as many as make the sheet nearest to a 4:3 picture if left out.
+    """
+    batch, maps, height, width, _ = images.shape
+    font = _font(height, width)
+    gap = max(2, round(font.size / 2))
+    tile_height, tile_width = height + round(font.size * 1.7) + gap, width + gap
+    if columns is None:
+        ratios = {n: n * tile_width / (-(-maps // n) * tile_height) for n in range(1, maps + 1)}
+        columns = min(ratios, key=lambda n: abs(math.log(ratios[n] / (4 / 3))))
+    rows = -(-maps // columns)
+    page = Image.new("RGB", (columns * tile_width + gap, rows * tile_height), _PAPER)
+    draw = ImageDraw.Draw(page)
+    corners = [(n // columns * tile_height, n % columns * tile_width + gap) for n in range(maps)]
+    for (top, left), label in zip(corners, labels, strict=True):
+        middle = top + (tile_height - gap - height + gap / 2) / 2
+        draw.text((left, middle), _fit(label, font, width), _INK, font, "lm")
+    sheet = _tensor(page).to(images).repeat(batch, 1, 1, 1)
+    for n, (top, left) in enumerate(corners):
+        top += tile_height - gap - height
+        sheet[:, top : top + height, left : left + width] = images[:, n]
+    return sheet
+
+
+def _font(height: int, width: int) -> ImageFont.FreeTypeFont:
+    """A font that suits a picture of this size and leaves room for a dozen letters."""
+    size = max(9, round(min(max(12, math.sqrt(height * width) / 36), width / 13)))
+    return ImageFont.load_default(size)  # type: ignore[return-value]
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text as the font can draw it, cut short with an ellipsis if it is too wide."""
+    whole = text = text.translate(_UNDRAWN)
+    while text and font.getlength(whole) > width:
+        text = text[:-1]
+        whole = text.rstrip() + "…"
+    return whole
+
+
+def _number(value: float, unit: str) -> str:
+    """A value with its unit, in few digits and signs the font has: "0.23x", "12.5%"."""
+    value = 100 * value if unit == "%" else value
+    short = f"{round(value, 1 if abs(value) >= 10 else 2):g}"
+    return (f"{value:.1g}" if short == "0" else short) + unit.translate(_UNDRAWN)
+
+
+def _tensor(picture: Image.Image) -> Tensor:
+    """An RGB picture as (height, width, 3) in 0..1."""
+    return torch.as_tensor(np.array(picture)).float() / 255
