@@ -1,0 +1,24 @@
+"""What all tests share: one torch thread, and one way to find ComfyUI and the browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_COMFYUI = ROOT / ".comfyui" / "0.30.0"
+
+# The pictures are tiny: more threads only fight with each other and with the next test.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def comfyui_path() -> Path:
+    """The ComfyUI under test. Tests that need it fail without it: a skip would hide the hole."""
+    path = Path(os.environ.get("COMFYUI_PATH") or DEFAULT_COMFYUI)
+    if not (path / "main.py").is_file():
+        pytest.fail(f"No ComfyUI in {path}: run python dev.py test", pytrace=False)
+    return path
