@@ -1,0 +1,39 @@
+"""The model families whose attention can be read. A new one is a file here and a line below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import I2AMError
+from .base import Architecture, Call, Forward, ImageTokens, Layer
+from .flux import FLUX
+from .unet import UNET
+
+ARCHITECTURES = (FLUX, UNET)
+
+# Families that derive from one above but have no reference to watch, and why.
+WITHOUT_REFERENCES = {"Chroma": "it ignores reference latents"}
+
+__all__ = ["ARCHITECTURES", "Architecture", "Call", "Forward", "ImageTokens", "Layer", "find"]
+
+
+def find(class_names: Iterable[str]) -> Architecture:
+    """The architecture of a model, by the names of its classes from the most derived on.
+
+    Raises I2AMError if none is known, or the model is known to use no reference.
+    """
+    names = tuple(class_names)
+    known = ", ".join(architecture.name for architecture in ARCHITECTURES)
+    for name in names:
+        if name in WITHOUT_REFERENCES:
+            raise I2AMError(
+                f"{name} models have no reference to watch: {WITHOUT_REFERENCES[name]}. "
+                f"Use a model that reads one. Capture Attention knows: {known}."
+            )
+        for architecture in ARCHITECTURES:
+            if name in architecture.models:
+                return architecture
+    raise I2AMError(
+        f"Capture Attention cannot read “{names[0]}” models yet. It knows: {known}. "
+        "Take Capture Attention out of the graph, or use one of these models."
+    )

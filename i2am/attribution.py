@@ -1,0 +1,186 @@
+"""Recording → attribution map: pick a definition, a direction and a level, average, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from .errors import I2AMError
+from .geometry import Grid
+from .ranges import pick
+from .recorder import Picture, Recording
+
+
+class Definition(str, Enum):
+    """Which softmax a map is made of (`key_scope`)."""
+
+    PAPER = "paper"  # over one side's tokens alone: I2AM section 3, M_g and M_r
+    MODEL = "model"  # the model's own, over all of its keys
+
+
+class Direction(str, Enum):
+    """Which picture a map lies over."""
+
+    REFERENCE_TO_GENERATED = "reference to generated"
+    GENERATED_TO_REFERENCE = "generated to reference"
+
+
+class Level(str, Enum):
+    """What is not averaged away."""
+
+    UNIFIED = "unified"
+    TIME = "time"
+    LAYER = "layer"
+    HEAD = "head"
+
+
+@dataclass(frozen=True)
+class AttributionMap:
+    """Values over one grid, un-normalised: a share credited to each place.
+
+    values: (batch, maps, height, width), float32, >= 0. `maps` is 1 at the unified level. In the
+    paper definition each map sums to one, in the model definition to the attention it is made of.
+    labels: one short name for each of `maps` ("steps 0-3", "double 2", "head 5").
+    """
+
+    values: Tensor
+    labels: tuple[str, ...]
+    grid: Grid
+    definition: Definition
+    direction: Direction
+    level: Level
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A recording and the pictures to lay its maps over: what travels between the nodes.
+
+    image: (batch, height, width, 3) in 0–1, the result. references: for each reference
+    (height, width, 3) in 0–1. mask: (batch or 1, height, width), 1 where the result was wanted.
+    Each may be missing.
+    """
+
+    recording: Recording
+    image: Tensor | None = None
+    references: tuple[Tensor | None, ...] = ()
+    mask: Tensor | None = None
+
+    def picture(self, direction: Direction, reference: int) -> Tensor | None:
+        """The pictures a direction's maps lie over: (batch or 1, height, width, 3)."""
+        if direction is Direction.REFERENCE_TO_GENERATED:
+            return self.image
+        given = self.references[reference] if reference < len(self.references) else None
+        return None if given is None else given.unsqueeze(0)
+
+    def size(self, direction: Direction, reference: int) -> tuple[int, int]:
+        """The (height, width) in pixels of that picture; of its latent × 8 where none was given."""
+        picture = self.picture(direction, reference)
+        if picture is not None:
+            return picture.shape[1], picture.shape[2]
+        side = _side(self.recording, direction, reference)
+        if side.latent == (0, 0):
+            return side.grid.height * 16, side.grid.width * 16
+        return side.latent[0] * 8, side.latent[1] * 8
+
+
+def _side(recording: Recording, direction: Direction, reference: int) -> Picture:
+    header = recording.header
+    if direction is Direction.REFERENCE_TO_GENERATED:
+        return header.generated
+    return header.references[reference]
+
+
+def best_definition(recording: Recording) -> Definition:
+    """The definition to look at first.
+
+    Where text, result and references share one softmax, most layers hardly read the reference and
+    the few that do must weigh more: the model's own attention. Elsewhere the paper's.
+    """
+    return Definition.MODEL if recording.header.joint else Definition.PAPER
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to average over, as range texts (empty for all), and into how many groups of steps."""
+
+    steps: str = ""
+    layers: str = ""
+    heads: str = ""
+    time_groups: int = 5
+
+
+def attribution_map(
+    recording: Recording,
+    definition: Definition,
+    direction: Direction,
+    level: Level = Level.UNIFIED,
+    reference: int = 0,
+    selection: Selection = Selection(),
+) -> AttributionMap:
+    """Average a recording down to a level: the paper's ULAM, TLAM, LLAM or HLAM.
+
+    reference: from 0. Steps, layers and heads are numbered as they were recorded, from 0; every
+    one of them weighs the same. Raises I2AMError for a reference, range or combination of ranges
+    the recording cannot answer: it holds sums over steps × layers and layers × heads, so a range
+    of heads cannot be joined with a range of steps.
+    """
+    header = recording.header
+    if not 0 <= reference < len(header.references):
+        raise I2AMError(
+            f"Reference {reference + 1} does not exist: the model was given "
+            f"{len(header.references)}. Choose 1 to {len(header.references)}."
+        )
+    steps = pick(selection.steps, len(header.steps), "steps")
+    layers = pick(selection.layers, len(header.layers), "layers")
+    heads = pick(selection.heads, max(header.heads), "heads")
+    by_head = level is Level.HEAD or len(heads) < max(header.heads)
+    if by_head and (level is Level.TIME or len(steps) < len(header.steps)):
+        raise I2AMError(
+            "Heads and steps cannot be picked together: a recording keeps each step over all "
+            "heads, and each head over all steps. Clear one of the two, or record fewer steps "
+            "with Capture Attention."
+        )
+    name = "r2g" if direction is Direction.REFERENCE_TO_GENERATED else "g2r"
+    table = "layer_head" if by_head else "step_layer"
+    maps = recording.arrays[f"{definition.value}.{name}.{reference}.{table}"]
+    if by_head:
+        rows, columns = layers, heads
+        has_head = [[head < count for head in range(max(header.heads))] for count in header.heads]
+        seen = torch.tensor(has_head)
+    else:
+        rows, columns = steps, layers
+        seen = torch.tensor(header.counts) > 0
+    match level:
+        case Level.UNIFIED:
+            parts = [("unified", rows, columns)]
+        case Level.TIME:
+            groups = torch.tensor(rows).tensor_split(min(selection.time_groups, len(rows)))
+            parts = [(_steps_name(header.steps, g.tolist()), g.tolist(), columns) for g in groups]
+        case Level.LAYER if by_head:
+            parts = [(header.layers[row].name, [row], columns) for row in rows]
+        case Level.LAYER:
+            parts = [(header.layers[column].name, rows, [column]) for column in columns]
+        case Level.HEAD:
+            parts = [(f"head {column}", rows, [column]) for column in columns]
+    return AttributionMap(
+        torch.stack([_mean(maps, seen, *part[1:]) for part in parts], dim=1),
+        tuple(label for label, _, _ in parts),
+        _side(recording, direction, reference).grid,
+        definition,
+        direction,
+        level,
+    )
+
+
+def _mean(maps: Tensor, seen: Tensor, rows: list[int], columns: list[int]) -> Tensor:
+    """Mean of (B, rows, columns, h, w) over the entries that were seen; the others are zero."""
+    count = seen[rows][:, columns].sum()
+    return maps[:, rows][:, :, columns].sum((1, 2)) / count.clamp(min=1)
+
+
+def _steps_name(steps: tuple[int, ...], rows: list[int]) -> str:
+    first, last = steps[rows[0]], steps[rows[-1]]
+    return f"step {first}" if first == last else f"steps {first}-{last}"

@@ -1,0 +1,256 @@
+"""The file format `i2am.attribution/1`: one .safetensors file, arrays and a JSON header.
+
+Nothing in a file is executed and no path in it is used. What does not have exactly the shapes its
+own header implies is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .architectures.base import Layer
+from .attention import CORRESPONDENCE_SIDE
+from .attribution import Attribution
+from .errors import I2AMError
+from .geometry import Grid
+from .recorder import MAP_SIDE, Header, Picture, Plan, Recording, Run
+
+FORMAT = "i2am.attribution/1"
+MAX_PICTURE_SIDE = 32768
+DEFINITIONS = {
+    "paper.r2g": "mean over reference tokens of the softmax over generated tokens",
+    "paper.g2r": "mean over generated tokens of the softmax over the reference's tokens",
+    "model.r2g": "share of the model's own attention a place gives the reference, over all places",
+    "model.g2r": "mean over generated tokens of the model's own attention, over the reference",
+    "share": "the model's own attention on text, self (the result) and each reference",
+    "correspondence": "softmax over the reference's tokens, pooled, mean over heads, layers, steps",
+}
+
+
+def save_attribution(path: Path, attribution: Attribution) -> None:
+    """Write an attribution, pictures included; all of it or nothing.
+
+    Maps are rounded to float16, each array scaled by its largest value. Raises OSError.
+    """
+    tensors: dict[str, Tensor] = {}
+    scales: dict[str, float] = {}
+    for name, array in attribution.recording.arrays.items():
+        if name == "share.step_layer":
+            tensors[name] = array
+            continue
+        scales[name] = float(array.max()) or 1.0
+        tensors[name] = (array / scales[name]).half()
+    if attribution.image is not None:
+        tensors["image"] = _bytes(attribution.image)
+    if attribution.mask is not None:
+        tensors["mask"] = _bytes(attribution.mask)
+    for number, picture in enumerate(attribution.references):
+        if picture is not None:
+            tensors[f"reference.{number}"] = _bytes(picture)
+    _write(path, tensors, attribution.recording.header, scales)
+
+
+def save_recording(path: Path, recording: Recording) -> None:
+    """Write a recording alone, exactly as it is (float32). Raises OSError."""
+    _write(path, dict(recording.arrays), recording.header, {})
+
+
+def load_attribution(path: Path) -> Attribution:
+    """Read what `save_attribution` wrote. Raises I2AMError for anything else, OSError."""
+    try:
+        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            reader = cast(Any, file)
+            header, scales = _read_header(reader.metadata() or {})
+            expected = _expected(header)
+            pictures = _check_tensors(reader, expected, len(header.references))
+            arrays = {
+                name: _number(name, reader.get_tensor(name), scales.get(name, 1.0))
+                for name in expected
+                if name in reader.keys()
+            }
+            shown = {name: reader.get_tensor(name).float() / 255 for name in pictures}
+    except SafetensorError as error:
+        raise _refused(f"it is not a whole .safetensors file ({error})") from None
+    references = tuple(shown.get(f"reference.{r}") for r in range(len(header.references)))
+    return Attribution(Recording(header, arrays), shown.get("image"), references, shown.get("mask"))
+
+
+def load_recording(path: Path) -> Recording:
+    """Read what `save_recording` wrote. Raises I2AMError for anything else, OSError."""
+    return load_attribution(path).recording
+
+
+def _refused(reason: str) -> I2AMError:
+    return I2AMError(
+        f"This file is not an attribution that can be loaded: {reason}. "
+        "Choose a file written by Save Attribution."
+    )
+
+
+def _bytes(picture: Tensor) -> Tensor:
+    return (picture.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+
+
+def _write(path: Path, tensors: dict[str, Tensor], header: Header, scales: dict[str, float]) -> None:
+    metadata = {
+        "format": FORMAT,
+        "i2am": json.dumps(asdict(header) | {"scales": scales, "definitions": DEFINITIONS}),
+    }
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        # A tensor made while sampling is an inference tensor, and the writer wants plain storage.
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, part, metadata)
+        os.replace(part, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read_header(metadata: Mapping[str, str]) -> tuple[Header, dict[str, float]]:
+    if metadata.get("format") != FORMAT:
+        raise _refused(f"its format is “{metadata.get('format', 'unknown')[:40]}”, not “{FORMAT}”")
+    try:
+        values = json.loads(metadata["i2am"])
+        scales = {str(name): float(scale) for name, scale in values["scales"].items()}
+        if not all(0 < scale < math.inf for scale in scales.values()):
+            raise ValueError("a scale is not a positive number")
+        return _header(values), scales
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise _refused(f"its header cannot be read ({type(error).__name__}: {error})") from None
+
+
+def _header(values: dict[str, Any]) -> Header:
+    """A Header from its JSON. Raises KeyError, TypeError or ValueError if it is not one."""
+    run, plan = values["run"], values["plan"]
+    header = Header(
+        run=Run(
+            model=str(run["model"]),
+            batch=int(run["batch"]),
+            seed=None if run["seed"] is None else int(run["seed"]),
+            schedule=tuple(float(sigma) for sigma in run["schedule"]),
+            latent=_pair(run["latent"]),
+            versions={str(name): str(version) for name, version in run["versions"].items()},
+        ),
+        plan=Plan(
+            layers=tuple(_pair(pair) for pair in plan["layers"]),
+            steps=tuple(_pair(pair) for pair in plan["steps"]),
+            branch=str(plan["branch"]),
+            correspondence=bool(plan["correspondence"]),
+        ),
+        architecture=str(values["architecture"]),
+        joint=bool(values["joint"]),
+        steps=tuple(int(step) for step in values["steps"]),
+        sigmas=tuple(float(sigma) for sigma in values["sigmas"]),
+        layers=tuple(
+            Layer(str(layer["block"]), int(layer["index"]), int(layer["sub"]))
+            for layer in values["layers"]
+        ),
+        layer_grids=tuple(_grid(grid) for grid in values["layer_grids"]),
+        heads=tuple(int(count) for count in values["heads"]),
+        counts=tuple(tuple(int(count) for count in row) for row in values["counts"]),
+        generated=_picture(values["generated"]),
+        references=tuple(_picture(picture) for picture in values["references"]),
+        evaluations=int(values["evaluations"]),
+        expected_evaluations=int(values["expected_evaluations"]),
+        expected_layers=int(values["expected_layers"]),
+        seconds=float(values["seconds"]),
+    )
+    steps, layers = len(header.steps), len(header.layers)
+    sizes = (header.run.batch, steps, layers, len(header.references), *header.heads)
+    if not all(0 < size < 10_000 for size in sizes):
+        raise ValueError("a count is out of range")
+    if len(header.heads) != layers or len(header.layer_grids) != layers:
+        raise ValueError("not one head count and grid for each layer")
+    if len(header.counts) != steps or any(len(row) != layers for row in header.counts):
+        raise ValueError("not one count for each step and layer")
+    for picture in (header.generated, *header.references):
+        if max(picture.grid.height, picture.grid.width) > MAP_SIDE:
+            raise ValueError(f"a map has more than {MAP_SIDE} cells a side")
+    return header
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)
+
+
+def _grid(values: dict[str, Any]) -> Grid:
+    down, across = values["covered"]
+    return Grid(int(values["height"]), int(values["width"]), (float(down), float(across)))
+
+
+def _picture(values: dict[str, Any]) -> Picture:
+    return Picture(_grid(values["grid"]), _pair(values["latent"]), str(values["kind"]))
+
+
+def _expected(header: Header) -> dict[str, tuple[int, ...]]:
+    """The shape of every array, by name; sides of a correspondence, 0, are free up to a limit."""
+    batch, references = header.run.batch, len(header.references)
+    steps, layers, heads = len(header.steps), len(header.layers), max(header.heads)
+    result = (header.generated.grid.height, header.generated.grid.width)
+    shapes: dict[str, tuple[int, ...]] = {
+        "share.step_layer": (batch, steps, layers, 2 + references),
+        "share.map": (batch, 2 + references, *result),
+    }
+    for r, picture in enumerate(header.references):
+        sides = {"r2g": result, "g2r": (picture.grid.height, picture.grid.width)}
+        for definition in ("paper", "model"):
+            for direction, side in sides.items():
+                name = f"{definition}.{direction}.{r}"
+                shapes[f"{name}.step_layer"] = (batch, steps, layers, *side)
+                shapes[f"{name}.layer_head"] = (batch, layers, heads, *side)
+        if header.plan.correspondence:
+            shapes[f"correspondence.{r}"] = (batch, 0, 0, 0, 0)
+    return shapes
+
+
+def _check_tensors(
+    reader: Any, expected: dict[str, tuple[int, ...]], references: int
+) -> list[str]:
+    """Refuse a missing, unknown or wrongly shaped tensor before reading any; name the pictures."""
+    names = set(reader.keys())
+    if missing := expected.keys() - names:
+        raise _refused(f"it lacks “{min(missing)}”")
+    ranks = {"image": 4, "mask": 3} | {f"reference.{r}": 3 for r in range(references)}
+    pictures: list[str] = []
+    for name in sorted(names):
+        view = reader.get_slice(name)
+        shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
+        if name in expected:
+            wanted = expected[name]
+            fits = len(shape) == len(wanted) and all(
+                size == want or (want == 0 and 0 < size <= CORRESPONDENCE_SIDE)
+                for size, want in zip(shape, wanted, strict=True)
+            )
+            if not fits or dtype not in ("F16", "F32"):
+                raise _refused(f"“{name}” is {dtype} {shape}, which its header does not allow")
+            continue
+        rank = ranks.get(name)
+        if rank is None:
+            raise _refused(f"it holds an unknown tensor “{name[:60]}”")
+        if len(shape) != rank or dtype != "U8" or not all(0 < n <= MAX_PICTURE_SIDE for n in shape):
+            raise _refused(f"the picture “{name}” is {dtype} {shape}")
+        if name != "mask" and shape[-1] != 3:
+            raise _refused(f"the picture “{name}” does not have three colours")
+        pictures.append(name)
+    return pictures
+
+
+def _number(name: str, array: Tensor, scale: float) -> Tensor:
+    values = array.float() * scale
+    if not bool(values.isfinite().all()) or float(values.min()) < 0:
+        raise _refused(f"“{name}” holds values that are no attention")
+    return values

@@ -1,0 +1,153 @@
+"""Where each token sits in which picture: grids, spans, layouts, and moving maps between grids."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from .errors import LayoutMismatch
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tokens of one picture, row by row from the top left, all cells of one size.
+
+    Models pad a picture up to whole tokens, so the last row and column may stick out of it.
+    `covered` is the picture's (height, width) measured in cells: at most (height, width), which
+    is what it is when left out, and more than (height - 1, width - 1).
+    """
+
+    height: int
+    width: int
+    covered: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise LayoutMismatch(f"a grid needs at least one cell, got {self.height}×{self.width}")
+        if self.covered == (0.0, 0.0):
+            object.__setattr__(self, "covered", (float(self.height), float(self.width)))
+        for cells, covered in zip((self.height, self.width), self.covered, strict=True):
+            if not cells - 1 < covered <= cells:
+                raise LayoutMismatch(f"{covered} cells of picture do not end in cell {cells}")
+
+    @property
+    def area(self) -> int:
+        """The number of cells, which is the number of tokens."""
+        return self.height * self.width
+
+    def at_most(self, side: int) -> Grid:
+        """This grid, or the one of its shape whose longer side is `side` cells if it is longer."""
+        longer = max(self.height, self.width)
+        if longer <= side:
+            return self
+        height, width = (max(1, round(n * side / longer)) for n in (self.height, self.width))
+        # The coarser cells divide the padded picture evenly, so the part that is picture scales.
+        down, across = (c / n for c, n in zip(self.covered, (self.height, self.width), strict=True))
+        if down * height <= height - 1 or across * width <= width - 1:
+            down = across = 1.0  # a cell all of padding would hold no picture: stretch over it
+        return Grid(height, width, (down * height, across * width))
+
+
+def picture_grid(height: int, width: int, cell: int) -> Grid:
+    """The grid of a picture of (height, width) pixels padded to whole cells of `cell` pixels."""
+    return Grid(math.ceil(height / cell), math.ceil(width / cell), (height / cell, width / cell))
+
+
+class Role(str, Enum):
+    """What a token stands for."""
+
+    TEXT = "text"
+    GENERATED = "generated"
+    REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of tokens with one role: positions start to stop - 1 of a sequence."""
+
+    role: Role
+    start: int
+    stop: int
+    grid: Grid | None = None
+
+    @property
+    def length(self) -> int:
+        """The number of tokens."""
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> slice:
+        """The positions, to index a token axis with."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The spans of the query axis and of the key axis of one attention call, in order.
+
+    Raises LayoutMismatch if spans overlap or a grid does not have one cell for each token.
+    """
+
+    queries: tuple[Span, ...]
+    keys: tuple[Span, ...]
+
+    def __post_init__(self) -> None:
+        for spans in (self.queries, self.keys):
+            end = 0
+            for span in spans:
+                if span.start < end or span.stop < span.start:
+                    raise LayoutMismatch(f"the {span.role.value} tokens start before {end}")
+                if span.grid is not None and span.grid.area != span.length:
+                    raise LayoutMismatch(
+                        f"{span.length} {span.role.value} tokens do not fill a grid of "
+                        f"{span.grid.height}×{span.grid.width}"
+                    )
+                end = span.stop
+        if sum(span.role is Role.GENERATED for span in self.queries) != 1:
+            raise LayoutMismatch("a call must hold the generated tokens once among its queries")
+
+    @property
+    def generated(self) -> Span:
+        """The generated tokens on the query axis."""
+        return next(span for span in self.queries if span.role is Role.GENERATED)
+
+    @property
+    def references(self) -> tuple[Span, ...]:
+        """The reference tokens on the key axis, one span for each reference."""
+        return tuple(span for span in self.keys if span.role is Role.REFERENCE)
+
+    @property
+    def key_count(self) -> int:
+        """How many keys the layout accounts for."""
+        return sum(span.length for span in self.keys)
+
+
+def _overlap(source: int, covered: float, target: int, target_covered: float) -> Tensor:
+    """How much of each source interval lies in each target interval: (target, source).
+
+    Both sets of intervals divide one line of picture; what sticks out of it is cut off first.
+    Every column sums to one.
+    """
+    edges = torch.arange(source + 1, dtype=torch.float64).div(covered).clamp(max=1)
+    target_edges = torch.arange(target + 1, dtype=torch.float64).div(target_covered).clamp(max=1)
+    low = torch.maximum(target_edges[:-1, None], edges[None, :-1])
+    high = torch.minimum(target_edges[1:, None], edges[None, 1:])
+    return (high - low).clamp(min=0) / (edges[1:] - edges[:-1])
+
+
+def spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Move mass from one grid of a picture to another: (..., source area) to (..., target area).
+
+    Each cell's mass is spread evenly over the place it covers, so every sum is kept, and a map
+    moved to a grid that divides its cells evenly can be added up to what it was.
+    """
+    if source == target:
+        return maps
+    down = _overlap(source.height, source.covered[0], target.height, target.covered[0])
+    across = _overlap(source.width, source.covered[1], target.width, target.covered[1])
+    rows = maps.unflatten(-1, (source.height, source.width))
+    return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-2)

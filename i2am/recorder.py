@@ -1,0 +1,420 @@
+"""Plan → Recorder → Recording: what to keep, the thing that adds it up, and the frozen sums."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .architectures.base import Architecture, Layer
+from .attention import Marginals, attention_marginals, correspondence_grid, mean_over_cells
+from .errors import I2AMError
+from .geometry import Grid, TokenLayout, spread
+from .ranges import Ranges, contains
+
+MAP_SIDE = 64
+
+@dataclass(frozen=True)
+class Plan:
+    """What to keep: layers and steps by number (empty for all), the branch, the correspondence."""
+
+    layers: Ranges = ()
+    steps: Ranges = ()
+    branch: str = "conditional"
+    correspondence: bool = True
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One side of the maps: the grid they are on, and the (height, width) of its latent.
+
+    kind: what the model was given ("reference latent", "image tokens"; "result"). latent is
+    (0, 0) where there is none.
+    """
+
+    grid: Grid
+    latent: tuple[int, int]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """The facts of one sampling run that only the host knows.
+
+    latent, reference_latents: (height, width) of the latents. versions: of the pack and the host.
+    """
+
+    model: str
+    batch: int
+    seed: int | None
+    schedule: tuple[float, ...]
+    latent: tuple[int, int]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything about a recording that is not an array. Plain values, fit for JSON.
+
+    joint: whether text, result and references share one softmax. steps: the schedule's number of
+    each recorded step, in the order they ran; sigmas: the noise level there. layer_grids: the
+    generated grid each layer looked from; heads: how many heads it has. counts: how often each
+    (step, layer) was seen. evaluations, expected_evaluations: model evaluations recorded, and run,
+    within the plan; expected_layers: layers the plan asks for. seconds: the run's, recording
+    included.
+    """
+
+    run: Run
+    plan: Plan
+    architecture: str
+    joint: bool
+    steps: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    layers: tuple[Layer, ...]
+    layer_grids: tuple[Grid, ...]
+    heads: tuple[int, ...]
+    counts: tuple[tuple[int, ...], ...]
+    generated: Picture
+    references: tuple[Picture, ...]
+    evaluations: int
+    expected_evaluations: int
+    expected_layers: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The frozen sums of one sampling run, on the CPU, float32; never written to again.
+
+    arrays, with B batch items, S steps, L layers, H heads, R references from 0, D in `paper`,
+    `model`, and maps that are raw means (paper: each sums to one; model: to the attention it is
+    made of):
+    `D.r2g.{r}.step_layer` (B,S,L,h,w), mean over heads · `D.r2g.{r}.layer_head` (B,L,H,h,w), mean
+    over steps · `D.g2r.{r}.…` the same over the reference · `share.step_layer` (B,S,L,2+R) in the
+    order text, self, reference 0, … · `share.map` (B,2+R,h,w), the share at each place, mean over
+    everything else · `correspondence.{r}` (B,hg,wg,hr,wr), paper definition.
+    """
+
+    header: Header
+    arrays: Mapping[str, Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """The memory its arrays take."""
+        return sum(array.numel() * array.element_size() for array in self.arrays.values())
+
+
+@dataclass
+class _Open:
+    """One layer's sums within the step that is being sampled, on the model's device.
+
+    generated: (batch, heads, kinds, cells), kinds = text, self, references, references again in
+    the paper's definition. references: each (batch, heads, 2, cells), paper and model.
+    """
+
+    generated: Tensor
+    references: tuple[Tensor, ...]
+    count: int = 1
+
+    def add(self, other: _Open) -> None:
+        self.generated += other.generated
+        for total, new in zip(self.references, other.references, strict=True):
+            total += new
+        self.count += other.count
+
+
+class _Side:
+    """The maps of one layer over one picture, on the CPU, over all steps so far."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.steps: dict[int, Tensor] = {}  # each (batch, kinds, cells), mean over heads
+        self._sum = torch.zeros(())  # (batch, heads, kinds, cells), added over steps
+
+    def close(self, step: int, maps: Tensor) -> None:
+        """Take in a finished step: (batch, heads, kinds, cells)."""
+        self._sum = self._sum + maps
+        self.steps[step] = maps.mean(1)
+
+    @property
+    def heads(self) -> Tensor:
+        """Mean over steps: (batch, heads, kinds, cells)."""
+        return self._sum / len(self.steps)
+
+
+@dataclass
+class _Matches:
+    """Correspondence between one pair of grids: within the open step, and over closed ones."""
+
+    open: Tensor = field(default_factory=lambda: torch.zeros(()))
+    calls: int = 0
+    closed: Tensor = field(default_factory=lambda: torch.zeros(()))
+    steps: int = 0
+    layers: set[Layer] = field(default_factory=set[Layer])
+
+    def add(self, match: Tensor, layer: Layer) -> None:
+        """Take in one call's correspondence: (batch, generated cells, reference cells)."""
+        self.open = match if self.calls == 0 else self.open + match
+        self.calls += 1
+        self.layers.add(layer)
+
+    def close(self) -> None:
+        """The step is finished: it counts once, however many calls it had."""
+        if self.calls:
+            self.closed = self.closed + (self.open / self.calls).cpu()
+            self.steps += 1
+            self.calls = 0
+
+
+class Recorder:
+    """Adds up the attention of one sampling run. Owned by that run, gone with it.
+
+    Everything is folded in as it comes: memory grows with tokens, layers and steps, never with
+    the square of tokens. Several evaluations of one step, and several conditionings of one branch,
+    count as one by their mean. Safe to call from several threads.
+    """
+
+    def __init__(
+        self, plan: Plan, run: Run, architecture: Architecture, layers: tuple[Layer, ...]
+    ) -> None:
+        self.plan = plan
+        self.run = run
+        self.architecture = architecture
+        self.layers = tuple(
+            layer for number, layer in enumerate(layers) if contains(plan.layers, number)
+        )
+        self._lock = threading.Lock()
+        self._steps: list[tuple[int, float]] = []  # number in the schedule, noise level
+        self._counts: list[dict[Layer, int]] = []
+        self._open: dict[Layer, _Open] = {}
+        self._generated: dict[Layer, _Side] = {}
+        self._references: dict[Layer, tuple[_Side, ...]] = {}
+        self._matches: dict[tuple[int, Grid, Grid], _Matches] = {}
+        self._layer_grids: dict[Layer, Grid] = {}
+        self._pictures: tuple[Grid, ...] | None = None
+        self._expected = self._evaluations = 0
+        self._seen = True  # whether the evaluation under way has been recorded
+
+    def step_at(self, sigma: float) -> int:
+        """The step of the schedule that a noise level belongs to: the last one not below it."""
+        levels = enumerate(self.run.schedule[:-1])
+        return max((step for step, level in levels if level >= sigma * (1 - 1e-4)), default=0)
+
+    def begin_evaluation(self, sigma: float) -> bool:
+        """The model is about to be evaluated at this noise level; whether to record it."""
+        step = self.step_at(sigma)
+        if not contains(self.plan.steps, step):
+            return False
+        with self._lock:
+            if not self._steps or self._steps[-1][0] != step:
+                self._close_step()
+                self._steps.append((step, sigma))
+                self._counts.append({})
+            self._expected += 1
+            self._seen = False
+        return True
+
+    def add(
+        self,
+        layer: Layer,
+        q: Tensor,
+        k: Tensor,
+        layout: TokenLayout,
+        *,
+        scale: float | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Fold in one attention call, of the rows of one conditioning.
+
+        q, k, scale, mask: as `attention_marginals` takes them. Raises I2AMError if the references
+        are not those of the calls before.
+        """
+        if layer not in self.layers:
+            return
+        marginals = attention_marginals(
+            q, k, layout, scale=scale, mask=mask, correspondence=self.plan.correspondence
+        )
+        grid = layout.generated.grid or Grid(1, layout.generated.length)
+        pictures = tuple(span.grid or Grid(1, span.length) for span in layout.references)
+        sums = _on_map_grids(marginals, grid, pictures)
+        with self._lock:
+            if self._pictures not in (None, pictures):
+                raise I2AMError(
+                    "The references changed while sampling: conditionings that are combined hold "
+                    "different reference pictures. Give all of them the same ones."
+                )
+            self._pictures = pictures
+            if layer not in self._generated:
+                self._layer_grids[layer] = grid
+                self._generated[layer] = _Side(grid.at_most(MAP_SIDE))
+                self._references[layer] = tuple(_Side(p.at_most(MAP_SIDE)) for p in pictures)
+            if layer in self._open:
+                self._open[layer].add(sums)
+            else:
+                self._open[layer] = sums
+            for index, match in enumerate(marginals.correspondence):
+                key = (index, correspondence_grid(grid), correspondence_grid(pictures[index]))
+                self._matches.setdefault(key, _Matches()).add(match, layer)
+            if not self._seen:
+                self._seen = True
+                self._evaluations += 1
+
+    def _close_step(self) -> None:
+        """Move what the finished step added up to the CPU: once a step, not once a layer."""
+        step = len(self._steps) - 1
+        for layer, sums in self._open.items():
+            sides = (self._generated[layer], *self._references[layer])
+            for side, maps in zip(sides, (sums.generated, *sums.references), strict=True):
+                side.close(step, (maps / sums.count).cpu())
+            self._counts[step][layer] = sums.count
+        self._open = {}
+        for matches in self._matches.values():
+            matches.close()
+
+    def finish(
+        self, reference_latents: tuple[tuple[int, int], ...], seconds: float = 0.0
+    ) -> Recording:
+        """Freeze what was added up.
+
+        reference_latents: (height, width) of each, (0, 0) for one that is not a latent. Raises
+        I2AMError if nothing was recorded, or the model's attention was not made of numbers.
+        """
+        with self._lock:
+            self._close_step()
+        steps = [number for number, counts in enumerate(self._counts) if counts]
+        layers = tuple(layer for layer in self.layers if layer in self._generated)
+        if not steps or self._pictures is None:
+            raise I2AMError(
+                f"Nothing was recorded: no attention of this {self.architecture.name} model held a "
+                f"reference ({self.architecture.reference_kind}). Check that the references are "
+                "in the positive conditioning of this sampler, and that Capture Attention asks "
+                "for steps and layers that ran."
+            )
+        generated = [self._generated[layer] for layer in layers]
+        references = [[self._references[layer][r] for layer in layers] for r in self._indices]
+        grid = _finest(side.grid for side in generated)
+        grids = [_finest(side.grid for side in sides) for sides in references]
+        arrays = self._map_arrays(steps, generated, references, grid, grids)
+        arrays |= self._match_arrays()
+        if not all(bool(array.isfinite().all()) for array in arrays.values()):
+            raise I2AMError(
+                "The model's attention held values that are not numbers, so there is no map. "
+                "Sample in a precision the model can bear (fp32 or bf16 instead of fp16)."
+            )
+        header = Header(
+            run=self.run,
+            plan=self.plan,
+            architecture=self.architecture.name,
+            joint=self.architecture.joint,
+            steps=tuple(self._steps[step][0] for step in steps),
+            sigmas=tuple(self._steps[step][1] for step in steps),
+            layers=layers,
+            layer_grids=tuple(self._layer_grids[layer] for layer in layers),
+            heads=tuple(side.heads.shape[1] for side in generated),
+            counts=tuple(
+                tuple(self._counts[step].get(layer, 0) for layer in layers) for step in steps
+            ),
+            generated=Picture(grid, self.run.latent, "result"),
+            references=tuple(
+                Picture(g, latent, self.architecture.reference_kind)
+                for g, latent in zip(grids, reference_latents, strict=True)
+            ),
+            evaluations=self._evaluations,
+            expected_evaluations=self._expected,
+            expected_layers=len(self.layers),
+            seconds=seconds,
+        )
+        return Recording(header, arrays)
+
+    @property
+    def _indices(self) -> range:
+        return range(len(self._pictures or ()))
+
+    def _map_arrays(
+        self,
+        steps: list[int],
+        generated: list[_Side],
+        references: list[list[_Side]],
+        grid: Grid,
+        grids: list[Grid],
+    ) -> dict[str, Tensor]:
+        """The arrays of maps and shares."""
+        count = len(references)
+        step_layer, layer_head = _stack(steps, generated, grid)
+        arrays: dict[str, Tensor] = {}
+        for r in range(count):
+            over_reference = _stack(steps, references[r], grids[r])
+            for kind, definition in ((2 + count + r, "paper"), (2 + r, "model")):
+                arrays[f"{definition}.r2g.{r}.step_layer"] = step_layer[:, :, :, kind]
+                arrays[f"{definition}.r2g.{r}.layer_head"] = layer_head[:, :, :, kind]
+            for kind, definition in enumerate(("paper", "model")):
+                for name, maps in zip(("step_layer", "layer_head"), over_reference, strict=True):
+                    arrays[f"{definition}.g2r.{r}.{name}"] = maps[:, :, :, kind]
+        shares = slice(0, 2 + count)
+        arrays["share.step_layer"] = step_layer[:, :, :, shares].sum((-2, -1))
+        places = torch.zeros(())
+        for side in generated:
+            mean = side.heads[:, :, shares].mean(1)
+            even = mean.new_full((side.grid.area,), 1 / side.grid.area)
+            places = places + spread(mean, side.grid, grid) / spread(even, side.grid, grid)
+        share_map = places / len(generated)
+        arrays["share.map"] = share_map.unflatten(-1, (grid.height, grid.width))
+        return {name: array.contiguous() for name, array in arrays.items()}
+
+    def _match_arrays(self) -> dict[str, Tensor]:
+        """The arrays of correspondence: layers of different grids brought to the finest."""
+        arrays: dict[str, Tensor] = {}
+        for r in self._indices if self._matches else ():
+            pairs = {key[1:]: found for key, found in self._matches.items() if key[0] == r}
+            rows = _finest(pair[0] for pair in pairs)
+            columns = _finest(pair[1] for pair in pairs)
+            total = torch.zeros(())
+            for (looking, looked_at), found in pairs.items():
+                match = spread(found.closed / found.steps, looked_at, columns)
+                total = total + len(found.layers) * mean_over_cells(match, looking, rows)
+            mean = total / sum(len(found.layers) for found in pairs.values())
+            arrays[f"correspondence.{r}"] = mean.reshape(
+                -1, rows.height, rows.width, columns.height, columns.width
+            )
+        return arrays
+
+
+def _on_map_grids(marginals: Marginals, grid: Grid, pictures: tuple[Grid, ...]) -> _Open:
+    """A call's sums as maps of at most MAP_SIDE cells a side, mass kept."""
+    # A share is of one place's attention; over all places it is mass, which adds up to the mean.
+    generated = torch.cat((marginals.share / grid.area, marginals.paper_r2g), dim=2)
+    return _Open(
+        spread(generated, grid, grid.at_most(MAP_SIDE)),
+        tuple(
+            spread(maps, picture, picture.at_most(MAP_SIDE))
+            for maps, picture in zip(marginals.g2r, pictures, strict=True)
+        ),
+    )
+
+
+def _finest(grids: Iterable[Grid]) -> Grid:
+    return max(grids, key=lambda grid: grid.area)
+
+
+def _stack(steps: list[int], sides: list[_Side], grid: Grid) -> tuple[Tensor, Tensor]:
+    """Layers side by side on one grid: (B, S, L, kinds, h, w) and (B, L, H, kinds, h, w).
+
+    A step a layer was not seen in, and a head a layer does not have, are zero.
+    """
+    some = sides[0].heads
+    batch, _, kinds, _ = some.shape
+    heads = max(side.heads.shape[1] for side in sides)
+    shape = (kinds, grid.height, grid.width)
+    step_layer = some.new_zeros(batch, len(steps), len(sides), *shape)
+    layer_head = some.new_zeros(batch, len(sides), heads, *shape)
+    for number, side in enumerate(sides):
+        mean = spread(side.heads, side.grid, grid)
+        layer_head[:, number, : mean.shape[1]] = mean.unflatten(-1, shape[1:])
+        for row, step in enumerate(steps):
+            if step in side.steps:
+                maps = spread(side.steps[step], side.grid, grid)
+                step_layer[:, row, number] = maps.unflatten(-1, shape[1:])
+    return step_layer, layer_head

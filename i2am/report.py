@@ -1,0 +1,78 @@
+"""Recording → words and numbers: what was recorded, of what, and how completely."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .attribution import best_definition
+from .recorder import Recording
+
+
+def shares(recording: Recording) -> dict[str, Any]:
+    """Mean share of the model's attention on text, on the picture itself, on each reference.
+
+    Over all generated tokens, heads, recorded layers and steps; the values add up to one.
+    """
+    seen = torch.tensor(recording.header.counts) > 0
+    mean = recording.arrays["share.step_layer"][:, seen].mean((0, 1)).tolist()
+    return {"text": mean[0], "self": mean[1], "references": mean[2:]}
+
+
+def coverage(recording: Recording) -> dict[str, int]:
+    """How much of what was planned was seen."""
+    header = recording.header
+    return {
+        "evaluations": header.evaluations,
+        "expected_evaluations": header.expected_evaluations,
+        "layers": len(header.layers),
+        "expected_layers": header.expected_layers,
+    }
+
+
+def summary(recording: Recording) -> dict[str, Any]:
+    """The recording in plain values, fit for JSON."""
+    header = recording.header
+    return {
+        "model": header.run.model,
+        "architecture": header.architecture,
+        "seed": header.run.seed,
+        "batch": header.run.batch,
+        "branch": header.plan.branch,
+        "steps": len(header.steps),
+        "share": shares(recording),
+        "coverage": coverage(recording),
+        "sampling_seconds": header.seconds,
+        "mebibytes": recording.bytes / 2**20,
+        "definition": best_definition(recording).value,
+        "versions": dict(header.run.versions),
+    }
+
+
+def report(recording: Recording) -> str:
+    """The recording in an artist's words."""
+    header, found = recording.header, coverage(recording)
+    mean = shares(recording)
+    lines = [
+        f"{header.run.model} ({header.architecture}), seed {header.run.seed}, "
+        f"{header.run.batch} picture{'s' if header.run.batch > 1 else ''}, "
+        f"{header.plan.branch} branch",
+        f"Recorded {found['evaluations']} of {found['expected_evaluations']} model evaluations in "
+        f"{len(header.steps)} steps, {found['layers']} of {found['expected_layers']} layers, up to "
+        f"{max(header.heads)} heads; {recording.bytes / 2**20:.1f} MiB",
+        "Share of the model's attention, mean over the result, all recorded layers and steps:",
+        f"  text {mean['text']:.1%} · the picture itself {mean['self']:.1%}",
+    ]
+    for number, (share, picture) in enumerate(
+        zip(mean["references"], header.references, strict=True), start=1
+    ):
+        grid = picture.grid
+        lines.append(
+            f"  reference {number} {share:.1%} ({picture.kind}, {grid.height}×{grid.width} cells)"
+        )
+    if found["evaluations"] < found["expected_evaluations"]:
+        lines.append("Some evaluations were not seen: another node skips or replaces them.")
+    if found["layers"] < found["expected_layers"]:
+        lines.append("Some layers were not seen: another node replaces their attention.")
+    return "\n".join(lines)

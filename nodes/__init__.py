@@ -1,0 +1,35 @@
+"""The extension: its nodes, and the demo model's files offered to the stock loaders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import ComfyExtension, io
+
+from .capture import CaptureAttention, CollectAttribution
+from .demo import BlankPrompt
+from .files import LoadAttribution, SaveAttribution
+from .maps import AttributionMapNode
+from .score import Imacs
+
+_MODELS = Path(__file__).resolve().parent.parent / "models"
+
+
+class I2AMExtension(ComfyExtension):
+    """ComfyUI-I2AM."""
+
+    async def on_load(self) -> None:
+        for kind in ("diffusion_models", "vae"):
+            folder_paths.add_model_folder_path(kind, str(_MODELS / kind))
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            CaptureAttention,
+            CollectAttribution,
+            AttributionMapNode,
+            Imacs,
+            SaveAttribution,
+            LoadAttribution,
+            BlankPrompt,
+        ]

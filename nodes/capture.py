@@ -1,0 +1,235 @@
+"""Capture Attention and Collect Attribution: the two nodes around a user's own sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..i2am.attribution import Attribution
+from ..i2am.errors import I2AMError
+from ..i2am.ranges import parse_ranges
+from ..i2am.recorder import Plan, Recording
+from ..i2am.report import report, summary
+from ..i2am.store import Refusal, fingerprint
+from .hook import arm
+from .sockets import RECORDINGS, AttributionSocket
+
+CAPTURE_ID = "I2AM_Capture"
+_REFERENCES = [f"reference_{number}" for number in range(1, 9)]
+
+
+def _plan(layers: str, steps: str, branch: str, correspondence: bool) -> Plan:
+    return Plan(
+        parse_ranges(layers, "layers"), parse_ranges(steps, "steps"), branch, correspondence
+    )
+
+
+class CaptureAttention(io.ComfyNode):
+    """MODEL → MODEL whose sampling runs are recorded."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=CAPTURE_ID,
+            display_name="Capture Attention",
+            category="I2AM",
+            description="Watches how the model uses its references while it samples. The picture "
+            "does not change by a single bit. Put it right before the sampler.",
+            search_aliases=["attention map", "heatmap", "explain", "reference", "I2AM"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that goes into the sampler."),
+                io.String.Input(
+                    "layers",
+                    default="",
+                    advanced=True,
+                    tooltip="Which layers to watch, numbered from 0, such as 0-7,12. "
+                    "Empty watches all of them.",
+                ),
+                io.String.Input(
+                    "steps",
+                    default="",
+                    advanced=True,
+                    tooltip="Which sampling steps to watch, numbered from 0, such as 0-9. "
+                    "Empty watches all of them.",
+                ),
+                io.Combo.Input(
+                    "branch",
+                    options=["conditional", "unconditional"],
+                    default="conditional",
+                    advanced=True,
+                    tooltip="Conditional watches what the positive conditioning does, which is "
+                    "what you see in the picture; unconditional the negative one.",
+                ),
+                io.Boolean.Input(
+                    "correspondence",
+                    default=True,
+                    advanced=True,
+                    tooltip="Also keep which place looked at which place, for questions about one "
+                    "point. Off saves a little time and memory.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="model", tooltip="The same model, watched. Connect the sampler."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, layers: str, steps: str, branch: str, correspondence: bool
+    ) -> io.NodeOutput:
+        return io.NodeOutput(arm(model, _plan(layers, steps, branch, correspondence)))
+
+
+class CollectAttribution(io.ComfyNode):
+    """LATENT → the recording of the run that made it, with the pictures to draw on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        references = io.Autogrow.TemplateNames(
+            io.Image.Input(
+                "reference",
+                tooltip="A reference picture, in the order the model was given them. "
+                "Maps over the reference are drawn on it.",
+            ),
+            names=_REFERENCES,
+            min=0,
+        )
+        return io.Schema(
+            node_id="I2AM_Collect",
+            display_name="Collect Attribution",
+            category="I2AM",
+            description="Finds what Capture Attention recorded while this latent was sampled, and "
+            "adds the pictures to draw the maps on.",
+            search_aliases=["attribution", "attention map", "recording", "I2AM"],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            inputs=[
+                io.Latent.Input(
+                    "samples",
+                    tooltip="The latent straight from the sampler that used the watched model.",
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The finished picture, to draw the maps over. Without it, maps are "
+                    "drawn alone.",
+                ),
+                io.Autogrow.Input(
+                    "references",
+                    template=references,
+                    optional=True,
+                    tooltip="The reference pictures, in the order the model was given them.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where in the result the reference was meant to go, for the scores.",
+                ),
+            ],
+            outputs=[
+                AttributionSocket.Output(
+                    display_name="attribution", tooltip="What was recorded, for the other nodes."
+                ),
+                io.Latent.Output(
+                    display_name="samples", tooltip="The latent that came in, unchanged."
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="What was recorded, how completely, and how much of the model's "
+                    "attention went to the text, the picture itself and each reference.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        samples: dict[str, Any],
+        image: Tensor | None = None,
+        references: dict[str, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        record = _find(samples["samples"], _upstream_plan(cls.hidden.prompt, cls.hidden.unique_id))
+        given = _reference_pictures(references or {}, record)
+        attribution = Attribution(record, _result_picture(image, record), given, mask)
+        return io.NodeOutput(
+            attribution, samples, report(record), ui={"i2am": [summary(record)]}
+        )
+
+
+def _find(latent: Tensor, plan: Plan | None) -> Recording:
+    if latent.is_nested:
+        raise I2AMError("This latent mixes picture and sound, which cannot be read so far.")
+    record = RECORDINGS.get(fingerprint(latent), plan)
+    if isinstance(record, Recording):
+        return record
+    if isinstance(record, Refusal):
+        raise I2AMError(record.reason)
+    raise I2AMError(
+        "No recording belongs to this latent. It must come straight from a sampler whose model "
+        "went through Capture Attention: connect the sampler's own LATENT, and put Capture "
+        "Attention before the sampler. If it was sampled before ComfyUI was restarted or its "
+        f"recording was lost to newer ones ({len(RECORDINGS)} are kept), sample it again, for "
+        "instance with another seed and back."
+    )
+
+
+def _upstream_plan(prompt: dict[str, Any] | None, node: str | None) -> Plan | None:
+    """The plan of the Capture Attention above this node, if there is just one and it is plain.
+
+    Runs recorded with different settings make one and the same latent; this tells them apart.
+    """
+    if prompt is None or node is None:
+        return None
+    plans: set[Plan] = set()
+    above, seen = [str(node)], set[str]()
+    while above:
+        current = above.pop()
+        if current in seen or current not in prompt:
+            continue
+        seen.add(current)
+        inputs = prompt[current]["inputs"]
+        links = [v for v in inputs.values() if isinstance(v, list) and len(v) == 2]
+        above += [str(link[0]) for link in links]
+        if prompt[current]["class_type"] == CAPTURE_ID:
+            widgets = [inputs.get(name) for name in ("layers", "steps", "branch")]
+            if not all(isinstance(widget, str) for widget in widgets):
+                return None
+            plans.add(_plan(*widgets, correspondence=bool(inputs.get("correspondence", True))))
+    return plans.pop() if len(plans) == 1 else None
+
+
+def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
+    if image is None:
+        return None
+    batch = record.header.run.batch
+    if image.shape[0] != batch:
+        raise I2AMError(
+            f"The image input holds {image.shape[0]} pictures, but {batch} were sampled in this "
+            "run. Connect the decoded pictures of this very latent."
+        )
+    return image[..., :3]
+
+
+def _reference_pictures(
+    given: dict[str, Tensor], record: Recording
+) -> tuple[Tensor | None, ...]:
+    """One picture for each reference the model had; a batch gives several, in order."""
+    count = len(record.header.references)
+    pictures: list[Tensor | None] = []
+    for name in _REFERENCES:
+        batch = given.get(name)
+        if batch is not None:
+            number = int(name.rpartition("_")[2]) - 1
+            pictures += [None] * (number - len(pictures)) + list(batch[..., :3])
+    if len(pictures) > count:
+        raise I2AMError(
+            f"{len(pictures)} reference pictures are connected, but the model was given {count}. "
+            "Connect one picture for each reference, in the order the model was given them."
+        )
+    return (*pictures, *[None] * (count - len(pictures)))
+

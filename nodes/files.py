@@ -1,0 +1,124 @@
+"""Save and Load Attribution: recordings as files under ComfyUI's output folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..i2am.attribution import Attribution
+from ..i2am.errors import I2AMError
+from ..i2am.files import load_attribution, save_attribution
+from ..i2am.report import report, summary
+from .sockets import AttributionSocket
+
+_ENDING = ".safetensors"
+
+
+class SaveAttribution(io.ComfyNode):
+    """Write an attribution, pictures included."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Save",
+            display_name="Save Attribution",
+            category="I2AM",
+            description="Saves a recording with its pictures as one .safetensors file in "
+            "ComfyUI's output folder, for Load Attribution or any script.",
+            search_aliases=["export", "raw", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="i2am/attribution",
+                    tooltip="Where below the output folder; a number is added, nothing is "
+                    "overwritten. Placeholders such as %date:yyyy-MM-dd% work as in Save Image.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="file",
+                    tooltip="The file's name below the output folder, as Load Attribution takes it.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, attribution: Attribution, filename_prefix: str) -> io.NodeOutput:
+        root = folder_paths.get_output_directory()
+        folder, name, number, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, root)
+        file = f"{name}_{number:05}_{_ENDING}"
+        try:
+            save_attribution(Path(folder) / file, attribution)
+        except OSError as error:
+            raise I2AMError(
+                f"The attribution could not be saved: {error.strerror or error}. Nothing else is "
+                "lost; free some space or choose another name, and run again."
+            ) from None
+        path = (Path(subfolder) / file).as_posix()
+        shown = {"filename": file, "subfolder": subfolder, "type": "output"}
+        return io.NodeOutput(path, ui={"i2am": [shown], "text": [path]})
+
+
+class LoadAttribution(io.ComfyNode):
+    """Read what Save Attribution wrote."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Load",
+            display_name="Load Attribution",
+            category="I2AM",
+            description="Loads a recording that Save Attribution wrote, with its pictures.",
+            search_aliases=["import", "I2AM"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=_saved_files(),
+                    tooltip="A file below ComfyUI's output folder.",
+                )
+            ],
+            outputs=[
+                AttributionSocket.Output(
+                    display_name="attribution", tooltip="The recording, for the other nodes."
+                ),
+                io.String.Output(display_name="report", tooltip="What was recorded."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return True if _path(file).is_file() else f"There is no “{file}” in the output folder."
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> Any:
+        return _path(file).stat().st_mtime_ns
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        try:
+            attribution = load_attribution(_path(file))
+        except OSError as error:
+            raise I2AMError(f"“{file}” cannot be read: {error.strerror or error}.") from None
+        recording = attribution.recording
+        return io.NodeOutput(
+            attribution, report(recording), ui={"i2am": [summary(recording)]}
+        )
+
+
+def _path(file: str) -> Path:
+    """The file below the output folder; nowhere, for a name that leads out of it."""
+    root = folder_paths.get_output_directory()
+    path = os.path.realpath(os.path.join(root, file))
+    inside = os.path.commonpath((os.path.realpath(root), path)) == os.path.realpath(root)
+    return Path(path) if inside and path.endswith(_ENDING) else Path(root) / "nothing"
+
+
+def _saved_files() -> list[str]:
+    root = Path(folder_paths.get_output_directory())
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob(f"*{_ENDING}"))

@@ -1,0 +1,308 @@
+"""The only file that touches a model: watches the attention of one sampling run, and lets go.
+
+One wrapper is put on a clone of the model. When a sampler runs, it hangs the rest on the options
+of that run alone, takes them off again whatever happens, and files what was recorded under the
+latent that came out. The model's own attention is called first and its result returned untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfyui_version
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ..i2am import __version__
+from ..i2am.architectures import Architecture, Call, Forward, ImageTokens, Layer, find
+from ..i2am.errors import I2AMError, LayoutMismatch
+from ..i2am.recorder import Plan, Recorder, Run
+from ..i2am.store import Refusal, fingerprints
+from .sockets import RECORDINGS
+
+KEY = "i2am"
+IMAGE_TOKENS_KEY = "i2am_image_tokens"  # in a conditioning: [(start, height, width), …]
+_OVERRIDE = "optimized_attention_override"
+_PASS = "i2am_pass"
+_ATTENTION_ARGUMENTS = (
+    *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
+)
+_BRANCHES = {"conditional": "positive", "unconditional": "negative"}
+_log = logging.getLogger(__name__)
+
+
+def arm(model: ModelPatcher, plan: Plan) -> ModelPatcher:
+    """A clone of the model whose sampling runs are recorded as planned.
+
+    Raises I2AMError if the model's attention cannot be read.
+    """
+    base = model.model
+    classes = (*type(base).__mro__, *type(base.diffusion_model).__mro__)
+    architecture = find(cls.__name__ for cls in classes)
+    layers = architecture.layers(base.diffusion_model)
+
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return _sample(executor, plan, architecture, layers, args, kwargs)
+
+    armed = model.clone()
+    # A second Capture Attention on the same model takes the place of the first.
+    armed.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    armed.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    return armed
+
+
+def _sample(
+    executor: Any,
+    plan: Plan,
+    architecture: Architecture,
+    layers: tuple[Layer, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """One sampling run: OUTER_SAMPLE's arguments are noise, latent, sampler, sigmas, mask, …"""
+    denoised: list[Tensor] = []
+    try:
+        noise, _, _, sigmas, _, callback, _, seed = args
+        guider = executor.class_obj
+        run = Run(
+            model=type(guider.model_patcher.model).__name__,
+            batch=noise.shape[0],
+            seed=seed,
+            schedule=tuple(sigmas.tolist()),
+            latent=(noise.shape[-2], noise.shape[-1]),
+            versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
+        )
+        probe = _Probe(Recorder(plan, run, architecture, layers), guider)
+        if noise.ndim != 4:
+            probe.stop("Only still pictures can be read so far; this latent is a video or a mix.")
+        if callback is not None:
+            args = (*args[:5], _keeping(denoised, callback), *args[6:])
+    except Exception as error:
+        _log.warning("I2AM: this run cannot be recorded, the picture is safe", exc_info=error)
+        return executor(*args, **kwargs)
+    started = time.perf_counter()
+    with probe:
+        output = executor(*args, **kwargs)
+    probe.publish(output, denoised, time.perf_counter() - started)
+    return output
+
+
+def _keeping(denoised: list[Tensor], callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The sampler's callback, keeping the last denoised latent it was told of."""
+
+    def keep(step: int, x0: Tensor, x: Tensor, total: int) -> Any:
+        denoised[:] = [x0]
+        return callback(step, x0, x, total)
+
+    return keep
+
+
+@dataclass
+class _Pass:
+    """What is known of one pass of the model: which rows are recorded, as which conditioning."""
+
+    rows: list[tuple[slice, Forward]]
+    calls: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+
+
+class _Probe:
+    """Hangs on one sampling run's options while it is entered, and feeds its recorder.
+
+    Nothing here raises: what goes wrong ends the recording, not the picture, and is told by the
+    node that asks for the recording.
+    """
+
+    def __init__(self, recorder: Recorder, guider: Any) -> None:
+        self._plan = recorder.plan
+        self._run = recorder.run
+        self._architecture = recorder.architecture
+        self._recorder: Recorder | None = recorder
+        self._guider = guider
+        self._reason = ""
+        self._previous: Callable[..., Tensor] | None = None
+        self._wanted = False
+        self._recorded: set[Any] = set()  # conditionings seen in this evaluation
+        self._reference_latents: tuple[tuple[int, int], ...] = ()
+
+    def __enter__(self) -> None:
+        options = self._guider.model_options.setdefault("transformer_options", {})
+        self._previous = options.get(_OVERRIDE)
+        options[_OVERRIDE] = self._attention
+        add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self._predict_noise, options)
+        add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._apply_model, options)
+
+    def __exit__(self, *error: object) -> None:
+        options = self._guider.model_options["transformer_options"]
+        if self._previous is None:
+            options.pop(_OVERRIDE, None)
+        else:
+            options[_OVERRIDE] = self._previous
+        for kind in (WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL):
+            options["wrappers"].get(kind, {}).pop(KEY, None)
+        if any(error):
+            self._recorder = None
+
+    def stop(self, reason: str) -> None:
+        """Give up recording, and say why when asked."""
+        self._reason, self._recorder = reason, None
+
+    def _stop_for(self, error: Exception) -> None:
+        if isinstance(error, LayoutMismatch):
+            self.stop(
+                f"The tokens of this {self._run.model} model are not where "
+                f"{self._architecture.name} models keep them: {error}. Please report it; a patch "
+                "of another node that adds or removes tokens can be the cause."
+            )
+        elif isinstance(error, I2AMError):
+            self.stop(str(error))
+        else:
+            _log.warning("I2AM: recording stopped, the picture is not affected", exc_info=error)
+            self.stop(
+                f"Recording stopped with {type(error).__name__}: {error}. The picture is not "
+                "affected. If memory ran out, record fewer layers or steps."
+            )
+
+    def publish(self, output: Tensor, denoised: list[Tensor], seconds: float) -> None:
+        """File the recording under the latents this run gave."""
+        try:
+            names = fingerprints(output)
+            if denoised:  # the second output of custom samplers
+                model = self._guider.model_patcher.model
+                names += fingerprints(model.process_latent_out(denoised[0].cpu()))
+            if self._recorder is not None:
+                try:
+                    recording = self._recorder.finish(self._reference_latents, seconds)
+                    RECORDINGS.put(names, recording)
+                    return
+                except Exception as error:
+                    self._stop_for(error)
+            RECORDINGS.put(names, Refusal(self._plan, self._reason))
+        except Exception as error:
+            _log.warning("I2AM: the recording was lost, the picture is not", exc_info=error)
+
+    def _predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any):
+        self._recorded = set()
+        try:
+            self._wanted = self._recorder is not None and self._recorder.begin_evaluation(
+                float(timestep.flatten()[0])
+            )
+        except Exception as error:
+            self._stop_for(error)
+        try:
+            return executor(x, timestep, *args, **kwargs)
+        finally:
+            self._wanted = False
+
+    def _apply_model(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        options = transformer_options or {}
+        if self._wanted and self._recorder is not None:
+            try:
+                rows = self._rows(x, c_crossattn, options, kwargs)
+                if rows:
+                    options = {**options, _PASS: _Pass(rows)}
+            except Exception as error:
+                self._stop_for(error)
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def _rows(
+        self, x: Tensor, context: Tensor | None, options: dict[str, Any], kwargs: dict[str, Any]
+    ) -> list[tuple[slice, Forward]]:
+        """The rows of a batch that belong to the branch wanted, each conditioning's once.
+
+        Guidance that evaluates a conditioning again with tampered attention comes second, so the
+        first time a conditioning is seen in an evaluation is the one that counts.
+        """
+        wanted = _BRANCHES[self._plan.branch]
+        named = {c["uuid"]: (name, c) for name, conds in self._guider.conds.items() for c in conds}
+        uuids = options["uuids"]
+        size = x.shape[0] // len(uuids)
+        rows: list[tuple[slice, Forward]] = []
+        for index, identity in enumerate(uuids):
+            name, cond = named.get(identity, ("", {}))
+            if name != wanted or identity in self._recorded:
+                continue
+            if tuple(x.shape[-2:]) != self._run.latent:
+                raise I2AMError(
+                    "Conditioning limited to an area, and samplers that work in tiles, cannot be "
+                    f"read so far: the model was given {x.shape[-2]}×{x.shape[-1]} of a latent of "
+                    f"{self._run.latent[0]}×{self._run.latent[1]}. Use the whole picture."
+                )
+            self._recorded.add(identity)
+            own = cond["model_conds"].get("c_crossattn")
+            tokens = 0 if context is None else context.shape[1]
+            references = kwargs.get("ref_latents") or ()
+            forward = Forward(
+                latent=self._run.latent,
+                references=tuple((r.shape[-2], r.shape[-1]) for r in references),
+                patch=getattr(self._guider.model_patcher.model.diffusion_model, "patch_size", 1),
+                context=own.cond.shape[1] if own is not None else tokens,
+                image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
+            )
+            grids = self._architecture.references(forward)
+            self._reference_latents = forward.references or ((0, 0),) * len(grids)
+            rows.append((slice(index * size, (index + 1) * size), forward))
+        return rows
+
+    def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        call = self._previous
+        output = func(*args, **kwargs) if call is None else call(func, *args, **kwargs)
+        current: _Pass | None = (kwargs.get("transformer_options") or {}).get(_PASS)
+        if current is not None and self._recorder is not None:
+            try:
+                self._fold(self._recorder, current, args, kwargs)
+            except Exception as error:
+                self._stop_for(error)
+        return output
+
+    def _fold(
+        self, recorder: Recorder, current: _Pass, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        given = dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
+        options, mask = given["transformer_options"], given.get("mask")
+        q, k = _split_heads(given)
+        site = tuple(options.get(name) for name in ("block", "block_type", "block_index"))
+        call = Call(options, q.shape[2], k.shape[2], current.calls[site])
+        current.calls[site] += 1
+        for rows, forward in current.rows:
+            read = self._architecture.read(forward, call)
+            if read is None:
+                continue
+            layer, layout = read
+            keys = layout.key_count  # a context repeated to a common length is read once
+            some_mask = mask
+            if mask is not None:
+                some_mask = mask[rows] if mask.ndim > 2 and mask.shape[0] > 1 else mask
+                some_mask = some_mask[..., :keys]
+            recorder.add(
+                layer,
+                q[rows],
+                k[rows, :, :keys],
+                layout,
+                scale=given.get("scale"),
+                mask=some_mask,
+            )
+
+
+def _split_heads(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """q and k as (batch, heads, tokens, dim); k may have fewer heads."""
+    q, k = given["q"], given["k"]
+    if given.get("skip_reshape"):
+        return q, k
+    dim = q.shape[-1] // given["heads"]
+    return q.unflatten(-1, (-1, dim)).transpose(1, 2), k.unflatten(-1, (-1, dim)).transpose(1, 2)

@@ -1,0 +1,227 @@
+"""Attribution Map: a recording → pictures and values."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..i2am.attribution import (
+    Attribution,
+    AttributionMap,
+    Definition,
+    Direction,
+    Level,
+    Selection,
+    attribution_map,
+    best_definition,
+)
+from ..i2am.colormaps import Colormap
+from ..i2am.render import (
+    Scale,
+    caption,
+    contact_sheet,
+    display_values,
+    heatmap,
+    legend,
+    normalise,
+    overlay,
+    resize,
+    unit,
+    value_range,
+)
+from .sockets import AttributionSocket
+
+AUTO = "auto"
+
+
+def choose_definition(attribution: Attribution, definition: str) -> Definition:
+    """The definition a widget asks for; auto is the one to look at first for this model."""
+    if definition == AUTO:
+        return best_definition(attribution.recording)
+    return Definition(definition)
+
+
+class AttributionMapNode(io.ComfyNode):
+    """The maps of one level over their picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Map",
+            display_name="Attribution Map",
+            category="I2AM",
+            description="Draws which part of the reference shaped which part of the result: over "
+            "the result, or over the reference.",
+            search_aliases=["heatmap", "attention map", "saliency", "explain", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                io.Combo.Input(
+                    "direction",
+                    options=[direction.value for direction in Direction],
+                    default=Direction.REFERENCE_TO_GENERATED.value,
+                    tooltip="Reference to generated (R2G) lies over the result: where the "
+                    "reference was used. Generated to reference (G2R) lies over the reference: "
+                    "what of it was used.",
+                ),
+                io.Int.Input(
+                    "reference",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Which reference, in the order the model was given them, from 1.",
+                ),
+                io.Combo.Input(
+                    "definition",
+                    options=[AUTO, *(definition.value for definition in Definition)],
+                    default=AUTO,
+                    tooltip="Model: the model's own attention, in true shares. Paper: the I2AM "
+                    "paper's, where every layer counts the same. Auto: model where text, result "
+                    "and references compete (Flux), paper elsewhere.",
+                ),
+                io.Combo.Input(
+                    "level",
+                    options=[level.value for level in Level],
+                    default=Level.UNIFIED.value,
+                    tooltip="Unified is one map of everything; time, layer and head give one map "
+                    "for each group of steps, each layer, each head.",
+                ),
+                io.Combo.Input(
+                    "colormap",
+                    options=[colormap.value for colormap in Colormap],
+                    default=Colormap.INFERNO.value,
+                    tooltip="The colours. Jet is for comparing with the paper's figures; the "
+                    "others do not invent edges.",
+                ),
+                io.Float.Input(
+                    "opacity",
+                    default=0.8,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How strongly the colours cover the picture.",
+                ),
+                io.Combo.Input(
+                    "scale",
+                    options=[scale.value for scale in Scale],
+                    default=Scale.PER_MAP.value,
+                    tooltip="Per map stretches each map over all colours and shows its pattern; "
+                    "shared and absolute keep maps, and runs, comparable.",
+                ),
+                io.Boolean.Input(
+                    "legend",
+                    default=True,
+                    tooltip="Adds a colour bar with numbers and what was measured below the "
+                    "overlay and the heat map.",
+                ),
+                io.String.Input(
+                    "steps",
+                    default="",
+                    advanced=True,
+                    tooltip="Which recorded steps to average, such as 0-9. Empty takes all.",
+                ),
+                io.String.Input(
+                    "layers",
+                    default="",
+                    advanced=True,
+                    tooltip="Which recorded layers to average, such as 0-7,12. Empty takes all.",
+                ),
+                io.String.Input(
+                    "heads",
+                    default="",
+                    advanced=True,
+                    tooltip="Which heads to average, such as 0-3. Empty takes all.",
+                ),
+                io.Int.Input(
+                    "time_groups",
+                    default=5,
+                    min=1,
+                    max=1000,
+                    advanced=True,
+                    tooltip="Into how many groups the time level divides the steps, noisiest "
+                    "first. The paper uses 5.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="overlay",
+                    tooltip="The maps over their picture; the heat map where no picture was given.",
+                ),
+                io.Image.Output(display_name="heatmap", tooltip="The maps alone, in colours."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="The values that were painted, 0 to 1, at the size of the picture.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        attribution: Attribution,
+        direction: str,
+        reference: int,
+        definition: str,
+        level: str,
+        colormap: str,
+        opacity: float,
+        scale: str,
+        legend: bool,
+        steps: str,
+        layers: str,
+        heads: str,
+        time_groups: int,
+    ) -> io.NodeOutput:
+        maps = attribution_map(
+            attribution.recording,
+            choose_definition(attribution, definition),
+            Direction(direction),
+            Level(level),
+            reference - 1,
+            Selection(steps, layers, heads, time_groups),
+        )
+        overlays, heatmaps, values = _draw(
+            attribution, maps, reference - 1, Colormap(colormap), opacity, Scale(scale), legend
+        )
+        shown = overlays.flatten(0, 1)
+        if len(maps.labels) > 1:
+            shown = contact_sheet(overlays, maps.labels)
+        return io.NodeOutput(
+            overlays.flatten(0, 1),
+            heatmaps.flatten(0, 1),
+            values.flatten(0, 1),
+            ui=ui.PreviewImage(shown, cls=cls),
+        )
+
+
+def _draw(
+    attribution: Attribution,
+    maps: AttributionMap,
+    reference: int,
+    colormap: Colormap,
+    opacity: float,
+    scale: Scale,
+    with_legend: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Overlays and heat maps (batch, maps, height, width, 3), and the values painted, 0 to 1."""
+    values = resize(
+        display_values(maps), maps.grid, attribution.size(maps.direction, reference)
+    )
+    low, high = value_range(values, scale, maps)
+    values = normalise(values, low, high)
+    picture = attribution.picture(maps.direction, reference)
+    overlays: list[Tensor] = []
+    heatmaps: list[Tensor] = []
+    for column in range(len(maps.labels)):
+        painted = values[:, column]
+        drawn = heatmap(painted, colormap)
+        laid = drawn if picture is None else overlay(picture, painted, colormap, opacity)
+        if with_legend:
+            ends = low[:, column], high[:, column]
+            drawn, laid = (
+                legend(image, *ends, colormap, caption(maps), unit(maps)) for image in (drawn, laid)
+            )
+        overlays.append(laid)
+        heatmaps.append(drawn)
+    return torch.stack(overlays, 1), torch.stack(heatmaps, 1), values

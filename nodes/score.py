@@ -1,0 +1,199 @@
+"""IMACS: how well the maps agree with masks, as numbers."""
+
+from __future__ import annotations
+
+import math
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..i2am.attribution import Attribution, Definition, Direction, attribution_map
+from ..i2am.errors import I2AMError
+from ..i2am.metric import PENALTY, THRESHOLD, Preset, Score, imacs
+from .maps import AUTO, choose_definition
+from .sockets import AttributionSocket
+
+
+class Imacs(io.ComfyNode):
+    """The paper's score, on both sides, for each picture of the batch."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_IMACS",
+            display_name="IMACS",
+            category="I2AM",
+            description="Scores how well attention agrees with masks: mean of the map inside the "
+            "mask, minus a penalty times its mean outside. 1 is best; above 0 the map is at least "
+            "three times higher inside than outside.",
+            search_aliases=["score", "metric", "consistency", "evaluate", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                io.Mask.Input(
+                    "generated_mask",
+                    optional=True,
+                    tooltip="White where the reference was meant to go in the result, for "
+                    "instance the inpainting mask. Left open, the mask given to Collect "
+                    "Attribution is used.",
+                ),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="White where the wanted object is in the reference.",
+                ),
+                io.Int.Input(
+                    "reference",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Which reference, in the order the model was given them, from 1.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=[preset.value for preset in Preset],
+                    default=Preset.PAPER.value,
+                    tooltip="Paper computes the score as the paper's authors do; robust keeps a "
+                    "single stray cell from deciding it, and has no threshold.",
+                ),
+                io.Float.Input(
+                    "penalty",
+                    default=PENALTY,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="How much attention outside the mask costs. The paper uses 3.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=THRESHOLD,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="Paper preset: what does not exceed this part of the map's range "
+                    "counts as nothing. The paper uses 0.4.",
+                ),
+                io.Boolean.Input(
+                    "complement",
+                    default=False,
+                    advanced=True,
+                    tooltip="Scores where the attention is not. The authors' code does so for "
+                    "models with a single reference token.",
+                ),
+                io.Combo.Input(
+                    "definition",
+                    options=[AUTO, *(definition.value for definition in Definition)],
+                    default=AUTO,
+                    advanced=True,
+                    tooltip="Which maps to score; see Attribution Map.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output(
+                    display_name="imacs_generated",
+                    is_output_list=True,
+                    tooltip="The score over the result, one for each picture; not a number "
+                    "without a mask.",
+                ),
+                io.Float.Output(
+                    display_name="imacs_reference",
+                    is_output_list=True,
+                    tooltip="The score over the reference, one for each picture; not a number "
+                    "without a mask.",
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="The scores, their parts and how they were made."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        attribution: Attribution,
+        reference: int,
+        preset: str,
+        penalty: float,
+        threshold: float,
+        complement: bool,
+        definition: str,
+        generated_mask: Tensor | None = None,
+        reference_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        if generated_mask is None:
+            generated_mask = attribution.mask
+        sides = (
+            (Direction.REFERENCE_TO_GENERATED, generated_mask, "generated mask"),
+            (Direction.GENERATED_TO_REFERENCE, reference_mask, "reference mask"),
+        )
+        if generated_mask is None and reference_mask is None:
+            raise I2AMError(
+                "IMACS needs a mask, and none is connected. Give it generated_mask (where the "
+                "reference was meant to go), reference_mask (where the object is), or both."
+            )
+        chosen = choose_definition(attribution, definition)
+        scores: list[Score | None] = []
+        for direction, mask, name in sides:
+            maps = attribution_map(attribution.recording, chosen, direction, reference=reference - 1)
+            scores.append(
+                mask
+                if mask is None
+                else imacs(
+                    maps,
+                    mask,
+                    preset=Preset(preset),
+                    penalty=penalty,
+                    threshold=threshold,
+                    complement=complement,
+                    size=attribution.size(direction, reference - 1),
+                    name=name,
+                )
+            )
+        batch = attribution.recording.header.run.batch
+        generated, over_reference = (
+            [math.nan] * batch if score is None else score.imacs.tolist() for score in scores
+        )
+        text = _report(scores, chosen, reference, preset, penalty, threshold, complement)
+        shown = {
+            "imacs_generated": [_plain(value) for value in generated],
+            "imacs_reference": [_plain(value) for value in over_reference],
+        }
+        return io.NodeOutput(
+            generated, over_reference, text, ui={"i2am": [shown], "text": [text]}
+        )
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _report(
+    scores: list[Score | None],
+    definition: Definition,
+    reference: int,
+    preset: str,
+    penalty: float,
+    threshold: float,
+    complement: bool,
+) -> str:
+    lines: list[str] = []
+    for side, score in zip(("result", "reference"), scores, strict=True):
+        if score is None:
+            lines.append(f"IMACS over the {side}: no mask, not scored")
+            continue
+        parts = zip(score.imacs.tolist(), score.inside.tolist(), score.outside.tolist(), strict=True)
+        for number, (value, inside, outside) in enumerate(parts, start=1):
+            which = f" {number}" if len(score.imacs) > 1 else ""
+            lines.append(
+                f"IMACS over the {side}{which}: {value:+.3f} "
+                f"(inside {inside:.3f} − {penalty:g} × outside {outside:.3f})"
+            )
+    cut = f", threshold {threshold:g}" if preset == Preset.PAPER.value else ""
+    flipped = ", complement" if complement else ""
+    lines.append(
+        f"Reference {reference}, {definition.value} definition, {preset} preset{cut}{flipped}"
+    )
+    return "\n".join(lines)
