@@ -12,8 +12,13 @@ from workflow import WorkflowError, bypass, find, only, to_prompt
 OBJECT_INFO: dict[str, Any] = {
     "Loader": {
         "display_name": "Load It",
-        "input": {"required": {"name": [["a.png", "b.png"], {"image_upload": True}]}},
-        "input_order": {"required": ["name"]},
+        "input": {
+            "required": {
+                "name": [["a.png", "b.png"], {"image_upload": True}],
+                "channel": [["red", "alpha"]],
+            }
+        },
+        "input_order": {"required": ["name", "channel"]},
     },
     "Sampler": {
         "input": {
@@ -58,7 +63,7 @@ def workflow() -> dict[str, Any]:
     return {
         "version": 0.4,
         "nodes": [
-            {"id": 1, "type": "Loader", "widgets_values": ["b.png", "image"], "mode": 0},
+            {"id": 1, "type": "Loader", "widgets_values": ["b.png", "red", "image"], "mode": 0},
             {"id": 2, "type": "Reroute", "inputs": [slot("", 10)]},
             {"id": 3, "type": "PrimitiveNode", "widgets_values": [7, "fixed"]},
             {
@@ -92,7 +97,7 @@ def workflow() -> dict[str, Any]:
 def test_every_kind_of_input(workflow: dict[str, Any]) -> None:
     prompt = to_prompt(workflow, OBJECT_INFO)
     assert {node: found["inputs"] for node, found in prompt.items()} == {
-        "1": {"name": "b.png"},
+        "1": {"name": "b.png", "channel": "red"},
         "4": {
             "model": ["1", 0],
             "seed": 123,
@@ -116,8 +121,11 @@ def test_links_of_version_1(workflow: dict[str, Any]) -> None:
 
 
 def test_values_saved_by_name(workflow: dict[str, Any]) -> None:
-    workflow["nodes"][0]["widgets_values"] = {"name": "a.png", "upload": "image"}
-    assert to_prompt(workflow, OBJECT_INFO)["1"]["inputs"] == {"name": "a.png"}
+    workflow["nodes"][0]["widgets_values"] = {"name": "a.png", "channel": "red", "upload": "image"}
+    assert to_prompt(workflow, OBJECT_INFO)["1"]["inputs"] == {
+        "name": "a.png",
+        "channel": "red",
+    }
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR"}
 REFUSED_TYPES = {"COMFY_DYNAMICCOMBO_V3", "COMFY_DYNAMICSLOT_V3"}
 SEEDS = {"seed", "noise_seed"}
 AFTER_GENERATE = {"fixed", "increment", "decrement", "randomize"}
-UPLOADS = ("image_upload", "video_upload", "audio_upload")
 
 Json = dict[str, Any]
 
@@ -132,11 +131,10 @@ def _widget_values(node: Json, info: Json) -> Json:
             )
         values[name] = saved[at]
         at += 1
-        # The page adds widgets of its own behind some inputs, and saves them with the others.
+        # The page adds this widget of its own behind a seed, and saves it with the others. (Its
+        # upload buttons come after all inputs.)
         controlled = options.get("control_after_generate") or name in SEEDS
         if controlled and at < len(saved) and saved[at] in AFTER_GENERATE:
-            at += 1
-        elif any(options.get(key) for key in UPLOADS) and at < len(saved):
             at += 1
     return values
 

@@ -1,0 +1,379 @@
+"""Makes the files of example_workflows/: ComfyUI's own page builds, arranges and saves them.
+
+    python tools/make_workflows.py
+
+Run it in .venv after a node of a workflow has changed. The page, in a headless browser, saves the
+file just as a person would, so it opens without warnings. Thumbnails come from tools/demo.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from browser import FLAGS, find_chromium
+from comfy_server import ROOT, ComfyServer
+
+FOLDER = ROOT / "example_workflows"
+SEED = 20240712
+
+R2G, G2R = "reference to generated", "generated to reference"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node to make. `wires`: input name to (node key, output slot)."""
+
+    key: str
+    type: str
+    title: str | None = None
+    wires: dict[str, tuple[str, int]] = field(default_factory=dict)
+    widgets: dict[str, Any] = field(default_factory=dict)
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """Nodes under each other, in a group with a title."""
+
+    title: str
+    color: str
+    nodes: tuple[Node, ...]
+
+
+NOTE = """# Which part of the reference made which part of the picture?
+
+A small model fills the **grey hole** of the scene with the **object of the reference picture**. \
+To do that it has to *look* at the reference, and this workflow watches it look.
+
+**Press Run.** Then look at the two maps:
+
+- **Where it was used** lies over the result. Bright places drew on the reference: the hole should \
+glow, the rest stay dark.
+- **What was used** lies over the reference. The object should glow, its surroundings stay dark.
+
+**IMACS** puts the second look into numbers: 1 is best, below 0 the model looked past the object.
+
+**Try this**
+- Change the seed, or swap the two reference pictures' loaders: do the maps follow?
+- Set *reference* of a map to 1: that is the scene itself.
+- Set *level* to *time*: early steps look around, late steps look sharply.
+
+**With your own model** put *Capture Attention* right before your sampler and give the sampler's \
+LATENT to *Collect Attribution*. Your picture does not change by a bit. The model here is tiny and \
+made for this demo; it is no editor.
+"""
+
+DEMO = (
+    Column(
+        "1 · Models",
+        "#3f5159",
+        (
+            Node("note", "MarkdownNote", "Read me", widgets={0: NOTE}, width=420, height=560),
+            Node("unet", "UNETLoader", widgets={"unet_name": "i2am_demo_inpaint.safetensors"}),
+            Node("vae", "VAELoader", widgets={"vae_name": "i2am_demo_vae.safetensors"}),
+        ),
+    ),
+    Column(
+        "2 · Pictures and masks",
+        "#3f789e",
+        (
+            Node(
+                "scene",
+                "LoadImage",
+                "The scene, with a hole",
+                widgets={"image": "i2am_demo_scene.png"},
+                height=330,
+            ),
+            Node(
+                "object",
+                "LoadImage",
+                "The reference, with the object",
+                widgets={"image": "i2am_demo_reference.png"},
+                height=330,
+            ),
+            Node(
+                "hole",
+                "LoadImageMask",
+                "Where the hole is",
+                widgets={"image": "i2am_demo_hole_mask.png", "channel": "red"},
+                height=330,
+            ),
+            Node(
+                "shape",
+                "LoadImageMask",
+                "Where the object is",
+                widgets={"image": "i2am_demo_object_mask.png", "channel": "red"},
+                height=330,
+            ),
+        ),
+    ),
+    Column(
+        "3 · What the model is given",
+        "#88A",
+        (
+            Node("blank", "I2AM_BlankPrompt"),
+            Node(
+                "encode_scene",
+                "VAEEncode",
+                "Encode the scene",
+                {"pixels": ("scene", 0), "vae": ("vae", 0)},
+            ),
+            Node(
+                "encode_object",
+                "VAEEncode",
+                "Encode the reference",
+                {"pixels": ("object", 0), "vae": ("vae", 0)},
+            ),
+            Node(
+                "reference_1",
+                "ReferenceLatent",
+                "Reference 1: the scene",
+                {"conditioning": ("blank", 0), "latent": ("encode_scene", 0)},
+            ),
+            Node(
+                "reference_2",
+                "ReferenceLatent",
+                "Reference 2: the object",
+                {"conditioning": ("reference_1", 0), "latent": ("encode_object", 0)},
+            ),
+            Node(
+                "empty",
+                "EmptySD3LatentImage",
+                widgets={"width": 128, "height": 128, "batch_size": 1},
+            ),
+        ),
+    ),
+    Column(
+        "4 · Sample, watched",
+        "#8A8",
+        (
+            Node("capture", "I2AM_Capture", wires={"model": ("unet", 0)}),
+            Node(
+                "sampler",
+                "KSampler",
+                wires={
+                    "model": ("capture", 0),
+                    "positive": ("reference_2", 0),
+                    "negative": ("blank", 0),
+                    "latent_image": ("empty", 0),
+                },
+                widgets={
+                    "seed": SEED,
+                    "control_after_generate": "fixed",
+                    "steps": 20,
+                    "cfg": 1.0,
+                    "sampler_name": "euler",
+                    "scheduler": "simple",
+                    "denoise": 1.0,
+                },
+            ),
+            Node("decode", "VAEDecode", wires={"samples": ("sampler", 0), "vae": ("vae", 0)}),
+            Node(
+                "collect",
+                "I2AM_Collect",
+                wires={
+                    "samples": ("sampler", 0),
+                    "image": ("decode", 0),
+                    "references.reference_1": ("scene", 0),
+                    "references.reference_2": ("object", 0),
+                    "mask": ("hole", 0),
+                },
+            ),
+            Node(
+                "save_result",
+                "SaveImage",
+                "The result",
+                {"images": ("decode", 0)},
+                {"filename_prefix": "i2am/demo_result"},
+                width=320,
+                height=330,
+            ),
+        ),
+    ),
+    Column(
+        "5 · Where did it come from?",
+        "#b58b2a",
+        (
+            Node(
+                "r2g",
+                "I2AM_Map",
+                "Where it was used (R2G)",
+                {"attribution": ("collect", 0)},
+                {"direction": R2G, "reference": 2},
+                width=340,
+                height=720,
+            ),
+            Node(
+                "g2r",
+                "I2AM_Map",
+                "What was used (G2R)",
+                {"attribution": ("collect", 0)},
+                {"direction": G2R, "reference": 2},
+                width=340,
+                height=720,
+            ),
+        ),
+    ),
+    Column(
+        "6 · Numbers and files",
+        "#A88",
+        (
+            Node(
+                "imacs",
+                "I2AM_IMACS",
+                wires={
+                    "attribution": ("collect", 0),
+                    "generated_mask": ("hole", 0),
+                    "reference_mask": ("shape", 0),
+                },
+                widgets={"reference": 2},
+                width=340,
+            ),
+            Node(
+                "scores",
+                "PreviewAny",
+                "The scores in words",
+                {"source": ("imacs", 2)},
+                width=340,
+                height=180,
+            ),
+            Node(
+                "report",
+                "PreviewAny",
+                "What was recorded",
+                {"source": ("collect", 2)},
+                width=340,
+                height=220,
+            ),
+            Node(
+                "save_record",
+                "I2AM_Save",
+                wires={"attribution": ("collect", 0)},
+                widgets={"filename_prefix": "i2am/demo"},
+                width=340,
+            ),
+            Node(
+                "save_r2g",
+                "SaveImage",
+                "Save where it was used",
+                {"images": ("r2g", 0)},
+                {"filename_prefix": "i2am/demo_r2g"},
+                width=340,
+                height=330,
+            ),
+            Node(
+                "save_g2r",
+                "SaveImage",
+                "Save what was used",
+                {"images": ("g2r", 0)},
+                {"filename_prefix": "i2am/demo_g2r"},
+                width=340,
+                height=330,
+            ),
+        ),
+    ),
+)
+
+# Runs in the page: makes the nodes, wires them, stacks the columns, draws the groups, saves.
+BUILD = """
+async ([id, columns]) => {
+  const app = window.app, graph = app.graph, LiteGraph = window.LiteGraph;
+  const GAP = 60, ROW = 50, TOP = 40, problems = [];
+  graph.clear();
+  const nodes = {}, later = [];
+  for (const column of columns) for (const wish of column.nodes) {
+    const node = LiteGraph.createNode(wish.type);
+    if (!node) throw new Error('no node type ' + wish.type);
+    if (wish.title) node.title = wish.title;
+    graph.add(node);
+    nodes[wish.key] = node;
+    later.push([wish, node]);
+  }
+  for (const [wish, node] of later) {
+    for (const [name, value] of Object.entries(wish.widgets)) {
+      const widget = /^\\d+$/.test(name) ? node.widgets[name]
+                                         : node.widgets.find((w) => w.name === name);
+      if (!widget) { problems.push(`${wish.key}: no widget ${name}`); continue; }
+      widget.value = value;
+      widget.callback?.(value);
+    }
+    for (const [name, [from, slot]] of Object.entries(wish.wires)) {
+      const index = node.inputs.findIndex((input) => input.name === name);
+      if (index < 0) {
+        problems.push(`${wish.key}: no input ${name} among ` + node.inputs.map((i) => i.name));
+        continue;
+      }
+      nodes[from].connect(slot, node, index);
+      await new Promise((done) => setTimeout(done, 50));
+    }
+  }
+  await new Promise((done) => setTimeout(done, 500));
+  let left = 0;
+  for (const column of columns) {
+    let top = 0, widest = 0;
+    for (const wish of column.nodes) {
+      const node = nodes[wish.key], size = node.computeSize();
+      node.setSize([Math.max(size[0], wish.width || 280), Math.max(size[1], wish.height || 0)]);
+      top += ROW;
+      node.pos = [left, top];
+      top += node.size[1];
+      widest = Math.max(widest, node.size[0]);
+    }
+    for (const wish of column.nodes) nodes[wish.key].setSize([widest, nodes[wish.key].size[1]]);
+    const group = new LiteGraph.LGraphGroup(column.title);
+    group.pos = [left - 20, -TOP];
+    group.size = [widest + 40, top + TOP + 20];
+    group.color = column.color;
+    graph.add(group);
+    left += widest + GAP + 40;
+  }
+  graph.setDirtyCanvas(true, true);
+  await new Promise((done) => setTimeout(done, 300));
+  graph.id = id;
+  const data = graph.serialize();
+  delete data.extra?.ds;  // let the page fit it into its window
+  return [JSON.stringify(data), problems];
+}
+"""
+
+
+def plain(columns: tuple[Column, ...]) -> list[dict[str, Any]]:
+    return json.loads(json.dumps(columns, default=vars))
+
+
+def main() -> int:
+    chromium = find_chromium()
+    if chromium is None:
+        print("This needs Chromium; python dev.py test installs it.")
+        return 1
+    comfyui = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "0.30.0")
+    with ComfyServer(comfyui) as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 2400, "height": 1200})
+        page.goto(server.url)
+        page.wait_for_function("() => window.app?.graph && window.app.extensionManager")
+        page.wait_for_timeout(1500)
+        workflow_id = str(uuid.uuid5(uuid.NAMESPACE_URL, "i2am_demo"))
+        saved, problems = page.evaluate(BUILD, [workflow_id, plain(DEMO)])
+        browser.close()
+    if problems:
+        print("\n".join(problems))
+        return 1
+    data = json.loads(saved)
+    path = FOLDER / "i2am_demo.json"
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    print(f"{path.relative_to(ROOT)}: {len(data['nodes'])} nodes, {len(data['links'])} wires")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
