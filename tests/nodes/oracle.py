@@ -1,0 +1,155 @@
+"""What a recording must hold, computed densely in float64 from the queries and keys seen.
+
+Written from the paper's formulas alone; shares no code with the pack.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One attention call as another node's override sees it."""
+
+    options: dict[str, Any]
+    q: Tensor  # (batch, heads, queries, dim)
+    k: Tensor
+
+
+class Spy:
+    """Another pack's attention override: notes every call, changes nothing."""
+
+    def __init__(self) -> None:
+        self.calls: list[Seen] = []
+
+    def __call__(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        q, k, heads = args[0], args[1], args[3]
+        if not kwargs.get("skip_reshape"):
+            q, k = (x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (q, k))
+        options = dict(kwargs["transformer_options"])
+        self.calls.append(Seen(options, q.double().clone(), k.double().clone()))
+        return func(*args, **kwargs)
+
+    def on(self, model: Any) -> Any:
+        """A clone of the model with this override set the way most packs set it."""
+        spied = model.clone()
+        spied.model_options["transformer_options"]["optimized_attention_override"] = self
+        return spied
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tokens of one call lie, written down by hand: (start, stop) ranges."""
+
+    layer: int
+    generated: tuple[int, int]
+    grid: tuple[int, int]
+    own: tuple[int, int] | None  # the picture's own tokens among the keys
+    references: tuple[tuple[int, int], ...]
+    reference_grids: tuple[tuple[int, int], ...]
+    keys: int
+
+
+def expected(
+    calls: list[Seen],
+    rows_of: Callable[[Seen], list[slice]],
+    place_of: Callable[[Seen], Place | None],
+    step_of: Callable[[float], int],
+    grid: tuple[int, int],
+    heads: int,
+) -> dict[str, Tensor]:
+    """Every array of a recording, from the calls of one run.
+
+    rows_of: the rows of a call that belong to the conditionings recorded. grid: the finest
+    generated grid; layers looking from one half or a quarter as fine are spread over it.
+    """
+    found: dict[tuple[int, int], list[dict[str, Tensor]]] = defaultdict(list)
+    for call in calls:
+        place = place_of(call)
+        if place is None:
+            continue
+        step = step_of(float(call.options["sigmas"][0]))
+        for rows in rows_of(call):
+            found[step, place.layer].append(_dense(call.q[rows], call.k[rows], place, grid))
+    steps = sorted({step for step, _ in found})
+    layers = sorted({layer for _, layer in found})
+    names = next(iter(found.values()))[0].keys()
+    arrays: dict[str, Tensor] = {}
+    for name in names:
+        # (steps, layers, batch, heads, …): evaluations of a step are averaged first
+        all_maps = torch.stack(
+            [
+                torch.stack(
+                    [torch.stack([d[name] for d in found[s, layer]]).mean(0) for layer in layers]
+                )
+                for s in steps
+            ]
+        )
+        if name == "share":
+            arrays["share.map"] = all_maps.mean((0, 1, 3))
+            arrays["share.step_layer"] = all_maps.mean((3, 5, 6)).permute(2, 0, 1, 3)
+        elif name.startswith("correspondence"):
+            arrays[name] = all_maps.mean((0, 1, 3))
+        else:
+            arrays[f"{name}.step_layer"] = all_maps.mean(3).permute(2, 0, 1, 3, 4)
+            arrays[f"{name}.layer_head"] = all_maps.mean(0).permute(1, 0, 2, 3, 4)
+    assert all_maps.shape[3] == heads
+    return arrays
+
+
+def _dense(q: Tensor, k: Tensor, place: Place, grid: tuple[int, int]) -> dict[str, Tensor]:
+    """All of one call: full matrices, one formula after the other. (batch, heads, …)."""
+    q = q[:, :, slice(*place.generated)]
+    logits = q @ k[:, :, : place.keys].transpose(-1, -2) / q.shape[-1] ** 0.5
+    model = logits.softmax(-1)  # the model's own attention
+    height, width = place.grid
+    fine = (grid[0] // height, grid[1] // width)
+    assert (height * fine[0], width * fine[1]) == grid
+
+    def over_result(values: Tensor, mass: bool) -> Tensor:
+        """(batch, heads, generated) to the finest grid, every cell split into equal parts."""
+        maps = values.unflatten(-1, place.grid)
+        maps = maps.repeat_interleave(fine[0], -2).repeat_interleave(fine[1], -1)
+        return maps / (fine[0] * fine[1]) if mass else maps
+
+    arrays: dict[str, Tensor] = {}
+    own = model[..., slice(*place.own)].sum(-1) if place.own else model[..., :0].sum(-1)
+    shares = []
+    for r, (span, reference_grid) in enumerate(
+        zip(place.references, place.reference_grids, strict=True)
+    ):
+        block = logits[..., slice(*span)]
+        m_g = block.softmax(-2)  # softmax over the generated tokens
+        m_r = block.softmax(-1)  # softmax over the reference's tokens
+        mass = model[..., slice(*span)]
+        shares.append(mass.sum(-1))
+        arrays[f"paper.r2g.{r}"] = over_result(m_g.mean(-1), mass=True)
+        arrays[f"paper.g2r.{r}"] = m_r.mean(-2).unflatten(-1, reference_grid)
+        arrays[f"model.r2g.{r}"] = over_result(mass.sum(-1) / (height * width), mass=True)
+        arrays[f"model.g2r.{r}"] = mass.mean(-2).unflatten(-1, reference_grid)
+        pairs = m_r.unflatten(-1, reference_grid).unflatten(-3, place.grid)
+        pairs = pairs.repeat_interleave(fine[0], 2).repeat_interleave(fine[1], 3)
+        arrays[f"correspondence.{r}"] = pairs
+    text = 1 - own - sum(shares)
+    arrays["share"] = torch.stack(
+        [over_result(share, mass=False) for share in (text, own, *shares)], dim=2
+    )
+    return arrays
+
+
+def largest_deviation(actual: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
+    """Per array, the largest difference relative to the array's largest value."""
+    assert actual.keys() == wanted.keys()
+    deviations: dict[str, float] = {}
+    for name, array in wanted.items():
+        assert actual[name].shape == array.shape, name
+        difference = (actual[name].double() - array).abs().max()
+        deviations[name] = float(difference / array.abs().max())
+    return deviations

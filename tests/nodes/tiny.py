@@ -1,0 +1,123 @@
+"""Tiny random models of ComfyUI's real classes, and conditionings for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _random_weights(network: torch.nn.Module, seed: int) -> dict[str, Tensor]:
+    """Weights large enough that attention is far from even."""
+    generator = torch.Generator().manual_seed(seed)
+    weights: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():
+        if "norm" in name and value.ndim == 1:
+            weights[name] = torch.ones_like(value) if "bias" not in name else torch.zeros_like(value)
+            continue
+        fan_in = value[0].numel() if value.ndim > 1 else 64
+        weights[name] = torch.randn(value.shape, generator=generator) * (1.5 / fan_in**0.5)
+    return weights
+
+
+def flux(seed: int = 0) -> Any:
+    """A Flux of hidden size 256: 2 heads, 2 double and 2 single blocks, 16 latent channels."""
+    import comfy.ldm.flux.model
+    import comfy.ops
+    import comfy.sd
+
+    network = comfy.ldm.flux.model.Flux(
+        dtype=torch.float32,
+        device="cpu",
+        operations=comfy.ops.disable_weight_init,
+        image_model="flux",
+        in_channels=16,
+        out_channels=16,
+        patch_size=2,
+        vec_in_dim=None,
+        context_in_dim=16,
+        hidden_size=256,
+        mlp_ratio=4.0,
+        num_heads=2,
+        depth=2,
+        depth_single_blocks=2,
+        axes_dim=[16, 56, 56],
+        theta=10000,
+        qkv_bias=True,
+        guidance_embed=False,
+        txt_ids_dims=[],
+    )
+    return comfy.sd.load_diffusion_model_state_dict(_random_weights(network, seed))
+
+
+def unet(seed: int = 0) -> Any:
+    """A Stable Diffusion 1.5 UNet of 32 channels: two levels and a middle, 8 heads."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = comfy.supported_models.SD15(
+        {
+            "image_size": 32,
+            "in_channels": 4,
+            "out_channels": 4,
+            "model_channels": 32,
+            "num_res_blocks": [1, 1],
+            "channel_mult": [1, 2],
+            "transformer_depth": [1, 1],
+            "transformer_depth_output": [1, 1, 1, 1],
+            "transformer_depth_middle": 1,
+            "context_dim": 24,
+            "num_heads": 8,
+            "use_spatial_transformer": True,
+            "legacy": False,
+            "use_linear_in_transformer": False,
+            "adm_in_channels": None,
+            "use_temporal_attention": False,
+            "dtype": torch.float32,
+        }
+    )
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", device=torch.device("cpu"))
+    model.diffusion_model.load_state_dict(_random_weights(model.diffusion_model, seed))
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+
+
+def latent(seed: int, *shape: int) -> Tensor:
+    """A random latent."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conditioning(
+    seed: int, tokens: int, dim: int, references: tuple[Tensor, ...] = (), **extra: Any
+) -> list[Any]:
+    """A random text of so many tokens, with reference latents."""
+    options: dict[str, Any] = dict(extra)
+    if references:
+        options["reference_latents"] = list(references)
+    return [[latent(seed, 1, tokens, dim) * 2, options]]
+
+
+def sample(
+    model: Any,
+    positive: list[Any],
+    negative: list[Any],
+    start: Tensor,
+    *,
+    steps: int = 3,
+    cfg: float = 1.0,
+    sampler: str = "euler",
+    scheduler: str = "simple",
+    seed: int = 1,
+    **options: Any,
+) -> Tensor:
+    """ComfyUI's own sampling, as KSampler calls it."""
+    import comfy.sample
+
+    with torch.inference_mode():
+        noise = comfy.sample.prepare_noise(start, seed)
+        return comfy.sample.sample(
+            model, noise, steps, cfg, sampler, scheduler, positive, negative, start,
+            disable_pbar=True, seed=seed, **options,
+        )  # fmt: skip
