@@ -94,7 +94,7 @@ def attention_marginals(
     masked = mask is not None
     if mask is not None:
         mask = _rows_of(mask, rows, q.shape[2], k.shape[2])
-    scale = dim**-0.5 if scale is None else scale
+    factor = dim**-0.5 if scale is None else scale
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float32, device=q.device)
@@ -110,10 +110,10 @@ def attention_marginals(
 
     for items, some_heads, tiles in _blocks(q, k.shape[2], scratch_bytes):
         here = (items, some_heads)
-        some_q = q[here].float() * scale
+        some_q = q[here].float() * factor
         some_k = k[here].float().mT
         column_lse = [
-            torch.full(some_k.shape[:2] + (span.length,), -math.inf, device=q.device)
+            torch.full((*some_k.shape[:2], span.length), -math.inf, device=q.device)
             for span in references
         ]
         logits = torch.empty(0)
@@ -152,9 +152,7 @@ def _grid(span: Span) -> Grid:
     return span.grid or Grid(1, span.length)
 
 
-def _blocks(
-    q: Tensor, keys: int, scratch_bytes: int
-) -> Iterator[tuple[slice, slice, list[slice]]]:
+def _blocks(q: Tensor, keys: int, scratch_bytes: int) -> Iterator[tuple[slice, slice, list[slice]]]:
     """Cut a call into blocks of batch items × heads × query tiles that fit the scratch."""
     batch, heads, queries, _ = q.shape
     pairs = scratch_bytes // (4 * _TEMPORARIES * queries * keys)  # of item and head, at once
@@ -192,8 +190,7 @@ def _logits(
     logits = q @ k
     if mask is not None:
         items, some_heads = (
-            one if size > 1 else slice(None)
-            for one, size in zip(here, mask.shape[:2], strict=True)
+            one if size > 1 else slice(None) for one, size in zip(here, mask.shape[:2], strict=True)
         )
         logits += mask[items, some_heads, tile]
     return logits

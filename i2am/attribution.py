@@ -1,4 +1,4 @@
-"""Recording → attribution map: pick a definition, a direction and a level, average, nothing else."""
+"""Recording → attribution map: pick a definition, a direction and a level, and average."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def attribution_map(
         case Level.UNIFIED:
             parts = [("unified", rows, columns)]
         case Level.TIME:
-            groups = torch.tensor(rows).tensor_split(min(selection.time_groups, len(rows)))
-            parts = [(_steps_name(header.steps, g.tolist()), g.tolist(), columns) for g in groups]
+            groups = _split(rows, min(selection.time_groups, len(rows)))
+            parts = [(_steps_name(header.steps, group), group, columns) for group in groups]
         case Level.LAYER if by_head:
             parts = [(header.layers[row].name, [row], columns) for row in rows]
         case Level.LAYER:
@@ -179,6 +179,14 @@ def _mean(maps: Tensor, seen: Tensor, rows: list[int], columns: list[int]) -> Te
     """Mean of (B, rows, columns, h, w) over the entries that were seen; the others are zero."""
     count = seen[rows][:, columns].sum()
     return maps[:, rows][:, :, columns].sum((1, 2)) / count.clamp(min=1)
+
+
+def _split(numbers: list[int], groups: int) -> list[list[int]]:
+    """Into so many groups in order, the first of them one longer where it does not come out."""
+    shorter, longer = divmod(len(numbers), groups)
+    sizes = [shorter + 1] * longer + [shorter] * (groups - longer)
+    starts = [sum(sizes[:group]) for group in range(groups)]
+    return [numbers[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 
 
 def _steps_name(steps: tuple[int, ...], rows: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""The one family of errors this pack raises on purpose: what is wrong, what was found, what to do."""
+"""The one family of errors raised on purpose: what is wrong, what was found, what to do."""
 
 
 class I2AMError(ValueError):

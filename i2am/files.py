@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from .architectures.base import Layer
@@ -103,7 +103,9 @@ def _bytes(picture: Tensor) -> Tensor:
     return (picture.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
 
 
-def _write(path: Path, tensors: dict[str, Tensor], header: Header, scales: dict[str, float]) -> None:
+def _write(
+    path: Path, tensors: dict[str, Tensor], header: Header, scales: dict[str, float]
+) -> None:
     metadata = {
         "format": FORMAT,
         "i2am": json.dumps(asdict(header) | {"scales": scales, "definitions": DEFINITIONS}),
@@ -217,9 +219,7 @@ def _expected(header: Header) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _check_tensors(
-    reader: Any, expected: dict[str, tuple[int, ...]], references: int
-) -> list[str]:
+def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], references: int) -> list[str]:
     """Refuse a missing, unknown or wrongly shaped tensor before reading any; name the pictures."""
     names = set(reader.keys())
     if missing := expected.keys() - names:

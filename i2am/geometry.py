@@ -47,8 +47,6 @@ class Grid:
         height, width = (max(1, round(n * side / longer)) for n in (self.height, self.width))
         # The coarser cells divide the padded picture evenly, so the part that is picture scales.
         down, across = (c / n for c, n in zip(self.covered, (self.height, self.width), strict=True))
-        if down * height <= height - 1 or across * width <= width - 1:
-            down = across = 1.0  # a cell all of padding would hold no picture: stretch over it
         return Grid(height, width, (down * height, across * width))
 
 
@@ -149,5 +147,5 @@ def spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
         return maps
     down = _overlap(source.height, source.covered[0], target.height, target.covered[0])
     across = _overlap(source.width, source.covered[1], target.width, target.covered[1])
-    rows = maps.unflatten(-1, (source.height, source.width))
+    rows = maps.reshape(*maps.shape[:-1], source.height, source.width)
     return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-2)

@@ -17,6 +17,7 @@ from .ranges import Ranges, contains
 
 MAP_SIDE = 64
 
+
 @dataclass(frozen=True)
 class Plan:
     """What to keep: layers and steps by number (empty for all), the branch, the correspondence."""
@@ -52,7 +53,7 @@ class Run:
     seed: int | None
     schedule: tuple[float, ...]
     latent: tuple[int, int]
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -361,7 +362,7 @@ class Recorder:
             even = mean.new_full((side.grid.area,), 1 / side.grid.area)
             places = places + spread(mean, side.grid, grid) / spread(even, side.grid, grid)
         share_map = places / len(generated)
-        arrays["share.map"] = share_map.unflatten(-1, (grid.height, grid.width))
+        arrays["share.map"] = share_map.reshape(*share_map.shape[:-1], grid.height, grid.width)
         return {name: array.contiguous() for name, array in arrays.items()}
 
     def _match_arrays(self) -> dict[str, Tensor]:
@@ -412,9 +413,9 @@ def _stack(steps: list[int], sides: list[_Side], grid: Grid) -> tuple[Tensor, Te
     layer_head = some.new_zeros(batch, len(sides), heads, *shape)
     for number, side in enumerate(sides):
         mean = spread(side.heads, side.grid, grid)
-        layer_head[:, number, : mean.shape[1]] = mean.unflatten(-1, shape[1:])
+        layer_head[:, number, : mean.shape[1]] = mean.reshape(*mean.shape[:-1], *shape[1:])
         for row, step in enumerate(steps):
             if step in side.steps:
                 maps = spread(side.steps[step], side.grid, grid)
-                step_layer[:, row, number] = maps.unflatten(-1, shape[1:])
+                step_layer[:, row, number] = maps.reshape(*maps.shape[:-1], *shape[1:])
     return step_layer, layer_head

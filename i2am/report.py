@@ -16,8 +16,9 @@ def shares(recording: Recording) -> dict[str, Any]:
     Over all generated tokens, heads, recorded layers and steps; the values add up to one.
     """
     seen = torch.tensor(recording.header.counts) > 0
-    mean = recording.arrays["share.step_layer"][:, seen].mean((0, 1)).tolist()
-    return {"text": mean[0], "self": mean[1], "references": mean[2:]}
+    mean = recording.arrays["share.step_layer"][:, seen].mean((0, 1))
+    text, own, *references = (float(share) for share in mean)
+    return {"text": text, "self": own, "references": references}
 
 
 def coverage(recording: Recording) -> dict[str, int]:

@@ -39,7 +39,7 @@ def fingerprint(latent: Tensor) -> str:
     """A name for exactly these values: equal tensors, and in practice only they, share it."""
     data = latent.detach().cpu().contiguous()
     digest = hashlib.blake2b(f"{tuple(data.shape)} {data.dtype}".encode(), digest_size=16)
-    digest.update(memoryview(data.view(torch.uint8).numpy()).cast("B"))
+    digest.update(data.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -156,9 +156,7 @@ class CollectAttribution(io.ComfyNode):
         record = _find(samples["samples"], _upstream_plan(cls.hidden.prompt, cls.hidden.unique_id))
         given = _reference_pictures(references or {}, record)
         attribution = Attribution(record, _result_picture(image, record), given, mask)
-        return io.NodeOutput(
-            attribution, samples, report(record), ui={"i2am": [summary(record)]}
-        )
+        return io.NodeOutput(attribution, samples, report(record), ui={"i2am": [summary(record)]})
 
 
 def _find(latent: Tensor, plan: Plan | None) -> Recording:
@@ -215,9 +213,7 @@ def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
     return image[..., :3]
 
 
-def _reference_pictures(
-    given: dict[str, Tensor], record: Recording
-) -> tuple[Tensor | None, ...]:
+def _reference_pictures(given: dict[str, Tensor], record: Recording) -> tuple[Tensor | None, ...]:
     """One picture for each reference the model had; a batch gives several, in order."""
     count = len(record.header.references)
     pictures: list[Tensor | None] = []
@@ -232,4 +228,3 @@ def _reference_pictures(
             "Connect one picture for each reference, in the order the model was given them."
         )
     return (*pictures, *[None] * (count - len(pictures)))
-

@@ -43,7 +43,7 @@ class SaveAttribution(io.ComfyNode):
             outputs=[
                 io.String.Output(
                     display_name="file",
-                    tooltip="The file's name below the output folder, as Load Attribution takes it.",
+                    tooltip="Its name below the output folder, as Load Attribution takes it.",
                 )
             ],
         )
@@ -106,9 +106,7 @@ class LoadAttribution(io.ComfyNode):
         except OSError as error:
             raise I2AMError(f"“{file}” cannot be read: {error.strerror or error}.") from None
         recording = attribution.recording
-        return io.NodeOutput(
-            attribution, report(recording), ui={"i2am": [summary(recording)]}
-        )
+        return io.NodeOutput(attribution, report(recording), ui={"i2am": [summary(recording)]})
 
 
 def _path(file: str) -> Path:

@@ -205,9 +205,7 @@ def _draw(
     with_legend: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Overlays and heat maps (batch, maps, height, width, 3), and the values painted, 0 to 1."""
-    values = resize(
-        display_values(maps), maps.grid, attribution.size(maps.direction, reference)
-    )
+    values = resize(display_values(maps), maps.grid, attribution.size(maps.direction, reference))
     low, high = value_range(values, scale, maps)
     values = normalise(values, low, high)
     picture = attribution.picture(maps.direction, reference)

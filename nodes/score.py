@@ -136,7 +136,9 @@ class Imacs(io.ComfyNode):
         chosen = choose_definition(attribution, definition)
         scores: list[Score | None] = []
         for direction, mask, name in sides:
-            maps = attribution_map(attribution.recording, chosen, direction, reference=reference - 1)
+            maps = attribution_map(
+                attribution.recording, chosen, direction, reference=reference - 1
+            )
             scores.append(
                 mask
                 if mask is None
@@ -160,9 +162,7 @@ class Imacs(io.ComfyNode):
             "imacs_generated": [_plain(value) for value in generated],
             "imacs_reference": [_plain(value) for value in over_reference],
         }
-        return io.NodeOutput(
-            generated, over_reference, text, ui={"i2am": [shown], "text": [text]}
-        )
+        return io.NodeOutput(generated, over_reference, text, ui={"i2am": [shown], "text": [text]})
 
 
 def _plain(value: float) -> float | None:
@@ -184,7 +184,9 @@ def _report(
         if score is None:
             lines.append(f"IMACS over the {side}: no mask, not scored")
             continue
-        parts = zip(score.imacs.tolist(), score.inside.tolist(), score.outside.tolist(), strict=True)
+        parts = zip(
+            score.imacs.tolist(), score.inside.tolist(), score.outside.tolist(), strict=True
+        )
         for number, (value, inside, outside) in enumerate(parts, start=1):
             which = f" {number}" if len(score.imacs) > 1 else ""
             lines.append(

@@ -75,7 +75,8 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     if call.queries != height * width:
         raise LayoutMismatch(f"{call.queries} queries for a level of {height}×{width}")
     grid = _generated(forward, height, width)
-    layer = Layer(*call.options["block"][:2], call.options["block_index"])
+    kind, index = call.options["block"][:2]
+    layer = Layer(kind, index, call.options["block_index"])
     return layer, TokenLayout((Span(Role.GENERATED, 0, grid.area, grid),), _keys(forward))
 
 

@@ -14,7 +14,9 @@ def _random_weights(network: torch.nn.Module, seed: int) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, value in network.state_dict().items():
         if "norm" in name and value.ndim == 1:
-            weights[name] = torch.ones_like(value) if "bias" not in name else torch.zeros_like(value)
+            weights[name] = (
+                torch.ones_like(value) if "bias" not in name else torch.zeros_like(value)
+            )
             continue
         fan_in = value[0].numel() if value.ndim > 1 else 64
         weights[name] = torch.randn(value.shape, generator=generator) * (1.5 / fan_in**0.5)

@@ -1,0 +1,43 @@
+"""Real ComfyUI and the pack inside a tool's own process, on the CPU, without a server."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_COMFYUI = ROOT / ".comfyui" / "0.30.0"
+_NAME = "comfyui_i2am"
+
+
+def import_comfyui() -> Path:
+    """Make ComfyUI's modules importable: `import comfy.sd` and the like, after this call."""
+    path = Path(os.environ.get("COMFYUI_PATH", DEFAULT_COMFYUI)).resolve()
+    if not (path / "main.py").exists():
+        raise SystemExit(f"There is no ComfyUI in {path}. Run this through: python dev.py …")
+    sys.path.insert(0, str(path))
+    arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]  # it reads the command line on import
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.cli_args
+    finally:
+        sys.argv = arguments
+    return path
+
+
+def import_pack() -> ModuleType:
+    """The pack as a package, loaded by its path as ComfyUI does it."""
+    spec = importlib.util.spec_from_file_location(
+        _NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    if spec is None or spec.loader is None:
+        raise SystemExit("The pack cannot be loaded.")
+    pack = importlib.util.module_from_spec(spec)
+    sys.modules[_NAME] = pack
+    spec.loader.exec_module(pack)
+    return pack
