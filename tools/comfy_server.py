@@ -32,6 +32,7 @@ PACK = "comfyui-i2am"
 HOST = "127.0.0.1"
 READY_SECONDS = 180
 STOP_SECONDS = 15
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 NOT_COPIED = (".git", ".venv", ".comfyui", "output", "__pycache__", "node_modules")
 
 
@@ -86,6 +87,7 @@ class ComfyServer:
 
     `comfyui` is the folder with main.py, `python` an interpreter with its requirements. Without
     `base` a temporary base directory is used and removed at the end. The log is kept in `log`.
+    `threads`: how many torch may use; tiny models are fastest, and never disturbed, with one.
     """
 
     def __init__(
@@ -97,12 +99,14 @@ class ComfyServer:
         port: int = 0,
         log: Path | None = None,
         cpu: bool = True,
+        threads: int = 0,
         arguments: tuple[str, ...] = (),
     ) -> None:
         self.comfyui = Path(comfyui)
         self.python = str(python)
         self.port = port
         self.cpu = cpu
+        self.threads = threads
         self.arguments = arguments
         self._temporary = None if base else tempfile.mkdtemp(prefix="i2am-comfyui-")
         self.base = Path(base or self._temporary or "")
@@ -141,6 +145,9 @@ class ComfyServer:
         command += ["--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
         command += ["--cpu"] if self.cpu else []
         command += self.arguments
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if self.threads:
+            environment |= dict.fromkeys(THREAD_SETTINGS, str(self.threads))
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C reaches us first, and we stop the server in order.
@@ -149,7 +156,7 @@ class ComfyServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.comfyui,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env=environment,
                 start_new_session=True,
             )
         deadline = time.monotonic() + READY_SECONDS

@@ -220,7 +220,8 @@ def main() -> int:
     start = time.monotonic()
     print("Starting ComfyUI ...", flush=True)
     try:
-        with ComfyServer(comfyui, log=ROOT / "output" / "logs" / "demo.log") as server:
+        log = ROOT / "output" / "logs" / "demo.log"
+        with ComfyServer(comfyui, log=log, threads=1) as server:
             print(f"  ready in {time.monotonic() - start:.1f} s", flush=True)
             output = options.output.resolve()
             report = run_demo(server, output)
