@@ -58,9 +58,9 @@ class AttributionMap:
 class Attribution:
     """A recording and the pictures to lay its maps over: what travels between the nodes.
 
-    image: (batch, height, width, 3) in 0–1, the result. references: for each reference
-    (height, width, 3) in 0–1. mask: (batch or 1, height, width), 1 where the result was wanted.
-    Each may be missing.
+    image: (batch, height, width, 3) in 0–1, the result. references: for each of them
+    (1 or batch, height, width, 3) in 0–1, several where each batch item was given its own.
+    mask: (1 or batch, height, width), 1 where the reference was meant to go. Each may be missing.
     """
 
     recording: Recording
@@ -69,11 +69,10 @@ class Attribution:
     mask: Tensor | None = None
 
     def picture(self, direction: Direction, reference: int) -> Tensor | None:
-        """The pictures a direction's maps lie over: (batch or 1, height, width, 3)."""
+        """The pictures a direction's maps lie over: (1 or batch, height, width, 3)."""
         if direction is Direction.REFERENCE_TO_GENERATED:
             return self.image
-        given = self.references[reference] if reference < len(self.references) else None
-        return None if given is None else given.unsqueeze(0)
+        return self.references[reference] if reference < len(self.references) else None
 
     def size(self, direction: Direction, reference: int) -> tuple[int, int]:
         """The (height, width) in pixels of that picture; of its latent × 8 where none was given."""

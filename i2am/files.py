@@ -58,7 +58,8 @@ def save_attribution(path: Path, attribution: Attribution) -> None:
         tensors["mask"] = _bytes(attribution.mask)
     for number, picture in enumerate(attribution.references):
         if picture is not None:
-            tensors[f"reference.{number}"] = _bytes(picture)
+            # One picture for all batch items needs no batch axis.
+            tensors[f"reference.{number}"] = _bytes(picture[0] if len(picture) == 1 else picture)
     _write(path, tensors, attribution.recording.header, scales)
 
 
@@ -83,8 +84,13 @@ def load_attribution(path: Path) -> Attribution:
             shown = {name: reader.get_tensor(name).float() / 255 for name in pictures}
     except SafetensorError as error:
         raise _refused(f"it is not a whole .safetensors file ({error})") from None
-    references = tuple(shown.get(f"reference.{r}") for r in range(len(header.references)))
-    return Attribution(Recording(header, arrays), shown.get("image"), references, shown.get("mask"))
+    references = [shown.get(f"reference.{r}") for r in range(len(header.references))]
+    return Attribution(
+        Recording(header, arrays),
+        shown.get("image"),
+        tuple(r[None] if r is not None and r.ndim == 3 else r for r in references),
+        shown.get("mask"),
+    )
 
 
 def load_recording(path: Path) -> Recording:
@@ -224,7 +230,7 @@ def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], references
     names = set(reader.keys())
     if missing := expected.keys() - names:
         raise _refused(f"it lacks “{min(missing)}”")
-    ranks = {"image": 4, "mask": 3} | {f"reference.{r}": 3 for r in range(references)}
+    ranks = {"image": (4,), "mask": (3,)} | {f"reference.{r}": (3, 4) for r in range(references)}
     pictures: list[str] = []
     for name in sorted(names):
         view = reader.get_slice(name)
@@ -238,10 +244,13 @@ def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], references
             if not fits or dtype not in ("F16", "F32"):
                 raise _refused(f"“{name}” is {dtype} {shape}, which its header does not allow")
             continue
-        rank = ranks.get(name)
-        if rank is None:
+        if name not in ranks:
             raise _refused(f"it holds an unknown tensor “{name[:60]}”")
-        if len(shape) != rank or dtype != "U8" or not all(0 < n <= MAX_PICTURE_SIDE for n in shape):
+        if (
+            len(shape) not in ranks[name]
+            or dtype != "U8"
+            or not all(0 < n <= MAX_PICTURE_SIDE for n in shape)
+        ):
             raise _refused(f"the picture “{name}” is {dtype} {shape}")
         if name != "mask" and shape[-1] != 3:
             raise _refused(f"the picture “{name}” does not have three colours")

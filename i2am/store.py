@@ -75,7 +75,7 @@ class Store:
             identity = uuid.uuid4().hex
             self._memory[identity] = record
             self._plans[identity] = plan
-            for name in names:
+            for name in dict.fromkeys(names):  # a last step often gives its denoised latent itself
                 for old in [i for i in self._names.get(name, []) if self._plans[i] == plan]:
                     self._forget(old)
                 self._names.setdefault(name, []).append(identity)
@@ -128,8 +128,8 @@ class Store:
             if isinstance(record, Refusal):
                 self._forget(identity)
                 continue
-            path = self._folder() / f"i2am_recording_{identity}.safetensors"
             try:
+                path = self._folder() / f"i2am_recording_{identity}.safetensors"
                 save_recording(path, record)
             except OSError as error:
                 _log.warning("I2AM: an older recording could not be kept on disk: %s", error)

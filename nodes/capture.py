@@ -214,17 +214,26 @@ def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
 
 
 def _reference_pictures(given: dict[str, Tensor], record: Recording) -> tuple[Tensor | None, ...]:
-    """One picture for each reference the model had; a batch gives several, in order."""
-    count = len(record.header.references)
-    pictures: list[Tensor | None] = []
-    for name in _REFERENCES:
-        batch = given.get(name)
-        if batch is not None:
-            number = int(name.rpartition("_")[2]) - 1
-            pictures += [None] * (number - len(pictures)) + list(batch[..., :3])
-    if len(pictures) > count:
+    """The pictures of each reference the model had, (1 or batch, height, width, 3).
+
+    One input for each, or one input that holds them all as a batch.
+    """
+    count, batch = len(record.header.references), record.header.run.batch
+    inputs: list[Tensor | None] = [given.get(name) for name in _REFERENCES]
+    inputs = [None if pictures is None else pictures[..., :3] for pictures in inputs]
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    if len(inputs) == 1 and inputs[0] is not None and len(inputs[0]) == count > 1:
+        inputs = list(inputs[0].split(1))
+    if len(inputs) > count:
         raise I2AMError(
-            f"{len(pictures)} reference pictures are connected, but the model was given {count}. "
+            f"{len(inputs)} reference pictures are connected, but the model was given {count}. "
             "Connect one picture for each reference, in the order the model was given them."
         )
-    return (*pictures, *[None] * (count - len(pictures)))
+    for number, pictures in enumerate(inputs, start=1):
+        if pictures is not None and len(pictures) not in (1, batch):
+            raise I2AMError(
+                f"Reference {number} holds {len(pictures)} pictures, but the model was given "
+                f"{count} references for {batch} results. Connect one picture for each reference."
+            )
+    return (*inputs, *[None] * (count - len(inputs)))
