@@ -34,6 +34,7 @@ HOLE = INPUTS / "i2am_demo_hole_mask.png"
 TIMED_RUNS = 3  # after one to warm up
 PANEL = 256  # pixels a side in the overview
 GAP = 12
+NAME = 20  # pixels for a picture's name
 
 Json = dict[str, Any]
 
@@ -98,18 +99,19 @@ def psnr(result: Image.Image, target: Image.Image, mask: Image.Image) -> float:
 
 def overview(panels: list[tuple[str, Path]]) -> Image.Image:
     """The pictures in a row, each with its name."""
-    height = PANEL + 2 * GAP + 22
-    sheet = Image.new("RGB", (len(panels) * (PANEL + GAP) + GAP, height), "white")
+    pictures = []
+    for _, path in panels:
+        with Image.open(path) as found:
+            height = round(PANEL * found.height / found.width)
+            pictures.append(found.convert("RGB").resize((PANEL, height), Image.Resampling.LANCZOS))
+    width = len(panels) * (PANEL + GAP) + GAP
+    sheet = Image.new("RGB", (width, max(p.height for p in pictures) + NAME + 2 * GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(15)
-    for index, (name, path) in enumerate(panels):
+    font = ImageFont.load_default(16)
+    for index, ((name, _), picture) in enumerate(zip(panels, pictures, strict=True)):
         left = GAP + index * (PANEL + GAP)
-        with Image.open(path) as picture:
-            picture = picture.convert("RGB")
-            scale = PANEL / max(picture.size)
-            size = (round(picture.width * scale), round(picture.height * scale))
-            sheet.paste(picture.resize(size, Image.Resampling.LANCZOS), (left, GAP))
-        draw.text((left, GAP + PANEL + 8), name, fill="black", font=font)
+        draw.text((left, GAP - 4), name, fill="black", font=font)
+        sheet.paste(picture, (left, GAP + NAME))
     return sheet
 
 

@@ -41,12 +41,12 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Column:
-    """Nodes under each other, in a group with a title."""
+class Group:
+    """Stacks of nodes side by side, in a frame with a title."""
 
     title: str
     color: str
-    nodes: tuple[Node, ...]
+    stacks: tuple[tuple[Node, ...], ...]
 
 
 NOTE = """# Which part of the reference made which part of the picture?
@@ -72,53 +72,63 @@ LATENT to *Collect Attribution*. Your picture does not change by a bit. The mode
 made for this demo; it is no editor.
 """
 
-DEMO = (
-    Column(
-        "1 · Models",
-        "#3f5159",
+PICTURE = 268  # height of a node that shows a small picture
+
+MODELS = Group(
+    "1 · Models",
+    "#3f5159",
+    (
         (
-            Node("note", "MarkdownNote", "Read me", widgets={0: NOTE}, width=420, height=560),
+            Node("note", "MarkdownNote", "Read me", widgets={0: NOTE}, width=420, height=700),
             Node("unet", "UNETLoader", widgets={"unet_name": "i2am_demo_inpaint.safetensors"}),
             Node("vae", "VAELoader", widgets={"vae_name": "i2am_demo_vae.safetensors"}),
         ),
     ),
-    Column(
-        "2 · Pictures and masks",
-        "#3f789e",
+)
+
+PICTURES = Group(
+    "2 · Pictures and masks",
+    "#3f789e",
+    (
         (
             Node(
                 "scene",
                 "LoadImage",
                 "The scene, with a hole",
                 widgets={"image": "i2am_demo_scene.png"},
-                height=330,
-            ),
-            Node(
-                "object",
-                "LoadImage",
-                "The reference, with the object",
-                widgets={"image": "i2am_demo_reference.png"},
-                height=330,
+                height=PICTURE,
             ),
             Node(
                 "hole",
                 "LoadImageMask",
                 "Where the hole is",
                 widgets={"image": "i2am_demo_hole_mask.png", "channel": "red"},
-                height=330,
+                height=PICTURE,
+            ),
+        ),
+        (
+            Node(
+                "object",
+                "LoadImage",
+                "The reference, with the object",
+                widgets={"image": "i2am_demo_reference.png"},
+                height=PICTURE,
             ),
             Node(
                 "shape",
                 "LoadImageMask",
                 "Where the object is",
                 widgets={"image": "i2am_demo_object_mask.png", "channel": "red"},
-                height=330,
+                height=PICTURE,
             ),
         ),
     ),
-    Column(
-        "3 · What the model is given",
-        "#88A",
+)
+
+GIVEN = Group(
+    "3 · What the model is given",
+    "#88A",
+    (
         (
             Node("blank", "I2AM_BlankPrompt"),
             Node(
@@ -152,11 +162,14 @@ DEMO = (
             ),
         ),
     ),
-    Column(
-        "4 · Sample, watched",
-        "#8A8",
+)
+
+SAMPLE = Group(
+    "4 · Sample, watched",
+    "#8A8",
+    (
         (
-            Node("capture", "I2AM_Capture", wires={"model": ("unet", 0)}),
+            Node("capture", "I2AM_Capture", wires={"model": ("unet", 0)}, width=300),
             Node(
                 "sampler",
                 "KSampler",
@@ -194,14 +207,16 @@ DEMO = (
                 "The result",
                 {"images": ("decode", 0)},
                 {"filename_prefix": "i2am/demo_result"},
-                width=320,
-                height=330,
+                height=PICTURE,
             ),
         ),
     ),
-    Column(
-        "5 · Where did it come from?",
-        "#b58b2a",
+)
+
+MAPS = Group(
+    "5 · Where did it come from?",
+    "#b58b2a",
+    (
         (
             Node(
                 "r2g",
@@ -210,8 +225,10 @@ DEMO = (
                 {"attribution": ("collect", 0)},
                 {"direction": R2G, "reference": 2},
                 width=340,
-                height=720,
+                height=660,
             ),
+        ),
+        (
             Node(
                 "g2r",
                 "I2AM_Map",
@@ -219,13 +236,16 @@ DEMO = (
                 {"attribution": ("collect", 0)},
                 {"direction": G2R, "reference": 2},
                 width=340,
-                height=720,
+                height=660,
             ),
         ),
     ),
-    Column(
-        "6 · Numbers and files",
-        "#A88",
+)
+
+NUMBERS = Group(
+    "6 · Numbers and files",
+    "#A88",
+    (
         (
             Node(
                 "imacs",
@@ -239,36 +259,28 @@ DEMO = (
                 width=340,
             ),
             Node(
-                "scores",
-                "PreviewAny",
-                "The scores in words",
-                {"source": ("imacs", 2)},
-                width=340,
-                height=180,
-            ),
-            Node(
-                "report",
-                "PreviewAny",
-                "What was recorded",
-                {"source": ("collect", 2)},
-                width=340,
-                height=220,
+                "save_r2g",
+                "SaveImage",
+                "Save where it was used",
+                {"images": ("r2g", 0)},
+                {"filename_prefix": "i2am/demo_r2g"},
+                height=PICTURE,
             ),
             Node(
                 "save_record",
                 "I2AM_Save",
                 wires={"attribution": ("collect", 0)},
                 widgets={"filename_prefix": "i2am/demo"},
-                width=340,
             ),
+        ),
+        (
             Node(
-                "save_r2g",
-                "SaveImage",
-                "Save where it was used",
-                {"images": ("r2g", 0)},
-                {"filename_prefix": "i2am/demo_r2g"},
+                "scores",
+                "PreviewAny",
+                "The scores in words",
+                {"source": ("imacs", 2)},
                 width=340,
-                height=330,
+                height=172,
             ),
             Node(
                 "save_g2r",
@@ -276,21 +288,30 @@ DEMO = (
                 "Save what was used",
                 {"images": ("g2r", 0)},
                 {"filename_prefix": "i2am/demo_g2r"},
-                width=340,
-                height=330,
+                height=PICTURE,
+            ),
+            Node(
+                "report",
+                "PreviewAny",
+                "What was recorded",
+                {"source": ("collect", 2)},
+                height=260,
             ),
         ),
     ),
 )
 
-# Runs in the page: makes the nodes, wires them, stacks the columns, draws the groups, saves.
+# Columns of groups.
+DEMO = ((MODELS,), (PICTURES, GIVEN), (SAMPLE,), (MAPS, NUMBERS))
+
+# Runs in the page: makes the nodes, wires them, stacks them, draws the groups, saves.
 BUILD = """
 async ([id, columns]) => {
   const app = window.app, graph = app.graph, LiteGraph = window.LiteGraph;
-  const GAP = 60, ROW = 50, TOP = 40, problems = [];
+  const GAP = 30, MARGIN = 20, ROW = 46, TITLE = 30, problems = [];
   graph.clear();
   const nodes = {}, later = [];
-  for (const column of columns) for (const wish of column.nodes) {
+  for (const wish of columns.flat().flatMap((group) => group.stacks.flat())) {
     const node = LiteGraph.createNode(wish.type);
     if (!node) throw new Error('no node type ' + wish.type);
     if (wish.title) node.title = wish.title;
@@ -319,22 +340,33 @@ async ([id, columns]) => {
   await new Promise((done) => setTimeout(done, 500));
   let left = 0;
   for (const column of columns) {
-    let top = 0, widest = 0;
-    for (const wish of column.nodes) {
-      const node = nodes[wish.key], size = node.computeSize();
-      node.setSize([Math.max(size[0], wish.width || 280), Math.max(size[1], wish.height || 0)]);
-      top += ROW;
-      node.pos = [left, top];
-      top += node.size[1];
-      widest = Math.max(widest, node.size[0]);
+    let start = 0, right = 0;
+    for (const wished of column) {
+      let x = left, bottom = start;
+      for (const stack of wished.stacks) {
+        let top = start, widest = 0;
+        for (const wish of stack) {
+          const node = nodes[wish.key], size = node.computeSize();
+          const height = Math.max(size[1], wish.height || 0);
+          node.setSize([Math.max(size[0], wish.width || 270), height]);
+          top += ROW;
+          node.pos = [x, top];
+          top += height;
+          widest = Math.max(widest, node.size[0]);
+        }
+        for (const { key } of stack) nodes[key].setSize([widest, nodes[key].size[1]]);
+        bottom = Math.max(bottom, top);
+        x += widest + GAP;
+      }
+      const group = new LiteGraph.LGraphGroup(wished.title);
+      group.pos = [left - MARGIN, start - TITLE];
+      group.size = [x - GAP - left + 2 * MARGIN, bottom - start + TITLE + MARGIN];
+      group.color = wished.color;
+      graph.add(group);
+      right = Math.max(right, x - GAP);
+      start = bottom + MARGIN + TITLE + GAP;
     }
-    for (const wish of column.nodes) nodes[wish.key].setSize([widest, nodes[wish.key].size[1]]);
-    const group = new LiteGraph.LGraphGroup(column.title);
-    group.pos = [left - 20, -TOP];
-    group.size = [widest + 40, top + TOP + 20];
-    group.color = column.color;
-    graph.add(group);
-    left += widest + GAP + 40;
+    left = right + 2 * MARGIN + GAP;
   }
   graph.setDirtyCanvas(true, true);
   await new Promise((done) => setTimeout(done, 300));
@@ -346,7 +378,8 @@ async ([id, columns]) => {
 """
 
 
-def plain(columns: tuple[Column, ...]) -> list[dict[str, Any]]:
+def plain(columns: tuple[tuple[Group, ...], ...]) -> list[Any]:
+    """Columns of groups as the page can take them."""
     return json.loads(json.dumps(columns, default=vars))
 
 

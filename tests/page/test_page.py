@@ -1,0 +1,172 @@
+"""The demo as an artist meets it: real ComfyUI, real browser, template opened, Run pressed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from browser import FLAGS, find_chromium
+from comfy_server import PACK, ComfyServer
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOTS = ROOT / "output" / "page"
+TEMPLATE = "i2am_demo"
+READY = "() => window.app?.graph && window.app.extensionManager"
+PATIENCE = 120_000  # milliseconds, for a slow machine
+# The page asks for a help text in its language first, then for the one in English.
+TRANSLATED = re.compile(r"/docs/\w+/\w+\.md")
+WIDE = {"width": 1600, "height": 1000}
+
+# The pictures of our map nodes: their sizes, and how much their pixels vary.
+MAP_PICTURES = """
+() => app.graph.nodes.filter((node) => node.type === 'I2AM_Map').map((node) =>
+  (node.imgs ?? []).map((image) => {
+    if (!image.complete || !image.naturalWidth) return null;
+    const canvas = document.createElement('canvas');
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0);
+    const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    const bright = [...data].filter((_, index) => index % 4 === 0);
+    return [canvas.width, canvas.height, Math.max(...bright) - Math.min(...bright)];
+  }))
+"""
+
+
+@dataclass
+class Visit:
+    """An open page, and what went wrong on it that is ours."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def server(comfyui_path: Path) -> Iterator[ComfyServer]:
+    with ComfyServer(comfyui_path, log=ROOT / "output" / "logs" / "page.log", threads=1) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def visit(server: ComfyServer) -> Iterator[Visit]:
+    """ComfyUI's page, loaded; the tests of this module go through it in order."""
+    chromium = find_chromium()
+    if chromium is None:
+        named = os.environ.get("CHROMIUM", "nothing")
+        pytest.fail(f"No Chromium (CHROMIUM is {named}): run python dev.py test", pytrace=False)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
+        page = browser.new_page(viewport=WIDE)  # type: ignore[arg-type]
+        page.set_default_timeout(PATIENCE)
+        visit = Visit(page)
+        listen(visit)
+        page.goto(server.url)
+        page.wait_for_function(READY)
+        yield visit
+        browser.close()
+
+
+def listen(visit: Visit) -> None:
+    """Notes script errors, and console errors and missing files that have to do with us."""
+    page, complaints = visit.page, visit.complaints
+
+    def ours(*texts: str) -> bool:
+        return any("i2am" in text.lower() for text in texts)
+
+    page.on("pageerror", lambda error: complaints.append(f"script error: {error}"))
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(f"console: {message.text}")
+            if message.type == "error"
+            and ours(message.text, message.location.get("url", ""))
+            and not TRANSLATED.search(message.location.get("url", ""))
+            else None
+        ),
+    )
+    page.on(
+        "response",
+        lambda answer: (
+            complaints.append(f"{answer.status}: {answer.url}")
+            if answer.status >= 400 and ours(answer.url) and not TRANSLATED.search(answer.url)
+            else None
+        ),
+    )
+
+
+def test_the_template_opens_from_the_dialog(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text(PACK, exact=True).first.click()
+    card = page.get_by_role("heading", name=TEMPLATE)
+    card.wait_for()
+    page.screenshot(path=SHOTS / "templates.png")
+    card.click()
+    page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'I2AM_Map')")
+    page.wait_for_timeout(500)
+    missing = page.evaluate(
+        "() => app.graph.nodes.filter((n) => n.has_errors || n.type === 'Unknown').map((n) => n.id)"
+    )
+    assert missing == []
+    page.screenshot(path=SHOTS / "opened.png")
+
+
+def test_run_shows_pictures_on_the_maps(visit: Visit, server: ComfyServer) -> None:
+    page = visit.page
+    page.get_by_test_id("queue-button").first.click()
+    page.wait_for_function(f"() => ({MAP_PICTURES})().every((found) => found.length && found[0])")
+    maps = page.evaluate(MAP_PICTURES)
+    assert len(maps) == 2
+    for pictures in maps:
+        for width, height, contrast in pictures:
+            assert width >= 128
+            assert height >= 128
+            assert contrast > 100, "the overlay is nearly one colour"
+    history = server.get_json("/history")
+    assert len(history) == 1
+    (entry,) = history.values()
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    page.wait_for_function(
+        "() => app.graph.nodes.some((node) => node.type === 'PreviewAny' &&"
+        " node.widgets?.some((widget) => String(widget.value).includes('IMACS')))"
+    )
+    page.wait_for_timeout(500)
+    page.screenshot(path=SHOTS / "run.png")
+
+
+def test_the_help_of_every_node_is_there(server: ComfyServer) -> None:
+    nodes = {
+        name: info for name, info in server.get_json("/object_info").items() if "I2AM_" in name
+    }
+    assert nodes
+    for name, info in nodes.items():
+        text = server.get(f"/extensions/{PACK}/docs/{name}.md").decode()
+        assert info["display_name"].partition(" (")[0] in text, f"{name}.md is of another node"
+        assert info["description"], f"{name} has no description"
+
+
+def test_the_help_opens_in_the_page(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate(
+        """() => {
+            const node = app.graph.nodes.find((node) => node.type === 'I2AM_Map');
+            app.canvas.selectNode(node, false);
+        }"""
+    )
+    page.wait_for_timeout(500)
+    page.get_by_test_id("info-button").click()
+    heading = page.get_by_role("heading", name="Attribution Map").first
+    heading.wait_for()
+    page.screenshot(path=SHOTS / "help.png")
+
+
+def test_nothing_of_ours_went_wrong(visit: Visit) -> None:
+    assert visit.complaints == []
