@@ -11,7 +11,7 @@ import logging
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,17 +81,17 @@ class Store:
                 self._names.setdefault(name, []).append(identity)
             self._make_room()
 
-    def get(self, name: str, plan: Plan | None = None) -> Recording | Refusal | None:
+    def get(self, name: str, plans: Sequence[Plan] = ()) -> Recording | Refusal | None:
         """The record of the run that made the latent of this fingerprint, or None.
 
-        Two runs recorded with different plans can make one and the same latent, since recording
-        does not change it: `plan` says which is meant, else it is the newest.
+        Runs recorded with different plans can make one and the same latent, since recording does
+        not change it: `plans` says which are meant, the likeliest first; without, it is the newest.
         """
         with self._lock:
-            for identity in reversed(self._names.get(name, [])):
-                if plan is None or self._plans[identity] == plan:
-                    return self._fetch(identity)
-        return None if plan is None else self.get(name)
+            newest_first = self._names.get(name, [])[::-1]
+            meant = [i for plan in plans for i in newest_first if self._plans[i] == plan]
+            found = meant if plans else newest_first
+            return self._fetch(found[0]) if found else None
 
     def __len__(self) -> int:
         return len(self._plans)

@@ -153,16 +153,17 @@ class CollectAttribution(io.ComfyNode):
         references: dict[str, Tensor] | None = None,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        record = _find(samples["samples"], _upstream_plan(cls.hidden.prompt, cls.hidden.unique_id))
+        plans = _upstream_plans(cls.hidden.prompt or {}, str(cls.hidden.unique_id))
+        record = _find(samples["samples"], plans)
         given = _reference_pictures(references or {}, record)
         attribution = Attribution(record, _result_picture(image, record), given, mask)
         return io.NodeOutput(attribution, samples, report(record), ui={"i2am": [summary(record)]})
 
 
-def _find(latent: Tensor, plan: Plan | None) -> Recording:
+def _find(latent: Tensor, plans: tuple[Plan, ...]) -> Recording:
     if latent.is_nested:
         raise I2AMError("This latent mixes picture and sound, which cannot be read so far.")
-    record = RECORDINGS.get(fingerprint(latent), plan)
+    record = RECORDINGS.get(fingerprint(latent), plans)
     if isinstance(record, Recording):
         return record
     if isinstance(record, Refusal):
@@ -176,29 +177,29 @@ def _find(latent: Tensor, plan: Plan | None) -> Recording:
     )
 
 
-def _upstream_plan(prompt: dict[str, Any] | None, node: str | None) -> Plan | None:
-    """The plan of the Capture Attention above this node, if there is just one and it is plain.
+def _upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
+    """The plans of every Capture Attention above a Collect's latent, the nearest first.
 
     Runs recorded with different settings make one and the same latent; this tells them apart.
+    Empty if there is none, or one whose settings come from other nodes.
     """
-    if prompt is None or node is None:
-        return None
-    plans: set[Plan] = set()
-    above, seen = [str(node)], set[str]()
-    while above:
-        current = above.pop()
-        if current in seen or current not in prompt:
+    plans: list[Plan] = []
+    above, seen = [prompt.get(collect, {}).get("inputs", {}).get("samples")], set[str]()
+    for link in above:  # grows while it is read: breadth first
+        name = str(link[0]) if isinstance(link, list) and len(link) == 2 else ""
+        if name in seen or name not in prompt:
             continue
-        seen.add(current)
-        inputs = prompt[current]["inputs"]
-        links = [v for v in inputs.values() if isinstance(v, list) and len(v) == 2]
-        above += [str(link[0]) for link in links]
-        if prompt[current]["class_type"] == CAPTURE_ID:
-            widgets = [inputs.get(name) for name in ("layers", "steps", "branch")]
-            if not all(isinstance(widget, str) for widget in widgets):
-                return None
-            plans.add(_plan(*widgets, correspondence=bool(inputs.get("correspondence", True))))
-    return plans.pop() if len(plans) == 1 else None
+        seen.add(name)
+        inputs = prompt[name]["inputs"]
+        if prompt[name]["class_type"] != CAPTURE_ID:
+            above += inputs.values()
+            continue
+        # What lies above it on its wire is replaced by it.
+        widgets = [inputs.get(widget) for widget in ("layers", "steps", "branch")]
+        if not all(isinstance(widget, str) for widget in widgets):
+            return ()
+        plans.append(_plan(*widgets, correspondence=bool(inputs.get("correspondence", True))))
+    return tuple(plans)
 
 
 def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:

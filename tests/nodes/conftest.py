@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import graph
 import pytest
 
 from comfy_server import PACK, make_base
@@ -106,6 +107,7 @@ def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         pack_name=str(folder).replace(".", "_x_"),
         server=prompt_server,
     )
+    graph.forget_models()
     loop.close()
 
 
@@ -221,3 +223,10 @@ def run_graph(comfy: Comfy) -> Runner:
 def make_runner(comfy: Comfy) -> Callable[..., Runner]:
     """For another cache: make_runner("CLASSIC"), make_runner("NONE"), make_runner(keep=False)."""
     return lambda *arguments, **options: Runner(comfy, *arguments, **options)
+
+
+@pytest.fixture
+def tiny_nodes(comfy: Comfy) -> Iterator[None]:
+    """ComfyUI knows the nodes of graph.py."""
+    with graph.registered(comfy):
+        yield
