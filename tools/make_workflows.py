@@ -23,6 +23,8 @@ from comfy_server import ROOT, ComfyServer
 
 FOLDER = ROOT / "example_workflows"
 SEED = 20240712
+# How the page shows it first: large enough that the words can be read.
+VIEW = {"scale": 0.64, "offset": [140, 140]}
 
 R2G, G2R = "reference to generated", "generated to reference"
 
@@ -306,7 +308,7 @@ DEMO = ((MODELS,), (PICTURES, GIVEN), (SAMPLE,), (MAPS, NUMBERS))
 
 # Runs in the page: makes the nodes, wires them, stacks them, draws the groups, saves.
 BUILD = """
-async ([id, columns]) => {
+async ([id, columns, view]) => {
   const app = window.app, graph = app.graph, LiteGraph = window.LiteGraph;
   const GAP = 30, MARGIN = 20, ROW = 46, TITLE = 30, problems = [];
   graph.clear();
@@ -372,7 +374,7 @@ async ([id, columns]) => {
   await new Promise((done) => setTimeout(done, 300));
   graph.id = id;
   const data = graph.serialize();
-  delete data.extra?.ds;  // let the page fit it into its window
+  data.extra = {...data.extra, ds: view};
   return [JSON.stringify(data), problems];
 }
 """
@@ -396,7 +398,7 @@ def main() -> int:
         page.wait_for_function("() => window.app?.graph && window.app.extensionManager")
         page.wait_for_timeout(1500)
         workflow_id = str(uuid.uuid5(uuid.NAMESPACE_URL, "i2am_demo"))
-        saved, problems = page.evaluate(BUILD, [workflow_id, plain(DEMO)])
+        saved, problems = page.evaluate(BUILD, [workflow_id, plain(DEMO), VIEW])
         browser.close()
     if problems:
         print("\n".join(problems))
