@@ -31,6 +31,7 @@ WORKFLOW = ROOT / "example_workflows" / "i2am_demo.json"
 INPUTS = ROOT / "example_workflows" / "inputs"
 TARGET = INPUTS / "i2am_demo_target.png"
 HOLE = INPUTS / "i2am_demo_hole_mask.png"
+README_PICTURE = ROOT / "docs" / "demo.png"
 TIMED_RUNS = 3  # after one to warm up
 PANEL = 256  # pixels a side in the overview
 GAP = 12
@@ -112,6 +113,17 @@ def overview(panels: list[tuple[str, Path]]) -> Image.Image:
         left = GAP + index * (PANEL + GAP)
         draw.text((left, GAP - 4), name, fill="black", font=font)
         sheet.paste(picture, (left, GAP + NAME))
+    return sheet
+
+
+def thumbnail(pictures: list[Path], side: int = 256) -> Image.Image:
+    """Four pictures in a square, for the template browser."""
+    sheet = Image.new("RGB", (2 * side, 2 * side))
+    for index, path in enumerate(pictures):
+        with Image.open(path) as picture:
+            square = picture.convert("RGB").crop((0, 0, picture.width, picture.width))
+            square = square.resize((side, side), Image.Resampling.LANCZOS)
+        sheet.paste(square, (index % 2 * side, index // 2 * side))
     return sheet
 
 
@@ -217,6 +229,11 @@ Next: python dev.py serve, then Workflow > Browse Templates > comfyui-i2am > i2a
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py demo", description="Runs the demo workflow.")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "demo")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="also renew the README's picture and the template's thumbnail",
+    )
     options = parser.parse_args()
     comfyui = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "0.30.0")
     start = time.monotonic()
@@ -228,6 +245,13 @@ def main() -> int:
             output = options.output.resolve()
             report = run_demo(server, output)
         tell(report, output, time.monotonic() - start)
+        if options.publish:
+            README_PICTURE.parent.mkdir(exist_ok=True)
+            shutil.copy(output / "overview.png", README_PICTURE)
+            names = ("reference.png", "result.png", "g2r.png", "r2g.png")
+            thumbnail([output / name for name in names]).save(
+                WORKFLOW.with_suffix(".jpg"), quality=90
+            )
     except (ServerError, WorkflowError) as error:
         print(f"\nFailed: {error}\n  The server's log: output/logs/demo.log")
         return 1
