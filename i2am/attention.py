@@ -38,9 +38,9 @@ class Marginals:
     paper_r2g: (batch, heads, references, generated). Mean over r of M_g; sums to one over g.
     g2r: per reference (batch, heads, 2, reference). Mean over g of M_r, which sums to one, and of
         the model's attention, which sums to the mean share.
-    correspondence: per reference (batch, generated cells, reference cells), M_r averaged over
-        heads and pooled to the grids of `correspondence_grid`; each row sums to one. Empty if it
-        was not asked for.
+    correspondence: per reference (batch, 2, generated cells, reference cells), mean over heads of
+        M_r, whose rows sum to one, and of the model's attention, whose rows sum to the share;
+        pooled to the grids of `correspondence_grid`. Empty if it was not asked for.
     """
 
     share: Tensor
@@ -55,7 +55,7 @@ def correspondence_grid(grid: Grid) -> Grid:
 
 
 def mean_over_cells(rows: Tensor, source: Grid, target: Grid) -> Tensor:
-    """Average (batch, source area, …) over the source cells in each target cell, by their area."""
+    """Average (…, source area, n) over the source cells in each target cell, by their area."""
     if source == target:
         return rows
     pooled = spread(rows.mT, source, target)
@@ -103,7 +103,7 @@ def attention_marginals(
     paper_r2g = zeros(batch, heads, len(references), rows.length)
     g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
     matches = tuple(
-        zeros(batch, rows.length, correspondence_grid(_grid(span)).area)
+        zeros(batch, 2, rows.length, correspondence_grid(_grid(span)).area)
         for span in references
         if correspondence
     )
@@ -119,12 +119,19 @@ def attention_marginals(
         logits = torch.empty(0)
         for tile in tiles:
             logits = _logits(some_q[:, :, tile], some_k, mask, here, tile)
-            _add_rows(logits, layout, share[here][..., tile], [g[here] for g in g2r], masked)
+            row_lse = _share_out(logits, layout, share[here][..., tile])
             for index, span in enumerate(references):
                 block = logits[..., span.slice]
                 column_lse[index] = torch.logaddexp(column_lse[index], block.logsumexp(-2))
+                within = _hide((block - row_lse[index].unsqueeze(-1)).exp_(), masked)
+                part = share[here][:, :, 2 + index, tile]
+                # One pass for both definitions: rows weighted by one, and by their share.
+                weights = torch.stack((torch.ones_like(part), part), dim=-2)
+                g2r[index][here] += weights @ within
                 if correspondence:
-                    matches[index][items, tile] += _pooled_rows(block, span, masked)
+                    grid = _grid(span)
+                    pairs = torch.stack((within.sum(1), within.mul_(part.unsqueeze(-1)).sum(1)), 1)
+                    matches[index][items, :, tile] += spread(pairs, grid, correspondence_grid(grid))
         for tile in tiles:
             if len(tiles) > 1:  # one tile's logits are still here
                 logits = _logits(some_q[:, :, tile], some_k, mask, here, tile)
@@ -204,27 +211,16 @@ def _hide(softmax: Tensor, masked: bool) -> Tensor:
     return softmax.nan_to_num_(0.0) if masked else softmax
 
 
-def _add_rows(
-    logits: Tensor, layout: TokenLayout, share: Tensor, g2r: list[Tensor], masked: bool
-) -> None:
-    """Write the shares of these rows, and add their attention to the columns of each reference."""
+def _share_out(logits: Tensor, layout: TokenLayout, share: Tensor) -> list[Tensor]:
+    """Write the shares of these rows; return the log-sum-exp of each row over each reference."""
     spans = [logits[..., span.slice].logsumexp(-1) for span in layout.keys]
     total = torch.stack(spans).logsumexp(0)
-    reference = 0
+    references: list[Tensor] = []
     for span, lse in zip(layout.keys, spans, strict=True):
         part = (lse - total).exp()
-        if span.role is not Role.REFERENCE:
+        if span.role is Role.REFERENCE:
+            share[:, :, 2 + len(references)] = part
+            references.append(lse)
+        else:
             share[:, :, 0 if span.role is Role.TEXT else 1] += part
-            continue
-        share[:, :, 2 + reference] = part
-        within = _hide((logits[..., span.slice] - lse.unsqueeze(-1)).exp_(), masked)
-        # One pass over the block for both definitions: rows weighted by one, and by their share.
-        g2r[reference] += torch.stack((torch.ones_like(part), part), dim=-2) @ within
-        reference += 1
-
-
-def _pooled_rows(block: Tensor, span: Span, masked: bool) -> Tensor:
-    """M_r of these rows, added over heads, its columns pooled to cells: (items, rows, cells)."""
-    grid = _grid(span)
-    rows = _hide(block.softmax(-1), masked).sum(1)
-    return spread(rows, grid, correspondence_grid(grid))
+    return references

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import I2AMError
-from .geometry import Grid
+from .geometry import Grid, spread
 from .ranges import pick
 from .recorder import Picture, Recording
 
@@ -118,13 +118,18 @@ def attribution_map(
     level: Level = Level.UNIFIED,
     reference: int = 0,
     selection: Selection = Selection(),
+    within: Tensor | None = None,
 ) -> AttributionMap:
     """Average a recording down to a level: the paper's ULAM, TLAM, LLAM or HLAM.
 
     reference: from 0. Steps, layers and heads are numbered as they were recorded, from 0; every
-    one of them weighs the same. Raises I2AMError for a reference, range or combination of ranges
-    the recording cannot answer: it holds sums over steps × layers and layers × heads, so a range
-    of heads cannot be joined with a range of steps.
+    one of them weighs the same. within: a mask over the result, (1 or batch, height, width); G2R
+    then is of the places inside alone, which only the unified level over everything can tell, from
+    the correspondence (the authors' generated-side mask).
+
+    Raises I2AMError for a reference, range or combination of ranges the recording cannot answer:
+    it holds sums over steps × layers and layers × heads, so a range of heads cannot be joined with
+    a range of steps.
     """
     header = recording.header
     if not 0 <= reference < len(header.references):
@@ -136,12 +141,21 @@ def attribution_map(
     layers = pick(selection.layers, len(header.layers), "layers")
     heads = pick(selection.heads, max(header.heads), "heads")
     by_head = level is Level.HEAD or len(heads) < max(header.heads)
-    if by_head and (level is Level.TIME or len(steps) < len(header.steps)):
+    some_steps = len(steps) < len(header.steps)
+    if by_head and (level is Level.TIME or some_steps):
         raise I2AMError(
             "Heads and steps cannot be picked together: a recording keeps each step over all "
             "heads, and each head over all steps. Clear one of the two, or record fewer steps "
             "with Capture Attention."
         )
+    if within is not None and direction is Direction.GENERATED_TO_REFERENCE:
+        if level is not Level.UNIFIED or by_head or len(layers) < len(header.layers) or some_steps:
+            raise I2AMError(
+                "Only the unified map of all steps, layers and heads can be limited to a mask. "
+                "Choose the unified level and clear the ranges, or record fewer steps and layers "
+                "with Capture Attention."
+            )
+        return _seen_from(recording, definition, reference, within)
     name = "r2g" if direction is Direction.REFERENCE_TO_GENERATED else "g2r"
     table = "layer_head" if by_head else "step_layer"
     maps = recording.arrays[f"{definition.value}.{name}.{reference}.{table}"]
@@ -172,6 +186,42 @@ def attribution_map(
         direction,
         level,
     )
+
+
+def _seen_from(
+    recording: Recording, definition: Definition, reference: int, within: Tensor
+) -> AttributionMap:
+    """G2R of the places inside a mask: the mean of their rows of the correspondence."""
+    kind = "" if definition is Definition.PAPER else "model."
+    pairs = recording.arrays.get(f"correspondence.{kind}{reference}")
+    if pairs is None:
+        raise I2AMError(
+            "Limiting a map to a mask needs the correspondence, which was not recorded. Turn it on "
+            "in Capture Attention."
+        )
+    header = recording.header
+    rows = header.generated.grid.with_cells(*pairs.shape[1:3])
+    inside = _coverage(within, rows)  # (1 or batch, rows)
+    if not bool((inside.sum(1) > 0).all()):
+        raise I2AMError("The mask over the result is empty. Paint where the reference was meant.")
+    weights = inside / inside.sum(1, keepdim=True)
+    values = (weights.unsqueeze(1) @ pairs.flatten(3).flatten(1, 2)).squeeze(1)
+    columns = header.references[reference].grid.with_cells(*pairs.shape[3:])
+    return AttributionMap(
+        values.reshape(-1, 1, columns.height, columns.width),
+        ("unified",),
+        columns,
+        definition,
+        Direction.GENERATED_TO_REFERENCE,
+        Level.UNIFIED,
+    )
+
+
+def _coverage(mask: Tensor, grid: Grid) -> Tensor:
+    """How much of each cell a mask over the picture covers, 0 to 1: (batch, area)."""
+    pixels = Grid(mask.shape[-2], mask.shape[-1])
+    area = spread(mask.new_full((pixels.area,), 1.0), pixels, grid)
+    return spread(mask.float().flatten(1), pixels, grid) / area
 
 
 def _mean(maps: Tensor, seen: Tensor, rows: list[int], columns: list[int]) -> Tensor:

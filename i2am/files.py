@@ -36,6 +36,7 @@ DEFINITIONS = {
     "model.g2r": "mean over generated tokens of the model's own attention, over the reference",
     "share": "the model's own attention on text, self (the result) and each reference",
     "correspondence": "softmax over the reference's tokens, pooled, mean over heads, layers, steps",
+    "correspondence.model": "the same of the model's own attention, so rows sum to the share",
 }
 
 
@@ -222,6 +223,7 @@ def _expected(header: Header) -> dict[str, tuple[int, ...]]:
                 shapes[f"{name}.layer_head"] = (batch, layers, heads, *side)
         if header.plan.correspondence:
             shapes[f"correspondence.{r}"] = (batch, 0, 0, 0, 0)
+            shapes[f"correspondence.model.{r}"] = (batch, 0, 0, 0, 0)
     return shapes
 
 

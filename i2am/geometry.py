@@ -30,7 +30,7 @@ class Grid:
             raise LayoutMismatch(f"a grid needs at least one cell, got {self.height}×{self.width}")
         if self.covered == (0.0, 0.0):
             object.__setattr__(self, "covered", (float(self.height), float(self.width)))
-        for cells, covered in zip((self.height, self.width), self.covered, strict=True):
+        for cells, covered in zip(self.sides, self.covered, strict=True):
             if not cells - 1 < covered <= cells:
                 raise LayoutMismatch(f"{covered} cells of picture do not end in cell {cells}")
 
@@ -44,10 +44,17 @@ class Grid:
         longer = max(self.height, self.width)
         if longer <= side:
             return self
-        height, width = (max(1, round(n * side / longer)) for n in (self.height, self.width))
-        # The coarser cells divide the padded picture evenly, so the part that is picture scales.
-        down, across = (c / n for c, n in zip(self.covered, (self.height, self.width), strict=True))
+        return self.with_cells(*(max(1, round(n * side / longer)) for n in self.sides))
+
+    def with_cells(self, height: int, width: int) -> Grid:
+        """The same padded picture in another number of cells."""
+        down, across = (c / n for c, n in zip(self.covered, self.sides, strict=True))
         return Grid(height, width, (down * height, across * width))
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(height, width) in cells."""
+        return self.height, self.width
 
 
 def picture_grid(height: int, width: int, cell: int) -> Grid:

@@ -96,7 +96,9 @@ class Recording:
     `D.r2g.{r}.step_layer` (B,S,L,h,w), mean over heads · `D.r2g.{r}.layer_head` (B,L,H,h,w), mean
     over steps · `D.g2r.{r}.…` the same over the reference · `share.step_layer` (B,S,L,2+R) in the
     order text, self, reference 0, … · `share.map` (B,2+R,h,w), the share at each place, mean over
-    everything else · `correspondence.{r}` (B,hg,wg,hr,wr), paper definition.
+    everything else · `correspondence.{r}` (B,hg,wg,hr,wr), the paper's M_r: each place's own
+    distribution over the reference · `correspondence.model.{r}` the same of the model's attention:
+    each place's sums to its share.
     """
 
     header: Header
@@ -157,7 +159,7 @@ class _Matches:
     layers: set[Layer] = field(default_factory=set[Layer])
 
     def add(self, match: Tensor, layer: Layer) -> None:
-        """Take in one call's correspondence: (batch, generated cells, reference cells)."""
+        """Take in one call's correspondence: (batch, 2, generated cells, reference cells)."""
         self.open = match if self.calls == 0 else self.open + match
         self.calls += 1
         self.layers.add(layer)
@@ -377,9 +379,9 @@ class Recorder:
                 match = spread(found.closed / found.steps, looked_at, columns)
                 total = total + len(found.layers) * mean_over_cells(match, looking, rows)
             mean = total / sum(len(found.layers) for found in pairs.values())
-            arrays[f"correspondence.{r}"] = mean.reshape(
-                -1, rows.height, rows.width, columns.height, columns.width
-            )
+            sides = (rows.height, rows.width, columns.height, columns.width)
+            arrays[f"correspondence.{r}"] = mean[:, 0].reshape(-1, *sides)
+            arrays[f"correspondence.model.{r}"] = mean[:, 1].reshape(-1, *sides)
         return arrays
 
 

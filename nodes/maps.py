@@ -17,6 +17,7 @@ from ..i2am.attribution import (
     best_definition,
 )
 from ..i2am.colormaps import Colormap
+from ..i2am.errors import I2AMError
 from ..i2am.render import (
     Scale,
     caption,
@@ -33,6 +34,13 @@ from ..i2am.render import (
 from .sockets import AttributionSocket
 
 AUTO = "auto"
+WITHIN_MASK = io.Boolean.Input(
+    "within_mask",
+    default=False,
+    advanced=True,
+    tooltip="Generated to reference only: counts what the masked part of the result looked at, "
+    "and nothing else. Uses the mask given to Collect Attribution.",
+)
 
 
 def choose_definition(attribution: Attribution, definition: str) -> Definition:
@@ -40,6 +48,18 @@ def choose_definition(attribution: Attribution, definition: str) -> Definition:
     if definition == AUTO:
         return best_definition(attribution.recording)
     return Definition(definition)
+
+
+def mask_to_look_from(attribution: Attribution, within_mask: bool) -> Tensor | None:
+    """The mask over the result that G2R is limited to, if that is asked for."""
+    if not within_mask:
+        return None
+    if attribution.mask is None:
+        raise I2AMError(
+            "within_mask needs a mask over the result, and none was given. Connect one to "
+            "Collect Attribution, or turn within_mask off."
+        )
+    return attribution.mask
 
 
 class AttributionMapNode(io.ComfyNode):
@@ -142,6 +162,7 @@ class AttributionMapNode(io.ComfyNode):
                     tooltip="Into how many groups the time level divides the steps, noisiest "
                     "first. The paper uses 5.",
                 ),
+                WITHIN_MASK,
             ],
             outputs=[
                 io.Image.Output(
@@ -172,6 +193,7 @@ class AttributionMapNode(io.ComfyNode):
         layers: str,
         heads: str,
         time_groups: int,
+        within_mask: bool,
     ) -> io.NodeOutput:
         maps = attribution_map(
             attribution.recording,
@@ -180,6 +202,7 @@ class AttributionMapNode(io.ComfyNode):
             Level(level),
             reference - 1,
             Selection(steps, layers, heads, time_groups),
+            mask_to_look_from(attribution, within_mask),
         )
         overlays, heatmaps, values = _draw(
             attribution, maps, reference - 1, Colormap(colormap), opacity, Scale(scale), legend

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..i2am.attribution import Attribution, Definition, Direction, attribution_map
 from ..i2am.errors import I2AMError
 from ..i2am.metric import PENALTY, THRESHOLD, Preset, Score, imacs
-from .maps import AUTO, choose_definition
+from .maps import AUTO, WITHIN_MASK, choose_definition, mask_to_look_from
 from .sockets import AttributionSocket
 
 
@@ -89,6 +89,7 @@ class Imacs(io.ComfyNode):
                     advanced=True,
                     tooltip="Which maps to score; see Attribution Map.",
                 ),
+                WITHIN_MASK,
             ],
             outputs=[
                 io.Float.Output(
@@ -119,6 +120,7 @@ class Imacs(io.ComfyNode):
         threshold: float,
         complement: bool,
         definition: str,
+        within_mask: bool,
         generated_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
     ) -> io.NodeOutput:
@@ -137,7 +139,11 @@ class Imacs(io.ComfyNode):
         scores: list[Score | None] = []
         for direction, mask, name in sides:
             maps = attribution_map(
-                attribution.recording, chosen, direction, reference=reference - 1
+                attribution.recording,
+                chosen,
+                direction,
+                reference=reference - 1,
+                within=mask_to_look_from(attribution, within_mask),
             )
             scores.append(
                 mask
@@ -158,6 +164,8 @@ class Imacs(io.ComfyNode):
             [math.nan] * batch if score is None else score.imacs.tolist() for score in scores
         )
         text = _report(scores, chosen, reference, preset, penalty, threshold, complement)
+        if within_mask:
+            text += "\nOver the reference: what the masked part of the result looked at, alone"
         shown = {
             "imacs_generated": [_plain(value) for value in generated],
             "imacs_reference": [_plain(value) for value in over_reference],

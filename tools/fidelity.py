@@ -58,13 +58,13 @@ MEANINGS = {
     "corr_exact_mean": "the same, all blocks averaged",
     "corr_within1": "hole tokens whose strongest match is the true token or beside it, last block",
     "g2r_mass_last": "attention of the hole on the object's tokens, last block",
-    "g2r_mass_mean": "model G2R on the object's tokens, all blocks averaged raw",
-    "g2r_pointing": "scenes whose highest G2R cell is on the object, all blocks averaged raw",
+    "g2r_mass_mean": "the same, all blocks averaged raw",
+    "g2r_pointing": "scenes whose highest cell of that is on the object",
     "r2g_mass_last": "model R2G inside the hole, last block",
     "psnr_right": "dB in the hole, with the right reference",
     "psnr_wrong": "dB in the hole, with another scene's reference",
     "psnr_none": "dB in the hole, without the object's reference",
-    "imacs_r_trained": "IMACS of the model's G2R over the object",
+    "imacs_r_trained": "IMACS over the object, of what the hole looked at, all blocks",
     "imacs_r_untrained": "the same, after 20 steps of training",
 }
 
@@ -148,21 +148,21 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
     on_object = (token_coverage(scenes.object) > 0).float()
     asked = hole & (scenes.correspondence >= 0)
 
-    def matches(record: Any) -> Tensor:
-        return record.arrays[f"correspondence.{OBJECT}"].reshape(count, tokens, tokens)
+    def matches(record: Any, kind: str = "model.") -> Tensor:
+        return record.arrays[f"correspondence.{kind}{OBJECT}"].reshape(count, tokens, tokens)
 
     off_last = correspondence_distance(matches(last).argmax(-1), scenes)[asked]
     off_mean = correspondence_distance(matches(recording).argmax(-1), scenes)[asked]
-    of_hole = (matches(last) * hole[..., None]).sum(1)
-    g2r = recording.arrays[f"model.g2r.{OBJECT}.step_layer"].mean((1, 2)).flatten(1)
+    last_g2r = (matches(last) * hole[..., None]).sum(1)
+    mean_g2r = (matches(recording) * hole[..., None]).sum(1)
     r2g = last.arrays[f"model.r2g.{OBJECT}.step_layer"].mean((1, 2)).flatten(1)
     figures = {
         "corr_exact_last": float((off_last == 0).float().mean()),
         "corr_exact_mean": float((off_mean == 0).float().mean()),
         "corr_within1": float((off_last <= 1).float().mean()),
-        "g2r_mass_last": _mass(of_hole, on_object),
-        "g2r_mass_mean": _mass(g2r, on_object),
-        "g2r_pointing": float(on_object.gather(1, g2r.argmax(1, keepdim=True)).mean()),
+        "g2r_mass_last": _mass(last_g2r, on_object),
+        "g2r_mass_mean": _mass(mean_g2r, on_object),
+        "g2r_pointing": float(on_object.gather(1, mean_g2r.argmax(1, keepdim=True)).mean()),
         "r2g_mass_last": _mass(r2g, touched),
         "area_object": float(on_object.mean()),
         "area_hole": float(touched.mean()),
@@ -182,10 +182,14 @@ def _mass(maps: Tensor, where: Tensor) -> float:
 
 
 def imacs_over_object(host: Host, recording: Any, scenes: Scenes) -> float:
-    """Mean over scenes of IMACS (paper preset) of the model's unified G2R over the object."""
+    """Mean over scenes of IMACS (paper preset) over the object, of what the hole looked at."""
     pack = host.pack
     maps = pack.attribution_map(
-        recording, pack.Definition.MODEL, pack.Direction.GENERATED_TO_REFERENCE, reference=OBJECT
+        recording,
+        pack.Definition.MODEL,
+        pack.Direction.GENERATED_TO_REFERENCE,
+        reference=OBJECT,
+        within=scenes.hole,
     )
     return float(pack.imacs(maps, scenes.object).imacs.mean())
 

@@ -134,9 +134,10 @@ def _dense(q: Tensor, k: Tensor, place: Place, grid: tuple[int, int]) -> dict[st
         arrays[f"paper.g2r.{r}"] = m_r.mean(-2).unflatten(-1, reference_grid)
         arrays[f"model.r2g.{r}"] = over_result(mass.sum(-1) / (height * width), mass=True)
         arrays[f"model.g2r.{r}"] = mass.mean(-2).unflatten(-1, reference_grid)
-        pairs = m_r.unflatten(-1, reference_grid).unflatten(-3, place.grid)
-        pairs = pairs.repeat_interleave(fine[0], 2).repeat_interleave(fine[1], 3)
-        arrays[f"correspondence.{r}"] = pairs
+        for kind, values in (("", m_r), ("model.", mass)):
+            pairs = values.unflatten(-1, reference_grid).unflatten(-3, place.grid)
+            pairs = pairs.repeat_interleave(fine[0], 2).repeat_interleave(fine[1], 3)
+            arrays[f"correspondence.{kind}{r}"] = pairs
     text = 1 - own - sum(shares)
     arrays["share"] = torch.stack(
         [over_result(share, mass=False) for share in (text, own, *shares)], dim=2
