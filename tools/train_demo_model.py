@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -114,10 +115,13 @@ def train(options: argparse.Namespace) -> None:
 
     last = options.stop_at or options.steps
     started, losses = time.perf_counter(), []
+    artist = ThreadPoolExecutor(max_workers=1)  # draws the next batch while this one is learned
+    upcoming = artist.submit(draw_batch, options.batch, options.seed, first)
     for step in range(first, last):
         for group in optimiser.param_groups:
             group["lr"] = options.rate * schedule(step, options.steps)
-        scenes = draw_batch(options.batch, options.seed, step)
+        scenes = upcoming.result()
+        upcoming = artist.submit(draw_batch, options.batch, options.seed, step + 1)
         loss = flow_loss(model, scenes, torch.Generator().manual_seed(options.seed << 32 | step))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -140,6 +144,7 @@ def train(options: argparse.Namespace) -> None:
                 save_state(options.state, model, average, optimiser, done)
         if options.checkpoints and (done % options.every == 0 or done == last):
             save(average, options.checkpoints / f"step_{done:05d}.safetensors", options, done)
+    artist.shutdown(cancel_futures=True)
     save(average, options.output, options, last)
 
 

@@ -44,7 +44,7 @@ WARM_UP = 50  # steps
 EMA_DECAY = 0.99
 CROP = 64  # pixels: the decoder is convolutional, so it learns as well from parts
 CROPS = 16  # in a batch
-PHOTOGRAPHS = 6  # of those crops
+MOST_STEPS = 10_000  # so many training scenes are set aside for a --seed
 ENCODER_STAGES = (2, 6, 10)  # positions of the strided convolutions in the layout
 ENCODER_BLOCKS = (1, 3, 4, 5, 7, 8, 9, 11, 12, 13)
 ENCODER_OUT = 14
@@ -76,6 +76,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, choices=range(10))
+    parser.add_argument(
+        "--photographs", type=int, default=4, help=f"of the {CROPS} crops in a batch"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--start-from", type=Path, help="safetensors file whose decoder to begin with"
@@ -195,7 +198,7 @@ def train_decoder(options: argparse.Namespace) -> dict[str, Tensor]:
         warm = min((step + 1) / WARM_UP, 1.0)
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * warm * (1 + math.cos(math.pi * step / options.steps)) / 2
-        pictures = draw_crops(options.seed, step)
+        pictures = draw_crops(options.seed, step, options.photographs)
         loss = F.mse_loss(decoder(encode(pictures)), pictures.movedim(-1, 1))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -229,12 +232,13 @@ def load_decoder(decoder: Decoder, path: Path) -> None:
     )
 
 
-def draw_crops(seed: int, step: int) -> Tensor:
+def draw_crops(seed: int, step: int, photographs: int) -> Tensor:
     """Crops of training scenes and photographs, (CROPS, CROP, CROP, 3)."""
     rng = np.random.default_rng((seed, step))
-    scenes = CROPS - PHOTOGRAPHS
+    scenes = CROPS - photographs
     recipe = RECIPES["plain" if step % 2 else "shapes"]
-    drawn = make_scenes(-(-scenes // 3), TRAINING_SEEDS.stop - (step + 1) * CROPS, recipe=recipe)
+    start = TRAINING_SEEDS.stop - (seed * MOST_STEPS + step + 1) * CROPS
+    drawn = make_scenes(-(-scenes // 3), start, recipe=recipe)
     pictures = torch.cat((drawn.target, drawn.reference, drawn.scene))[:scenes]
     limit = (pictures.shape[1] - CROP) // BLOCK + 1
     crops = []
@@ -243,7 +247,7 @@ def draw_crops(seed: int, step: int) -> Tensor:
         places = rng.integers(0, limit, (3, 2)) * BLOCK
         parts = [picture[top : top + CROP, left : left + CROP] for top, left in places]
         crops.append(max(parts, key=lambda part: part.var().item()))
-    for _ in range(PHOTOGRAPHS):
+    for _ in range(photographs):
         crops.append(torch.tensor(crop(rng, CROP, held_out=False)).movedim(0, -1))
     return torch.stack(crops)
 
