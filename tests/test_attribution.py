@@ -1,0 +1,145 @@
+"""Levels are averages of one another, and ranges and gaps are left out of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from recordings import attribution, recording
+
+from i2am.attribution import (
+    Attribution,
+    Definition,
+    Direction,
+    Level,
+    Selection,
+    attribution_map,
+    best_definition,
+)
+from i2am.errors import I2AMError
+
+R2G, G2R = Direction.REFERENCE_TO_GENERATED, Direction.GENERATED_TO_REFERENCE
+EVERY_MAP = [(d, s, r) for d in Definition for s in Direction for r in (0, 1)]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize(("definition", "direction", "reference"), EVERY_MAP)
+def test_invariant_3_and_23_levels(
+    definition: Definition, direction: Direction, reference: int, groups: int
+) -> None:
+    """Unified = mean of time groups by size = mean of layers = mean of heads.
+
+    Time groups divide all steps among them, the noisiest first, sizes as even as can be.
+    """
+    made = recording(steps=4)
+
+    def level(which: Level) -> torch.Tensor:
+        options = Selection(time_groups=groups)
+        return attribution_map(made, definition, direction, which, reference, options).values
+
+    unified = level(Level.UNIFIED)
+    assert unified.shape[1] == 1
+    for mean in (level(Level.LAYER).mean(1), level(Level.HEAD).mean(1)):
+        torch.testing.assert_close(mean, unified[:, 0], atol=1e-6, rtol=1e-5)
+    time = attribution_map(
+        made, definition, direction, Level.TIME, reference, Selection(time_groups=groups)
+    )
+    assert len(time.labels) == min(groups, 4)
+    ends = [label.removeprefix("steps ").removeprefix("step ").split("-") for label in time.labels]
+    sizes = torch.tensor([int(end[-1]) - int(end[0]) + 1 for end in ends])
+    assert int(sizes.sum()) == 4
+    assert int(sizes.max() - sizes.min()) <= 1
+    assert int(ends[0][0]) == 0
+    weighted = (time.values * sizes[None, :, None, None]).sum(1) / 4
+    torch.testing.assert_close(weighted, unified[:, 0], atol=1e-6, rtol=1e-5)
+
+
+def test_mass() -> None:
+    """Every paper map sums to one; every model map to the share of its reference."""
+    made = recording()
+    for direction in Direction:
+        for reference in (0, 1):
+            for level in Level:
+                paper = attribution_map(made, Definition.PAPER, direction, level, reference)
+                total = paper.values.sum((-2, -1))
+                torch.testing.assert_close(total, torch.ones_like(total))
+            model = attribution_map(made, Definition.MODEL, direction, reference=reference)
+            share = made.arrays["share.step_layer"][..., 2 + reference].mean((1, 2))
+            torch.testing.assert_close(model.values.sum((-2, -1))[:, 0], share)
+
+
+def test_what_was_not_seen_is_left_out() -> None:
+    """A step some layers skipped counts in the layers that ran, and weighs on no mean."""
+    made = recording(steps=3, missing=((1, 0), (1, 2), (2, 2)))
+    assert made.header.counts == ((1, 1, 1), (0, 1, 0), (1, 1, 0))
+    table = made.arrays["paper.r2g.0.step_layer"]
+    assert not table[:, 1, 0].any()
+    found = attribution_map(made, Definition.PAPER, R2G).values[:, 0]
+    seen = [(0, 0), (0, 1), (0, 2), (1, 1), (2, 0), (2, 1)]
+    torch.testing.assert_close(found, torch.stack([table[:, s, n] for s, n in seen]).mean(0))
+    layers = attribution_map(made, Definition.PAPER, R2G, Level.LAYER).values
+    torch.testing.assert_close(layers[:, 0], table[:, [0, 2], 0].mean(1))
+    torch.testing.assert_close(layers[:, 2], table[:, 0, 2])
+    torch.testing.assert_close(layers.sum((-2, -1)), torch.ones(2, 3))
+
+
+def test_layers_with_different_head_counts() -> None:
+    """A head that only some layers have is the mean of those."""
+    made = recording(heads=(1, 3))
+    maps = attribution_map(made, Definition.PAPER, R2G, Level.HEAD)
+    table = made.arrays["paper.r2g.0.layer_head"]
+    assert maps.labels == ("head 0", "head 1", "head 2")
+    torch.testing.assert_close(maps.values[:, 0], table[:, :, 0].mean(1))
+    torch.testing.assert_close(maps.values[:, 2], table[:, 1, 2])
+    torch.testing.assert_close(maps.values.sum((-2, -1)), torch.ones(2, 3))
+
+
+def test_ranges() -> None:
+    """Steps, layers and heads by number, and what they are called."""
+    made = recording(steps=4, missing=((0, 0), (0, 1), (0, 2)))  # steps 1 to 3 were recorded
+    assert made.header.steps == (1, 2, 3)
+    table = made.arrays["model.g2r.1.step_layer"]
+    picked = attribution_map(
+        made, Definition.MODEL, G2R, Level.LAYER, 1, Selection(steps="1-2", layers="2,0")
+    )
+    assert picked.labels == ("double 0", "double 2")
+    torch.testing.assert_close(picked.values[:, 1], table[:, 1:, 2].mean(1))
+    groups = attribution_map(
+        made, Definition.MODEL, G2R, Level.TIME, 1, Selection(layers="1", time_groups=2)
+    )
+    assert groups.labels == ("steps 1-2", "step 3")
+    torch.testing.assert_close(groups.values[:, 1], table[:, 2, 1])
+    heads = attribution_map(made, Definition.MODEL, G2R, Level.LAYER, 1, Selection(heads="1"))
+    torch.testing.assert_close(heads.values, made.arrays["model.g2r.1.layer_head"][:, :, 1])
+
+
+@pytest.mark.parametrize(
+    ("level", "selection", "message"),
+    [
+        (Level.TIME, Selection(heads="0"), "Heads and steps cannot be picked together"),
+        (Level.HEAD, Selection(steps="0"), "Heads and steps cannot be picked together"),
+        (Level.UNIFIED, Selection(steps="0", heads="1"), "cannot be picked together"),
+        (Level.UNIFIED, Selection(steps="9"), "steps asks for “9”, but there are only 0 to 3"),
+        (Level.UNIFIED, Selection(layers="x"), "layers cannot be read: found “x”"),
+        (Level.HEAD, Selection(heads="2-5"), "heads asks for “2-5”, but there are only 0 to 1"),
+    ],
+)
+def test_refuses(level: Level, selection: Selection, message: str) -> None:
+    with pytest.raises(I2AMError, match=message):
+        attribution_map(recording(), Definition.PAPER, R2G, level, 0, selection)
+
+
+@pytest.mark.parametrize("reference", [-1, 2])
+def test_refuses_a_reference_that_is_not_there(reference: int) -> None:
+    with pytest.raises(I2AMError, match=r"does not exist: the model was given 2\. Choose 1 to 2"):
+        attribution_map(recording(), Definition.PAPER, R2G, reference=reference)
+
+
+def test_pictures_and_sizes() -> None:
+    """A direction's picture, and its size where none was given."""
+    full, bare = attribution(), Attribution(recording())
+    assert full.size(R2G, 0) == (64, 48)
+    assert full.size(G2R, 1) == (16, 24)
+    assert bare.picture(G2R, 1) is None
+    assert bare.size(R2G, 0) == (64, 48)  # a latent of 8×6
+    assert bare.size(G2R, 1) == (32, 48)  # a latent of 4×6
+    assert best_definition(bare.recording) is Definition.MODEL
