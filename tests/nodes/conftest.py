@@ -107,7 +107,6 @@ def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         pack_name=str(folder).replace(".", "_x_"),
         server=prompt_server,
     )
-    graph.forget_models()
     loop.close()
 
 

@@ -23,14 +23,8 @@ unet = cache(tiny.unet)
 Prompt = dict[str, Any]
 
 
-def forget_models() -> None:
-    """Let go of the models while ComfyUI, which unloads them, is still whole."""
-    flux.cache_clear()
-    unet.cache_clear()
-
-
 class TinyFlux:
-    """A tiny Flux: the very same object for the same seed."""
+    """A tiny Flux."""
 
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "make"
@@ -115,7 +109,7 @@ NODES = {
 
 @contextlib.contextmanager
 def registered(comfy: Any) -> Iterator[None]:
-    """ComfyUI knows the test's nodes in here."""
+    """ComfyUI knows the test's nodes in here; a seed gives the same model object."""
     comfy.nodes.NODE_CLASS_MAPPINGS.update(NODES)
     try:
         yield
@@ -123,6 +117,8 @@ def registered(comfy: Any) -> Iterator[None]:
         for name in NODES:
             comfy.nodes.NODE_CLASS_MAPPINGS.pop(name, None)
         Give.values.clear()
+        flux.cache_clear()
+        unet.cache_clear()
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
