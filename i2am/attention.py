@@ -82,6 +82,7 @@ def attention_marginals(
     Works in float32, block by block within `scratch_bytes`. Raises LayoutMismatch if the layout
     does not account for every key, or holds no reference.
     """
+    q, k, mask = _in_order(q, k, mask, layout)
     if layout.key_count != k.shape[2]:
         raise LayoutMismatch(f"{k.shape[2]} keys, but the layout accounts for {layout.key_count}")
     references = layout.references
@@ -152,6 +153,21 @@ def attention_marginals(
         g2r,
         tuple(mean_over_cells(m / heads, _grid(rows), cells) for m in matches if cells),
     )
+
+
+def _in_order(
+    q: Tensor, k: Tensor, mask: Tensor | None, layout: TokenLayout
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The tokens in the order of the layout's spans."""
+    if layout.query_order is not None:
+        order = torch.tensor(layout.query_order, device=q.device)
+        q = q[:, :, order]
+        mask = mask[..., order, :] if mask is not None and mask.shape[-2] > 1 else mask
+    if layout.key_order is not None:
+        order = torch.tensor(layout.key_order, device=k.device)
+        k = k[:, :, order]
+        mask = mask[..., order] if mask is not None and mask.shape[-1] > 1 else mask
+    return q, k, mask
 
 
 def _grid(span: Span) -> Grid:

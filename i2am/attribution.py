@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .errors import I2AMError
-from .geometry import Grid, spread
+from .geometry import Grid, Picture, spread
 from .ranges import pick
-from .recorder import Picture, Recording
+from .recorder import Recording
 
 
 class Definition(str, Enum):

@@ -24,8 +24,8 @@ from .architectures.base import Layer
 from .attention import CORRESPONDENCE_SIDE
 from .attribution import Attribution
 from .errors import I2AMError
-from .geometry import Grid
-from .recorder import MAP_SIDE, Header, Picture, Plan, Recording, Run
+from .geometry import Grid, Picture
+from .recorder import MAP_SIDE, Header, Plan, Recording, Run
 
 FORMAT = "i2am.attribution/1"
 MAX_PICTURE_SIDE = 32768

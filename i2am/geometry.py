@@ -62,10 +62,23 @@ def picture_grid(height: int, width: int, cell: int) -> Grid:
     return Grid(math.ceil(height / cell), math.ceil(width / cell), (height / cell, width / cell))
 
 
+@dataclass(frozen=True)
+class Picture:
+    """One side of the maps: the grid they are on, and the (height, width) of its latent.
+
+    kind: what it is ("result", "reference latent", "image tokens"). latent is (0, 0) where there
+    is none.
+    """
+
+    grid: Grid
+    latent: tuple[int, int]
+    kind: str
+
+
 class Role(str, Enum):
     """What a token stands for."""
 
-    TEXT = "text"
+    TEXT = "text"  # the prompt, and whatever else is neither the result nor a reference's place
     GENERATED = "generated"
     REFERENCE = "reference"
 
@@ -94,11 +107,16 @@ class Span:
 class TokenLayout:
     """The spans of the query axis and of the key axis of one attention call, in order.
 
+    query_order, key_order: where a picture's tokens do not stand together in the sequence, the
+    positions to take, so that they do; the spans describe the axis in that order.
+
     Raises LayoutMismatch if spans overlap or a grid does not have one cell for each token.
     """
 
     queries: tuple[Span, ...]
     keys: tuple[Span, ...]
+    query_order: tuple[int, ...] | None = None
+    key_order: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for spans in (self.queries, self.keys):

@@ -12,7 +12,7 @@ from torch import Tensor
 from .architectures.base import Architecture, Layer
 from .attention import Marginals, attention_marginals, correspondence_grid, mean_over_cells
 from .errors import I2AMError
-from .geometry import Grid, TokenLayout, spread
+from .geometry import Grid, Picture, TokenLayout, spread
 from .ranges import Ranges, contains
 
 MAP_SIDE = 64
@@ -26,19 +26,6 @@ class Plan:
     steps: Ranges = ()
     branch: str = "conditional"
     correspondence: bool = True
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One side of the maps: the grid they are on, and the (height, width) of its latent.
-
-    kind: what the model was given ("reference latent", "image tokens"; "result"). latent is
-    (0, 0) where there is none.
-    """
-
-    grid: Grid
-    latent: tuple[int, int]
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -277,13 +264,11 @@ class Recorder:
         for matches in self._matches.values():
             matches.close()
 
-    def finish(
-        self, reference_latents: tuple[tuple[int, int], ...], seconds: float = 0.0
-    ) -> Recording:
+    def finish(self, references: tuple[Picture, ...], seconds: float = 0.0) -> Recording:
         """Freeze what was added up.
 
-        reference_latents: (height, width) of each, (0, 0) for one that is not a latent. Raises
-        I2AMError if nothing was recorded, or the model's attention was not made of numbers.
+        references: what the model was given, on the grids of its tokens. Raises I2AMError if
+        nothing was recorded, or the model's attention was not made of numbers.
         """
         with self._lock:
             self._close_step()
@@ -297,10 +282,10 @@ class Recorder:
                 "for steps and layers that ran."
             )
         generated = [self._generated[layer] for layer in layers]
-        references = [[self._references[layer][r] for layer in layers] for r in self._indices]
+        sides = [[self._references[layer][r] for layer in layers] for r in self._indices]
         grid = _finest(side.grid for side in generated)
-        grids = [_finest(side.grid for side in sides) for sides in references]
-        arrays = self._map_arrays(steps, generated, references, grid, grids)
+        grids = [_finest(side.grid for side in over_one) for over_one in sides]
+        arrays = self._map_arrays(steps, generated, sides, grid, grids)
         arrays |= self._match_arrays()
         if not all(bool(array.isfinite().all()) for array in arrays.values()):
             raise I2AMError(
@@ -322,8 +307,8 @@ class Recorder:
             ),
             generated=Picture(grid, self.run.latent, "result"),
             references=tuple(
-                Picture(g, latent, self.architecture.reference_kind)
-                for g, latent in zip(grids, reference_latents, strict=True)
+                Picture(g, given.latent, given.kind)
+                for g, given in zip(grids, references, strict=True)
             ),
             evaluations=self._evaluations,
             expected_evaluations=self._expected,

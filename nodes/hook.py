@@ -22,6 +22,7 @@ from torch import Tensor
 from ..i2am import __version__
 from ..i2am.architectures import Architecture, Call, Forward, ImageTokens, Layer, find
 from ..i2am.errors import I2AMError, LayoutMismatch
+from ..i2am.geometry import Picture
 from ..i2am.recorder import Plan, Recorder, Run
 from ..i2am.store import Refusal, fingerprints
 from .sockets import RECORDINGS
@@ -128,7 +129,7 @@ class _Probe:
         self._previous: Callable[..., Tensor] | None = None
         self._wanted = False
         self._recorded: set[Any] = set()  # conditionings seen in this evaluation
-        self._reference_latents: tuple[tuple[int, int], ...] = ()
+        self._references: tuple[Picture, ...] = ()
 
     def __enter__(self) -> None:
         options = self._guider.model_options.setdefault("transformer_options", {})
@@ -177,7 +178,7 @@ class _Probe:
                 names += fingerprints(model.process_latent_out(denoised[0].cpu()))
             if self._recorder is not None:
                 try:
-                    recording = self._recorder.finish(self._reference_latents, seconds)
+                    recording = self._recorder.finish(self._references, seconds)
                     RECORDINGS.put(names, recording)
                     return
                 except Exception as error:
@@ -253,9 +254,9 @@ class _Probe:
                 patch=getattr(self._guider.model_patcher.model.diffusion_model, "patch_size", 1),
                 context=own.cond.shape[1] if own is not None else tokens,
                 image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
+                shapes={name: _shape(value) for name, value in kwargs.items()},
             )
-            grids = self._architecture.references(forward)
-            self._reference_latents = forward.references or ((0, 0),) * len(grids)
+            self._references = self._architecture.references(forward)
             rows.append((slice(index * size, (index + 1) * size), forward))
         return rows
 
@@ -297,6 +298,13 @@ class _Probe:
                 scale=given.get("scale"),
                 mask=some_mask,
             )
+
+
+def _shape(value: Any) -> tuple[Any, ...]:
+    """The shape of a tensor, those of a list of tensors, nothing of anything else."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    return tuple(_shape(item) for item in value) if isinstance(value, (list, tuple)) else ()
 
 
 def _split_heads(given: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from i2am.architectures.base import Architecture, Forward, Layer
 from i2am.attribution import Attribution
-from i2am.geometry import Grid, Role, Span, TokenLayout
+from i2am.geometry import Grid, Picture, Role, Span, TokenLayout
 from i2am.recorder import Plan, Recorder, Recording, Run
 
 GENERATED = Grid(4, 3)
@@ -22,7 +22,7 @@ def _no_layers(_: nn.Module) -> tuple[Layer, ...]:
     return ()
 
 
-def _no_references(_: Forward) -> tuple[Grid, ...]:
+def _no_references(_: Forward) -> tuple[Picture, ...]:
     return ()
 
 
@@ -68,7 +68,7 @@ def recording(
             one = seed + 1000 * step + 10 * number
             shape = (batch, heads[number], spans.key_count, 8)
             recorder.add(layer, rand(one, *shape), rand(one + 1, *shape), spans)
-    return recorder.finish(tuple((4, 6) for _ in references), 1.5)
+    return recorder.finish(tuple(Picture(grid, (4, 6), "reference") for grid in references), 1.5)
 
 
 def attribution(**options: object) -> Attribution:

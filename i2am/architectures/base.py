@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from ..geometry import Grid, TokenLayout
+from ..geometry import Picture, TokenLayout
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Forward:
     patch: the side of a token in latent pixels, where the model cuts patches.
     context: how many tokens the conditioning itself has, before a shorter one is repeated to the
     length of a longer one in the same batch. image_tokens: those of them that are a picture's.
+    shapes: of everything else the model was given, by its name in the host, each a tensor's shape
+    or those of a list of tensors.
     """
 
     latent: tuple[int, int]
@@ -49,6 +51,7 @@ class Forward:
     patch: int = 1
     context: int = 0
     image_tokens: tuple[ImageTokens, ...] = ()
+    shapes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Architecture:
     joint: whether text, picture and references compete in one softmax, so that the model's own
         attention is the definition to look at first.
     layers: the network → every layer that can look at a reference, in the order they run.
-    references: a pass → the grid of each reference on the key axis.
+    references: a pass → each reference on the key axis, on the grid of its tokens.
+    reference_kind: how a reference gets into these models, in a user's words.
     read: a pass and a call → the layer and its layout, or None for a call that holds no reference
         by design (self-attention beside cross-attention, refiners). Raises LayoutMismatch if the
         counts are not those of the architecture.
@@ -83,5 +87,5 @@ class Architecture:
     joint: bool
     reference_kind: str
     layers: Callable[[nn.Module], tuple[Layer, ...]]
-    references: Callable[[Forward], tuple[Grid, ...]]
+    references: Callable[[Forward], tuple[Picture, ...]]
     read: Callable[[Forward, Call], tuple[Layer, TokenLayout] | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import LayoutMismatch
-from ..geometry import Grid, Role, Span, TokenLayout, picture_grid
+from ..geometry import Picture, Role, Span, TokenLayout, picture_grid
 from .base import Architecture, Call, Forward, Layer
 
 
@@ -18,8 +18,11 @@ def _layers(network: nn.Module) -> tuple[Layer, ...]:
     )
 
 
-def _references(forward: Forward) -> tuple[Grid, ...]:
-    return tuple(picture_grid(*size, forward.patch) for size in forward.references)
+def _references(forward: Forward) -> tuple[Picture, ...]:
+    return tuple(
+        Picture(picture_grid(*size, forward.patch), size, "reference latent")
+        for size in forward.references
+    )
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
@@ -31,7 +34,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     if not forward.references:
         return None
     generated = picture_grid(*forward.latent, forward.patch)
-    references = _references(forward)
+    references = [picture.grid for picture in _references(forward)]
     text = call.keys - generated.area - sum(grid.area for grid in references)
     if text < 0 or call.queries not in (call.keys, text + generated.area):
         raise LayoutMismatch(

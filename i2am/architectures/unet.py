@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import LayoutMismatch
-from ..geometry import Grid, Role, Span, TokenLayout
+from ..geometry import Grid, Picture, Role, Span, TokenLayout
 from .base import Architecture, Call, Forward, Layer
 
 _MAX_LEVELS = 8
@@ -27,8 +27,11 @@ def _layers(network: nn.Module) -> tuple[Layer, ...]:
     )
 
 
-def _references(forward: Forward) -> tuple[Grid, ...]:
-    return tuple(Grid(tokens.height, tokens.width) for tokens in forward.image_tokens)
+def _references(forward: Forward) -> tuple[Picture, ...]:
+    return tuple(
+        Picture(Grid(tokens.height, tokens.width), (0, 0), "image tokens")
+        for tokens in forward.image_tokens
+    )
 
 
 def _generated(forward: Forward, height: int, width: int) -> Grid:
@@ -44,7 +47,8 @@ def _keys(forward: Forward) -> tuple[Span, ...]:
     """The context of one conditioning: its image tokens in place, text before and after them."""
     spans: list[Span] = []
     end = 0
-    for tokens, grid in zip(forward.image_tokens, _references(forward), strict=True):
+    for tokens in forward.image_tokens:
+        grid = Grid(tokens.height, tokens.width)
         if tokens.start > end:
             spans.append(Span(Role.TEXT, end, tokens.start))
         end = tokens.start + grid.area
