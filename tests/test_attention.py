@@ -161,9 +161,10 @@ class TestAgainstDense:
         found = attention_marginals(q * factor, k, spans)
         for name, array in named(found).items():
             assert bool(array.isfinite().all()), name
-        torch.testing.assert_close(found.share.sum(2), torch.ones_like(found.share[:, :, 0]))
+        shares = found.share.sum(2)
+        torch.testing.assert_close(shares, torch.ones_like(shares), atol=1e-2, rtol=0)
         one = torch.ones(2, 4, 2)
-        torch.testing.assert_close(found.paper_r2g.sum(-1), one)
+        torch.testing.assert_close(found.paper_r2g.sum(-1), one, atol=1e-2, rtol=0)
         if factor < 1e3:
             assert_right(found, dense(q * factor, k, spans), 1e-2)  # of float32's logits
 

@@ -1,0 +1,92 @@
+"""What every architecture must keep."""
+
+from __future__ import annotations
+
+import pytest
+
+from i2am.architectures import ARCHITECTURES, WITHOUT_REFERENCES, find
+from i2am.architectures.base import Architecture, Call, Forward, ImageTokens
+from i2am.errors import I2AMError
+from i2am.geometry import Role
+
+# One pass and some calls of each, as real models make them.
+PASSES = {
+    "Flux": (
+        Forward(latent=(12, 10), references=((7, 14), (6, 5)), patch=2, context=7),
+        [
+            Call({"block_type": kind, "block_index": index}, queries, 74)
+            for kind in ("double", "single")
+            for index in (0, 1)
+            for queries in (74, 37)
+        ],
+    ),
+    "Stable Diffusion UNet": (
+        Forward(latent=(16, 12), context=19, image_tokens=(ImageTokens(5, 3, 4),)),
+        [
+            Call(
+                {"block": block, "block_index": 0, "activations_shape": [2, 32, height, width]},
+                *(height * width, 19, 1),
+            )
+            for block, height, width in (
+                (("input", 1), 16, 12),
+                (("middle", 0), 8, 6),
+                (("output", 3), 16, 12),
+            )
+        ],
+    ),
+}
+every = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.name)
+
+
+@every
+def test_layouts(architecture: Architecture) -> None:
+    """Spans in order without gap or overlap, all keys accounted for, grids as large as spans."""
+    forward, calls = PASSES[architecture.name]
+    for call in calls:
+        read = architecture.read(forward, call)
+        assert read is not None
+        _, layout = read
+        for spans, count in ((layout.queries, call.queries), (layout.keys, call.keys)):
+            assert spans[0].start == 0
+            assert spans[-1].stop == count
+            ends = [span.stop for span in spans[:-1]]
+            assert ends == [span.start for span in spans[1:]]
+        assert layout.key_count == call.keys
+        assert layout.generated.grid is not None
+        grids = tuple(span.grid for span in layout.references)
+        assert grids == tuple(picture.grid for picture in architecture.references(forward))
+        assert all(span.grid is not None for span in layout.keys if span.role is not Role.TEXT)
+
+
+@every
+def test_layers_are_named_apart(architecture: Architecture) -> None:
+    forward, calls = PASSES[architecture.name]
+    reads = [architecture.read(forward, call) for call in calls]
+    layers = {read[0] for read in reads if read is not None}
+    assert len({layer.name for layer in layers}) == len(layers)
+
+
+@every
+def test_is_found_by_its_classes(architecture: Architecture) -> None:
+    """A subclass is found by its parent, whatever it is called itself."""
+    for name in architecture.models:
+        assert find(["SomebodysOwn", name, "BaseModel", "object"]) is architecture
+
+
+def test_no_class_belongs_to_two() -> None:
+    names = [name for architecture in ARCHITECTURES for name in architecture.models]
+    assert len(names) == len(set(names))
+    assert not set(names) & WITHOUT_REFERENCES.keys()
+
+
+def test_an_unknown_model() -> None:
+    """The message says what was found, what is known, and what to do."""
+    known = ", ".join(architecture.name for architecture in ARCHITECTURES)
+    with pytest.raises(I2AMError, match=f"cannot read “HiDream” models yet. It knows: {known}"):
+        find(["HiDream", "BaseModel", "object"])
+
+
+def test_a_model_without_references() -> None:
+    """Chroma derives from Flux and yet ignores references: the nearer name decides."""
+    with pytest.raises(I2AMError, match="Chroma models have no reference to watch"):
+        find(["Chroma", "Flux", "BaseModel"])

@@ -1,0 +1,86 @@
+"""Flux: calls in plain numbers → layer and layout."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from i2am.architectures.base import Call, Forward, Layer
+from i2am.architectures.flux import FLUX
+from i2am.errors import LayoutMismatch
+from i2am.geometry import Grid, Picture
+
+# A latent of 12×10 (30 tokens), references of 7×14 and 6×5: odd sides are padded to whole tokens.
+FORWARD = Forward(latent=(12, 10), references=((7, 14), (6, 5)), patch=2, context=7)
+DOUBLE = {"block_type": "double", "block_index": 1}
+SINGLE = {"block_type": "single", "block_index": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "queries", "keys", "layer", "spans", "references_asked"),
+    [
+        # [text 7 | result 30 | reference 28 | reference 9]
+        (DOUBLE, 74, 74, Layer("double", 1), [(0, 7), (7, 37), (37, 65), (65, 74)], 2),
+        (SINGLE, 74, 74, Layer("single", 0), [(0, 7), (7, 37), (37, 65), (65, 74)], 2),
+        # text grown by 5 tokens of another picture
+        (SINGLE, 79, 79, Layer("single", 0), [(0, 12), (12, 42), (42, 70), (70, 79)], 2),
+        # reference keys from a cache: no reference asks
+        (DOUBLE, 37, 74, Layer("double", 1), [(0, 7), (7, 37), (37, 65), (65, 74)], 0),
+        # no text at all
+        (DOUBLE, 67, 67, Layer("double", 1), [(0, 30), (30, 58), (58, 67)], 2),
+    ],
+)
+def test_layout(
+    options: dict[str, object],
+    queries: int,
+    keys: int,
+    layer: Layer,
+    spans: list[tuple[int, int]],
+    references_asked: int,
+) -> None:
+    read = FLUX.read(FORWARD, Call(options, queries, keys))
+    assert read is not None
+    found, layout = read
+    assert found == layer
+    assert [(span.start, span.stop) for span in layout.keys] == spans
+    asked = len(spans) - 2 + references_asked
+    assert [(span.start, span.stop) for span in layout.queries] == spans[:asked]
+    assert layout.generated.grid == Grid(6, 5)
+    first, second = layout.references
+    assert first.grid == Grid(4, 7, (3.5, 7.0))
+    assert second.grid == Grid(3, 3, (3.0, 2.5))
+
+
+def test_patch_of_one() -> None:
+    """Flux.2 cuts no patches: a token for every place of the latent."""
+    forward = Forward(latent=(6, 5), references=((3, 4),), patch=1)
+    read = FLUX.read(forward, Call(DOUBLE, 45, 45))
+    assert read is not None
+    assert [(span.start, span.stop) for span in read[1].keys] == [(0, 3), (3, 33), (33, 45)]
+
+
+def test_no_reference() -> None:
+    assert FLUX.read(Forward(latent=(12, 10), patch=2), Call(DOUBLE, 37, 37)) is None
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys"),
+    [(66, 66), (40, 74), (30, 74), (75, 74), (28, 28)],
+    ids=["too few", "part of a reference", "no text", "more queries", "a reference alone"],
+)
+def test_refuses(queries: int, keys: int) -> None:
+    """Tokens that are not where they should be: a reason with both counts in it."""
+    with pytest.raises(LayoutMismatch, match=rf"{queries} queries and {keys} keys.*30.*\[28, 9\]"):
+        FLUX.read(FORWARD, Call(DOUBLE, queries, keys))
+
+
+def test_layers_and_references() -> None:
+    network = nn.Module()
+    network.double_blocks = nn.ModuleList(nn.Identity() for _ in range(2))
+    network.single_blocks = nn.ModuleList(nn.Identity() for _ in range(3))
+    names = [layer.name for layer in FLUX.layers(network)]
+    assert names == ["double 0", "double 1", "single 0", "single 1", "single 2"]
+    assert FLUX.references(FORWARD) == (
+        Picture(Grid(4, 7, (3.5, 7.0)), (7, 14), "reference latent"),
+        Picture(Grid(3, 3, (3.0, 2.5)), (6, 5), "reference latent"),
+    )
