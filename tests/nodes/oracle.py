@@ -14,13 +14,21 @@ import torch
 from torch import Tensor
 
 
+ARGUMENTS = (
+    *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
+)
+Where = tuple[int, int] | list[int]  # tokens from one position to another, or at these positions
+
+
 @dataclass(frozen=True)
 class Seen:
-    """One attention call as another node's override sees it."""
+    """One attention call as another node's override sees it; a key head for every head."""
 
     options: dict[str, Any]
     q: Tensor  # (batch, heads, queries, dim)
     k: Tensor
+    mask: Tensor | None = None  # additive, (batch or 1, heads or 1, queries or 1, keys)
+    scale: float | None = None
 
 
 class Spy:
@@ -30,11 +38,20 @@ class Spy:
         self.calls: list[Seen] = []
 
     def __call__(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
-        q, k, heads = args[0], args[1], args[3]
-        if not kwargs.get("skip_reshape"):
-            q, k = (x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (q, k))
-        options = dict(kwargs["transformer_options"])
-        self.calls.append(Seen(options, q.double().clone(), k.double().clone()))
+        given = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
+        q, k, mask = given["q"], given["k"], given.get("mask")
+        if not given.get("skip_reshape"):
+            dim = q.shape[-1] // given["heads"]
+            q, k = (x.reshape(*x.shape[:2], -1, dim).transpose(1, 2) for x in (q, k))
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        if mask is not None:
+            mask = mask[(None,) * (4 - mask.ndim)] if mask.ndim != 3 else mask[:, None]
+            if mask.dtype == torch.bool:
+                mask = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))
+            mask = mask.double().clone()
+        options = dict(given["transformer_options"])
+        seen = Seen(options, q.double().clone(), k.double().clone(), mask, given.get("scale"))
+        self.calls.append(seen)
         return func(*args, **kwargs)
 
     def on(self, model: Any) -> Any:
@@ -46,13 +63,13 @@ class Spy:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the tokens of one call lie, written down by hand: (start, stop) ranges."""
+    """Where the tokens of one call lie, written down by hand."""
 
     layer: int
-    generated: tuple[int, int]
+    generated: Where
     grid: tuple[int, int]
-    own: tuple[int, int] | None  # the picture's own tokens among the keys
-    references: tuple[tuple[int, int], ...]
+    own: Where | None  # the picture's own tokens among the keys
+    references: tuple[Where, ...]
     reference_grids: tuple[tuple[int, int], ...]
     keys: int
 
@@ -77,7 +94,7 @@ def expected(
             continue
         step = step_of(float(call.options["sigmas"][0]))
         for rows in rows_of(call):
-            found[step, place.layer].append(_dense(call.q[rows], call.k[rows], place, grid))
+            found[step, place.layer].append(_dense(call, rows, place, grid))
     steps = sorted({step for step, _ in found})
     layers = sorted({layer for _, layer in found})
     names = next(iter(found.values()))[0].keys()
@@ -104,10 +121,20 @@ def expected(
     return arrays
 
 
-def _dense(q: Tensor, k: Tensor, place: Place, grid: tuple[int, int]) -> dict[str, Tensor]:
+def _at(values: Tensor, where: Where, dim: int) -> Tensor:
+    """The tokens somewhere along an axis."""
+    positions = torch.arange(*where) if isinstance(where, tuple) else torch.tensor(where)
+    return values.index_select(dim, positions)
+
+
+def _dense(call: Seen, rows: slice, place: Place, grid: tuple[int, int]) -> dict[str, Tensor]:
     """All of one call: full matrices, one formula after the other. (batch, heads, …)."""
-    q = q[:, :, slice(*place.generated)]
-    logits = q @ k[:, :, : place.keys].transpose(-1, -2) / q.shape[-1] ** 0.5
+    q, k = call.q[rows], call.k[rows]
+    scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
+    logits = q @ k.transpose(-1, -2) * scale
+    if call.mask is not None:
+        logits = logits + (call.mask[rows] if call.mask.shape[0] > 1 else call.mask)
+    logits = _at(logits, place.generated, -2)[..., : place.keys]
     model = logits.softmax(-1)  # the model's own attention
     height, width = place.grid
     fine = (grid[0] // height, grid[1] // width)
@@ -120,15 +147,15 @@ def _dense(q: Tensor, k: Tensor, place: Place, grid: tuple[int, int]) -> dict[st
         return maps / (fine[0] * fine[1]) if mass else maps
 
     arrays: dict[str, Tensor] = {}
-    own = model[..., slice(*place.own)].sum(-1) if place.own else model[..., :0].sum(-1)
+    own = _at(model, place.own, -1).sum(-1) if place.own else model[..., :0].sum(-1)
     shares = []
     for r, (span, reference_grid) in enumerate(
         zip(place.references, place.reference_grids, strict=True)
     ):
-        block = logits[..., slice(*span)]
+        block = _at(logits, span, -1)
         m_g = block.softmax(-2)  # softmax over the generated tokens
         m_r = block.softmax(-1)  # softmax over the reference's tokens
-        mass = model[..., slice(*span)]
+        mass = _at(model, span, -1)
         shares.append(mass.sum(-1))
         arrays[f"paper.r2g.{r}"] = over_result(m_g.mean(-1), mass=True)
         arrays[f"paper.g2r.{r}"] = m_r.mean(-2).unflatten(-1, reference_grid)
