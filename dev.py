@@ -109,8 +109,16 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def run_logged(command: Sequence[str], name: str, env: dict[str, str] | None = None) -> None:
-    """Runs a long command quietly: a line now and then, its whole output in a log file."""
+def run_logged(
+    command: Sequence[str],
+    name: str,
+    env: dict[str, str] | None = None,
+    growing: Path | None = None,
+) -> None:
+    """Runs a long command quietly: a line now and then, its whole output in a log file.
+
+    `growing`: the folder it fills, whose size is told as well.
+    """
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{name}.log"
     start = spoken = time.monotonic()
@@ -121,7 +129,8 @@ def run_logged(command: Sequence[str], name: str, env: dict[str, str] | None = N
                 time.sleep(0.2)
                 if time.monotonic() - spoken > HEARTBEAT_SECONDS:
                     spoken = time.monotonic()
-                    say(f"  {spoken - start:4.0f} s  {latest(log)}")
+                    size = f"{megabytes(growing)}  " if growing else ""
+                    say(f"  {spoken - start:4.0f} s  {size}{latest(log)}")
         except BaseException:
             process.kill()
             raise
@@ -138,7 +147,7 @@ def latest(log: Path) -> str:
     """The last line of pip's output that says what it is doing."""
     for line in reversed(log.read_text("utf-8", "replace").splitlines()):
         if re.match(r"\s*(Collecting|Downloading|Installing|Building|Preparing|Using)", line):
-            return line.strip()[:100]
+            return line.strip()[:70]
     return ""
 
 
@@ -167,7 +176,7 @@ def make_venv(venv: Path) -> None:
 
 def pip(venv: Path, *arguments: str, name: str) -> None:
     command = [str(interpreter(venv)), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    run_logged([*command, *arguments], name)
+    run_logged([*command, *arguments], name, growing=venv)
 
 
 def state_of(venv: Path) -> dict[str, str]:
