@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 ARGUMENTS = (
     *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
 )
