@@ -29,6 +29,9 @@ from .recorder import MAP_SIDE, Header, Plan, Recording, Run
 
 FORMAT = "i2am.attribution/1"
 MAX_PICTURE_SIDE = 32768
+MAX_LATENT_SIDE = MAX_PICTURE_SIDE // 8
+# What reading JSON of any shape as a header can raise.
+_NO_HEADER = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 DEFINITIONS = {
     "paper.r2g": "mean over reference tokens of the softmax over generated tokens",
     "paper.g2r": "mean over generated tokens of the softmax over the reference's tokens",
@@ -76,7 +79,7 @@ def load_attribution(path: Path) -> Attribution:
             reader = cast(Any, file)
             header, scales = _read_header(reader.metadata() or {})
             expected = _expected(header)
-            pictures = _check_tensors(reader, expected, len(header.references))
+            pictures = _check_tensors(reader, expected, header)
             arrays = {
                 name: _number(name, reader.get_tensor(name), scales.get(name, 1.0))
                 for name in expected
@@ -137,7 +140,7 @@ def _read_header(metadata: Mapping[str, str]) -> tuple[Header, dict[str, float]]
         if not all(0 < scale < math.inf for scale in scales.values()):
             raise ValueError("a scale is not a positive number")
         return _header(values), scales
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except _NO_HEADER as error:
         raise _refused(f"its header cannot be read ({type(error).__name__}: {error})") from None
 
 
@@ -149,7 +152,7 @@ def _header(values: dict[str, Any]) -> Header:
             model=str(run["model"]),
             batch=int(run["batch"]),
             seed=None if run["seed"] is None else int(run["seed"]),
-            schedule=tuple(float(sigma) for sigma in run["schedule"]),
+            schedule=tuple(_real(sigma) for sigma in run["schedule"]),
             latent=_pair(run["latent"]),
             versions={str(name): str(version) for name, version in run["versions"].items()},
         ),
@@ -162,7 +165,7 @@ def _header(values: dict[str, Any]) -> Header:
         architecture=str(values["architecture"]),
         joint=bool(values["joint"]),
         steps=tuple(int(step) for step in values["steps"]),
-        sigmas=tuple(float(sigma) for sigma in values["sigmas"]),
+        sigmas=tuple(_real(sigma) for sigma in values["sigmas"]),
         layers=tuple(
             Layer(str(layer["block"]), int(layer["index"]), int(layer["sub"]))
             for layer in values["layers"]
@@ -175,20 +178,33 @@ def _header(values: dict[str, Any]) -> Header:
         evaluations=int(values["evaluations"]),
         expected_evaluations=int(values["expected_evaluations"]),
         expected_layers=int(values["expected_layers"]),
-        seconds=float(values["seconds"]),
+        seconds=_real(values["seconds"]),
     )
     steps, layers = len(header.steps), len(header.layers)
     sizes = (header.run.batch, steps, layers, len(header.references), *header.heads)
     if not all(0 < size < 10_000 for size in sizes):
         raise ValueError("a count is out of range")
+    if len(header.sigmas) != steps:
+        raise ValueError("not one noise level for each step")
     if len(header.heads) != layers or len(header.layer_grids) != layers:
         raise ValueError("not one head count and grid for each layer")
     if len(header.counts) != steps or any(len(row) != layers for row in header.counts):
         raise ValueError("not one count for each step and layer")
+    counts = [count for row in header.counts for count in row]
+    if not any(counts) or not all(0 <= count < 10_000_000 for count in counts):
+        raise ValueError("a count is out of range")
     for picture in (header.generated, *header.references):
         if max(picture.grid.height, picture.grid.width) > MAP_SIDE:
             raise ValueError(f"a map has more than {MAP_SIDE} cells a side")
+        if picture.latent != (0, 0) and not all(0 < n <= MAX_LATENT_SIDE for n in picture.latent):
+            raise ValueError("the size of a latent is out of range")
     return header
+
+
+def _real(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError("a number is not finite")
+    return number
 
 
 def _pair(values: Any) -> tuple[int, int]:
@@ -227,12 +243,14 @@ def _expected(header: Header) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], references: int) -> list[str]:
+def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], header: Header) -> list[str]:
     """Refuse a missing, unknown or wrongly shaped tensor before reading any; name the pictures."""
     names = set(reader.keys())
     if missing := expected.keys() - names:
         raise _refused(f"it lacks “{min(missing)}”")
-    ranks = {"image": (4,), "mask": (3,)} | {f"reference.{r}": (3, 4) for r in range(references)}
+    ranks = {"image": (4,), "mask": (3,)} | {
+        f"reference.{r}": (3, 4) for r in range(len(header.references))
+    }
     pictures: list[str] = []
     for name in sorted(names):
         view = reader.get_slice(name)
@@ -256,6 +274,9 @@ def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], references
             raise _refused(f"the picture “{name}” is {dtype} {shape}")
         if name != "mask" and shape[-1] != 3:
             raise _refused(f"the picture “{name}” does not have three colours")
+        batches = (header.run.batch,) if name == "image" else (1, header.run.batch)
+        if name != "mask" and len(shape) == 4 and shape[0] not in batches:
+            raise _refused(f"“{name}” holds {shape[0]} pictures of {header.run.batch} results")
         pictures.append(name)
     return pictures
 
