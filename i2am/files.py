@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+from safetensors.torch import save
 from torch import Tensor
 
 from .architectures.base import Layer
@@ -122,8 +122,8 @@ def _write(
     }
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        # A tensor made while sampling is an inference tensor, and the writer wants plain storage.
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, part, metadata)
+        # Written by ourselves: save_file would leave a file that only its owner may read.
+        part.write_bytes(save({name: tensor.clone() for name, tensor in tensors.items()}, metadata))
         os.replace(part, path)
     except SafetensorError as error:
         raise OSError(str(error)) from error
