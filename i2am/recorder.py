@@ -275,11 +275,13 @@ class Recorder:
         steps = [number for number, counts in enumerate(self._counts) if counts]
         layers = tuple(layer for layer in self.layers if layer in self._generated)
         if not steps or self._pictures is None:
+            where = "the positive conditioning of this sampler"
+            if self.plan.branch != "conditional":
+                where = "the negative conditioning of this sampler, that its cfg is not 1"
             raise I2AMError(
                 f"Nothing was recorded: no attention of this {self.architecture.name} model held a "
                 f"reference ({self.architecture.reference_kind}). Check that the references are "
-                "in the positive conditioning of this sampler, and that Capture Attention asks "
-                "for steps and layers that ran."
+                f"in {where}, and that Capture Attention asks for steps and layers that ran."
             )
         generated = [self._generated[layer] for layer in layers]
         sides = [[self._references[layer][r] for layer in layers] for r in self._indices]

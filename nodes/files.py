@@ -112,7 +112,7 @@ class LoadAttribution(io.ComfyNode):
 def _path(file: str) -> Path:
     """The file below the output folder; nowhere, for a name that leads out of it."""
     root = folder_paths.get_output_directory()
-    path = os.path.realpath(os.path.join(root, file))
+    path = os.path.realpath(os.path.join(root, file.replace("\0", "")))
     inside = os.path.commonpath((os.path.realpath(root), path)) == os.path.realpath(root)
     return Path(path) if inside and path.endswith(_ENDING) else Path(root) / "nothing"
 

@@ -229,16 +229,17 @@ class _Probe:
         Guidance that evaluates a conditioning again with tampered attention comes second, so the
         first time a conditioning is seen in an evaluation is the one that counts.
         """
-        wanted = _BRANCHES[self._plan.branch]
-        named = {c["uuid"]: (name, c) for name, conds in self._guider.conds.items() for c in conds}
+        wanted = self._guider.conds.get(_BRANCHES[self._plan.branch]) or ()
+        named = {cond["uuid"]: cond for cond in wanted}
         uuids = options["uuids"]
         size = x.shape[0] // len(uuids)
         rows: list[tuple[slice, Forward]] = []
         for index, identity in enumerate(uuids):
-            name, cond = named.get(identity, ("", {}))
-            if name != wanted or identity in self._recorded:
+            cond = named.get(identity)
+            if cond is None or identity in self._recorded:
                 continue
-            if tuple(x.shape[-2:]) != self._run.latent:
+            # With areas the host also gives one branch copies of the other's conditionings.
+            if cond.get("area") is not None or tuple(x.shape[-2:]) != self._run.latent:
                 raise I2AMError(
                     "Conditioning limited to an area, and samplers that work in tiles, cannot be "
                     f"read so far: the model was given {x.shape[-2]}×{x.shape[-1]} of a latent of "
@@ -256,7 +257,7 @@ class _Probe:
                 image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
                 shapes={name: _shape(value) for name, value in kwargs.items()},
             )
-            self._references = self._architecture.references(forward)
+            self._references = self._architecture.references(forward) or self._references
             rows.append((slice(index * size, (index + 1) * size), forward))
         return rows
 

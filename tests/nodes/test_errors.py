@@ -1,0 +1,320 @@
+"""What goes wrong is told on the node where it can be put right, in words to act on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from graph import (
+    REFERENCES,
+    attribution_map,
+    changed,
+    collect,
+    flux_graph,
+    given,
+    imacs,
+    node,
+    ours,
+)
+
+pytestmark = pytest.mark.usefixtures("tiny_nodes")
+
+PICTURE = "i2am test picture"
+
+
+def picture(width: int = 48, height: int = 64, batch: int = 1) -> dict[str, Any]:
+    """A plain picture."""
+    return node("EmptyImage", width=width, height=height, batch_size=batch, color=0)
+
+
+def square(value: float = 1.0) -> Any:
+    """A mask over the result with a square in it."""
+    mask = torch.zeros(1, 64, 48)
+    mask[:, 16:32, 16:32] = value
+    return mask
+
+
+@pytest.fixture
+def error_of(run_graph: Any) -> Callable[..., str]:
+    """The message of the one node that fails; `target` is what is asked for."""
+
+    def error_of(graph: dict[str, Any], failing: str, target: str = "collect") -> str:
+        run = run_graph(graph, [target])
+        assert set(run.errors) == {failing}, run.errors
+        return run.errors[failing]
+
+    return error_of
+
+
+class TestCapture:
+    def test_unknown_architecture(self, error_of: Any) -> None:
+        """Before minutes are spent, with what is known."""
+
+        class Unheard(type(tiny.flux().model).__mro__[1]):  # a BaseModel
+            def __init__(self) -> None:
+                torch.nn.Module.__init__(self)
+                self.diffusion_model = torch.nn.Linear(1, 1)
+
+        from comfy.model_patcher import ModelPatcher
+
+        cpu = torch.device("cpu")
+        model = given("unheard", ModelPatcher(Unheard(), load_device=cpu, offload_device=cpu))
+        message = error_of(flux_graph(model=model), "capture")
+        assert "cannot read “Unheard” models yet" in message
+        assert "It knows: Flux" in message
+        assert "Take Capture Attention out" in message
+
+    def test_chroma(self, error_of: Any) -> None:
+        """It derives from Flux, and ignores references: said so, instead of an empty map."""
+        model = tiny.flux()
+        chroma = type("Chroma", (type(model.model),), {})
+        model.model.__class__ = chroma
+        message = error_of(flux_graph(model=given("chroma", model)), "capture")
+        assert "Chroma models have no reference to watch" in message
+
+    @pytest.mark.parametrize(
+        ("widget", "text", "words"),
+        [
+            ("layers", "1-", "layers cannot be read: found “1-” in “1-”"),
+            ("steps", "first", "steps cannot be read: found “first”"),
+            ("layers", "7-3", "layers runs backwards: “7-3”"),
+        ],
+    )
+    def test_ranges(self, error_of: Any, widget: str, text: str, words: str) -> None:
+        message = error_of(changed(flux_graph(), "capture", **{widget: text}), "capture")
+        assert words in message
+
+
+class TestCollect:
+    def test_no_capture(self, error_of: Any) -> None:
+        graph = changed(flux_graph(), "sampler", model=["model", 0], seed=901)
+        message = error_of(graph, "collect")
+        assert "No recording belongs to this latent" in message
+        assert "put Capture Attention before the sampler" in message
+
+    def test_no_sampler(self, error_of: Any) -> None:
+        message = error_of(changed(flux_graph(), "collect", samples=["empty", 0]), "collect")
+        assert "straight from a sampler" in message
+
+    def test_changed_after_the_sampler(self, error_of: Any) -> None:
+        upscale = node(
+            "LatentUpscale",
+            **{"samples": ["sampler", 0], "upscale_method": "nearest-exact"},
+            **{"width": 128, "height": 128, "crop": "disabled"},
+        )
+        graph = flux_graph(upscale=upscale, collect=collect("upscale"))
+        assert "connect the sampler's own LATENT" in error_of(graph, "collect")
+
+    def test_no_reference(self, run_graph: Any, error_of: Any) -> None:
+        """Flux without ReferenceLatent: the picture is made, and what is missing is named."""
+        graph = changed(flux_graph(), "positive", references=0)
+        message = error_of(graph, "collect")
+        assert "Nothing was recorded" in message
+        assert "reference latent" in message
+        assert "positive conditioning" in message
+        assert run_graph(graph, ["sampler"]).ok
+
+    def test_no_negative_pass(self, error_of: Any) -> None:
+        """Watching the unconditional branch where cfg 1 never runs it."""
+        graph = changed(flux_graph(), "capture", branch="unconditional")
+        message = error_of(graph, "collect")
+        assert "negative conditioning" in message
+        assert "cfg" in message
+
+    @pytest.mark.parametrize("plan", [{"steps": "8-9"}, {"layers": "77"}])
+    def test_nothing_asked_for_ran(self, error_of: Any, plan: dict[str, str]) -> None:
+        message = error_of(changed(flux_graph(), "capture", **plan), "collect")
+        assert "asks for steps and layers that ran" in message
+
+    def test_area(self, run_graph: Any, error_of: Any) -> None:
+        """A conditioning limited to an area cannot be read; the picture is as without us."""
+        area = node(
+            "ConditioningSetArea",
+            **{"conditioning": ["positive", 0], "width": 64, "height": 64, "x": 0, "y": 0},
+            strength=1.0,
+        )
+        graph = flux_graph(area=area)
+        graph = changed(changed(graph, "sampler", positive=["area", 0]), "empty", width=96)
+        assert "limited to an area" in error_of(graph, "collect")
+        watched = run_graph(graph, ["sampler"]).value("sampler")["samples"]
+        plain = run_graph(changed(graph, "sampler", model=["model", 0]), ["sampler"])
+        assert torch.equal(watched, plain.value("sampler")["samples"])
+
+    def test_other_references_in_a_combination(self, error_of: Any) -> None:
+        """Two positive conditionings with different references are no one run's references."""
+        graph = flux_graph(
+            other=node("Test_Conditioning", seed=30, references=2, dim=16),
+            both=node(
+                "ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["other", 0]
+            ),
+        )
+        message = error_of(changed(graph, "sampler", positive=["both", 0]), "collect")
+        assert "references changed while sampling" in message
+        assert "Give all of them the same ones" in message
+
+    def test_a_conditioning_without_references_in_a_combination(self, run_graph: Any) -> None:
+        """It has nothing to watch, and does not get in the way."""
+        graph = flux_graph(
+            both=node(
+                "ConditioningCombine",
+                conditioning_1=["positive", 0],
+                conditioning_2=["negative", 0],
+            ),
+        )
+        run = run_graph(changed(graph, "sampler", positive=["both", 0]), ["collect"])
+        assert run.ok, run.errors
+        assert len(run.value("collect").recording.header.references) == 1
+
+    def test_too_many_reference_pictures(self, error_of: Any) -> None:
+        links = {f"references.reference_{n}": ["one", 0] for n in (1, 2)}
+        graph = flux_graph(one=picture(), collect=collect(**links))
+        message = error_of(graph, "collect")
+        assert "2 reference pictures are connected, but the model was given 1" in message
+
+    def test_a_batch_as_reference(self, error_of: Any) -> None:
+        links = {"references.reference_1": ["three", 0]}
+        graph = flux_graph(three=picture(batch=3), collect=collect(**links))
+        assert "Connect one picture for each reference" in error_of(graph, "collect")
+
+    def test_another_batch_of_pictures(self, error_of: Any) -> None:
+        graph = flux_graph(two=picture(batch=2), collect=collect(image=["two", 0]))
+        message = error_of(graph, "collect")
+        assert "holds 2 pictures, but 1 were sampled" in message
+
+    def test_picture_and_sound(self, error_of: Any) -> None:
+        from comfy.nested_tensor import NestedTensor
+
+        nested = {"samples": NestedTensor([torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2)])}
+        graph = flux_graph(nested=given("nested", nested), collect=collect("nested"))
+        assert "picture and sound" in error_of(graph, "collect")
+
+
+class TestMap:
+    @pytest.mark.parametrize(
+        ("inputs", "words"),
+        [
+            ({"reference": 2}, "Reference 2 does not exist: the model was given 1"),
+            ({"layers": "4"}, "layers asks for “4”, but there are only 0 to 3"),
+            ({"steps": "a"}, "steps cannot be read: found “a”"),
+            ({"heads": "2-9"}, "heads asks for “2-9”, but there are only 0 to 1"),
+            ({"heads": "0", "steps": "1"}, "Heads and steps cannot be picked together"),
+            ({"heads": "0", "level": "time"}, "Heads and steps cannot be picked together"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+    )
+    def test_widgets(self, error_of: Any, inputs: dict[str, Any], words: str) -> None:
+        assert words in error_of(flux_graph(map=attribution_map(**inputs)), "map", "map")
+
+
+class TestImacs:
+    def test_no_mask(self, error_of: Any) -> None:
+        message = error_of(flux_graph(imacs=imacs()), "imacs", "imacs")
+        assert "none is connected" in message
+        assert "generated_mask" in message
+
+    def test_reference_that_is_not_there(self, error_of: Any) -> None:
+        graph = flux_graph(
+            mask=given("square", square()), imacs=imacs(reference=3, generated_mask=["mask", 0])
+        )
+        assert "Reference 3 does not exist" in error_of(graph, "imacs", "imacs")
+
+    @pytest.mark.parametrize(
+        ("name", "mask", "words"),
+        [
+            ("size", torch.ones(1, 48, 64), "is 64×48 (width × height), but"),
+            ("empty", torch.zeros(1, 64, 48), "is empty: no pixel is at 0.5 or above"),
+            ("full", torch.ones(1, 64, 48), "is full: all pixels are"),
+            ("grey", square(0.4), "is empty"),
+            ("batch", square().repeat(2, 1, 1), "is a batch of 2, but there are 1 maps"),
+            ("nan", square(math.nan), "is not a number in 256 of its 3072 pixels"),
+        ],
+    )
+    def test_masks(self, error_of: Any, name: str, mask: torch.Tensor, words: str) -> None:
+        """Over the result, connected here or given to Collect: the message names the mask."""
+        graph = flux_graph(mask=given(name, mask), imacs=imacs(generated_mask=["mask", 0]))
+        message = error_of(graph, "imacs", "imacs")
+        assert "generated mask" in message
+        assert words in message
+        graph = flux_graph(mask=given(name, mask), imacs=imacs(), collect=collect(mask=["mask", 0]))
+        assert words in error_of(graph, "imacs", "imacs")
+
+    def test_mask_over_the_reference(self, error_of: Any) -> None:
+        """Held against the reference's own size: here 6×5 of the latent, without a picture."""
+        graph = flux_graph(mask=given("square", square()), imacs=imacs(reference_mask=["mask", 0]))
+        message = error_of(graph, "imacs", "imacs")
+        assert "reference mask is 48×64" in message
+        height, width = (8 * side for side in REFERENCES[0].shape[-2:])
+        assert f"{width}×{height}" in message
+
+
+class TestLoad:
+    @pytest.fixture
+    def saved(self, comfy: Any, run_graph: Any) -> Path:
+        """A file of Save Attribution."""
+        graph = flux_graph(save=ours("I2AM_Save", attribution=["collect", 0]))
+        run = run_graph(graph)
+        assert run.ok, run.errors
+        return Path(comfy.folder_paths.get_output_directory()) / run.value("save")
+
+    def test_what_was_saved_is_loaded(self, run_graph: Any, comfy: Any, saved: Path) -> None:
+        """From Save to Load to Map and IMACS, without a sampler."""
+        root = comfy.folder_paths.get_output_directory()
+        graph = {
+            "collect": node("I2AM_Load", file=saved.relative_to(root).as_posix()),
+            "map": attribution_map(),
+            "mask": given("square", square()),
+            "imacs": imacs(generated_mask=["mask", 0]),
+        }
+        run = run_graph(graph)
+        assert run.ok, run.errors
+        assert run.value("map").shape == (1, 64, 48, 3)
+        assert len(run.outputs["imacs"][0]) == 1
+
+    @pytest.mark.parametrize(
+        "file",
+        ["../secret.safetensors", "/etc/passwd", "no.safetensors", "", "a\x00.safetensors", "."],
+    )
+    def test_outside_or_missing(self, comfy: Any, error_of: Any, file: str) -> None:
+        """Names that lead out of the output folder are not there, even where a file is."""
+        (comfy.base / "secret.safetensors").write_bytes(b"secret")
+        message = error_of({"collect": node("I2AM_Load", file=file)}, "collect")
+        assert "There is no “" in message
+        assert "in the output folder" in message
+
+    def test_a_link_out_of_the_folder(self, comfy: Any, error_of: Any) -> None:
+        secret = comfy.base / "secret.safetensors"
+        secret.write_bytes(b"secret")
+        link = Path(comfy.folder_paths.get_output_directory()) / "link.safetensors"
+        link.unlink(missing_ok=True)
+        link.symlink_to(secret)
+        message = error_of({"collect": node("I2AM_Load", file="link.safetensors")}, "collect")
+        assert "There is no “link.safetensors”" in message
+
+    @pytest.mark.parametrize("kind", ["truncated", "not ours", "garbage", "folder"])
+    def test_unreadable(self, comfy: Any, error_of: Any, saved: Path, kind: str) -> None:
+        from safetensors.torch import save_file
+
+        path = saved.with_name(f"{kind}.safetensors")
+        if kind == "truncated":
+            path.write_bytes(saved.read_bytes()[:-10])
+        elif kind == "not ours":
+            save_file({"weight": torch.zeros(2)}, path)
+        elif kind == "garbage":
+            path.write_bytes(b"garbage" * 100)
+        else:
+            path.mkdir(exist_ok=True)
+        file = path.relative_to(comfy.folder_paths.get_output_directory()).as_posix()
+        message = error_of({"collect": node("I2AM_Load", file=file)}, "collect")
+        words = "There is no" if kind == "folder" else "Choose a file written by Save Attribution"
+        assert words in message
+
+    def test_a_name_that_leads_out_of_the_folder(self, run_graph: Any) -> None:
+        """Save refuses it too."""
+        save = ours("I2AM_Save", attribution=["collect", 0], filename_prefix="../../out")
+        run = run_graph(flux_graph(save=save))
+        assert set(run.errors) == {"save"}
