@@ -80,7 +80,7 @@ def _sample(
             versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
         )
         probe = _Probe(Recorder(plan, run, architecture, layers), guider)
-        if noise.ndim != 4:
+        if noise.ndim != 4 and (noise.ndim != 5 or noise.shape[2] != 1):
             probe.stop("Only still pictures can be read so far; this latent is a video or a mix.")
         if callback is not None:
             args = (*args[:5], _keeping(denoised, callback), *args[6:])
