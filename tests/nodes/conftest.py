@@ -83,6 +83,9 @@ def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
         comfy.options.enable_args_parsing()
         import comfy.cli_args  # reads sys.argv
+
+        # Before nodes, as in main.py: that puts comfy/ first, where `utils` is another module.
+        import utils.extra_config  # noqa: F401
     finally:
         sys.argv = arguments
     import execution
