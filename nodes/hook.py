@@ -79,7 +79,7 @@ def _sample(
             latent=(noise.shape[-2], noise.shape[-1]),
             versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
         )
-        probe = _Probe(Recorder(plan, run, architecture, layers), guider)
+        probe = _Probe(Recorder(plan, run, architecture, layers), layers, guider)
         if noise.ndim != 4 and (noise.ndim != 5 or noise.shape[2] != 1):
             probe.stop("Only still pictures can be read so far; this latent is a video or a mix.")
         if callback is not None:
@@ -119,7 +119,8 @@ class _Probe:
     node that asks for the recording.
     """
 
-    def __init__(self, recorder: Recorder, guider: Any) -> None:
+    def __init__(self, recorder: Recorder, layers: tuple[Layer, ...], guider: Any) -> None:
+        self._layers = layers
         self._plan = recorder.plan
         self._run = recorder.run
         self._architecture = recorder.architecture
@@ -252,10 +253,11 @@ class _Probe:
             forward = Forward(
                 latent=self._run.latent,
                 references=tuple((r.shape[-2], r.shape[-1]) for r in references),
-                patch=getattr(self._guider.model_patcher.model.diffusion_model, "patch_size", 1),
+                patch=_patch(self._guider.model_patcher.model.diffusion_model),
                 context=own.cond.shape[1] if own is not None else tokens,
                 image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
-                shapes={name: _shape(value) for name, value in kwargs.items()},
+                shapes={name: _shape(value) for name, value in (cond | kwargs).items()},
+                layers=self._layers,
             )
             self._references = self._architecture.references(forward) or self._references
             rows.append((slice(index * size, (index + 1) * size), forward))
@@ -278,8 +280,9 @@ class _Probe:
         given = dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
         options, mask = given["transformer_options"], given.get("mask")
         q, k = _split_heads(given)
-        site = tuple(options.get(name) for name in ("block", "block_type", "block_index"))
-        call = Call(options, q.shape[2], k.shape[2], current.calls[site])
+        counts = q.shape[2], k.shape[2]
+        site = (*(options.get(name) for name in ("block", "block_type", "block_index")), *counts)
+        call = Call(options, *counts, current.calls[site])
         current.calls[site] += 1
         for rows, forward in current.rows:
             read = self._architecture.read(forward, call)
@@ -299,6 +302,12 @@ class _Probe:
                 scale=given.get("scale"),
                 mask=some_mask,
             )
+
+
+def _patch(network: Any) -> int:
+    """The side of a token; networks that also see time name it last."""
+    patch = getattr(network, "patch_size", getattr(network, "patch", 1))
+    return patch if isinstance(patch, int) else patch[-1]
 
 
 def _shape(value: Any) -> tuple[Any, ...]:

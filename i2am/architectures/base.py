@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..geometry import Picture, TokenLayout
+from ..errors import LayoutMismatch
+from ..geometry import Grid, Picture, Role, Span, TokenLayout, picture_grid
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Forward:
     patch: the side of a token in latent pixels, where the model cuts patches.
     context: how many tokens the conditioning itself has, before a shorter one is repeated to the
     length of a longer one in the same batch. image_tokens: those of them that are a picture's.
-    shapes: of everything else the model was given, by its name in the host, each a tensor's shape
-    or those of a list of tensors.
+    shapes: of everything else the conditioning holds and the model was given, by its name in the
+    host, each a tensor's shape or those of a list of tensors. layers: all of the network's.
     """
 
     latent: tuple[int, int]
@@ -52,13 +53,16 @@ class Forward:
     context: int = 0
     image_tokens: tuple[ImageTokens, ...] = ()
     shapes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
+    patches: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True)
 class Call:
     """One attention call: the host's options, and how many queries and keys it has.
 
-    nth: how many calls its block has made before it in this pass.
+    nth: how many calls its block has made before it in this pass with the same counts. Where the
+    host does not tell the block, all calls of the pass count as one block's.
     """
 
     options: Mapping[str, Any]
@@ -89,3 +93,81 @@ class Architecture:
     layers: Callable[[nn.Module], tuple[Layer, ...]]
     references: Callable[[Forward], tuple[Picture, ...]]
     read: Callable[[Forward, Call], tuple[Layer, TokenLayout] | None]
+
+
+def blocks(**names: str) -> Callable[[nn.Module], tuple[Layer, ...]]:
+    """For `Architecture.layers`: one layer for each block of these lists of the network."""
+
+    def layers(network: nn.Module) -> tuple[Layer, ...]:
+        return tuple(
+            Layer(kind, index)
+            for kind, name in names.items()
+            for index, _ in enumerate(getattr(network, name))
+        )
+
+    return layers
+
+
+def reference_latents(forward: Forward) -> tuple[Picture, ...]:
+    """For `Architecture.references`: every reference latent, in patches as the result is."""
+    return tuple(
+        Picture(picture_grid(*size, forward.patch), size, "reference latent")
+        for size in forward.references
+    )
+
+
+def generated_grid(forward: Forward) -> Grid:
+    """The grid of the result where the model cuts the latent into patches."""
+    return picture_grid(*forward.latent, forward.patch)
+
+
+def nth_layer(layers: tuple[Layer, ...], call: Call) -> Layer:
+    """The layer of a call whose block the host does not tell: they run in order."""
+    if call.nth >= len(layers):
+        raise LayoutMismatch(f"call {call.nth + 1} of {len(layers)} layers")
+    return layers[call.nth]
+
+
+def remaining(call: Call, grids: tuple[Grid, ...]) -> int:
+    """How many tokens of a call of self-attention are no picture's.
+
+    Raises LayoutMismatch if the pictures do not fit into it.
+    """
+    rest = call.keys - sum(grid.area for grid in grids)
+    if rest < 0 or call.queries != call.keys:
+        raise LayoutMismatch(
+            f"{call.queries} queries and {call.keys} keys, but the result and the references have "
+            f"{[grid.area for grid in grids]} tokens"
+        )
+    return rest
+
+
+def side_by_side(*pieces: tuple[Role, int | Grid]) -> tuple[Span, ...]:
+    """Spans one after the other, each of so many tokens or of a grid's; empty ones are left out."""
+    spans: list[Span] = []
+    end = 0
+    for role, piece in pieces:
+        grid, length = (piece, piece.area) if isinstance(piece, Grid) else (None, piece)
+        if length:
+            spans.append(Span(role, end, end + length, grid))
+            end += length
+    return tuple(spans)
+
+
+def context_spans(forward: Forward) -> tuple[Span, ...]:
+    """The context of one conditioning: its image tokens in place, text before and after them."""
+    spans: list[Span] = []
+    end = 0
+    for tokens in forward.image_tokens:
+        grid = Grid(tokens.height, tokens.width)
+        if tokens.start > end:
+            spans.append(Span(Role.TEXT, end, tokens.start))
+        end = tokens.start + grid.area
+        spans.append(Span(Role.REFERENCE, tokens.start, end, grid))
+    if end > forward.context:
+        raise LayoutMismatch(
+            f"image tokens are marked up to {end}, but the context has {forward.context}"
+        )
+    if end < forward.context:
+        spans.append(Span(Role.TEXT, end, forward.context))
+    return tuple(spans)
