@@ -26,7 +26,8 @@ from .geometry import Grid, Role, Span, TokenLayout, spread
 
 SCRATCH_BYTES = 256 * 2**20
 CORRESPONDENCE_SIDE = 32
-_TEMPORARIES = 3  # blocks of logits alive at once: the logits, their exponentials, a copy in flight
+_CACHE_BYTES = 2 * 2**20  # of logits at once on a CPU: every pass after the first finds them near
+_WEAK = 1e-25  # a column sum below this may have lost what underflowed; a float32 ends at 1e-38
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,6 @@ def attention_marginals(
     batch, heads, _, dim = q.shape
     q = q[:, :, rows.slice]
     k = k.repeat_interleave(heads // k.shape[1], dim=1) if k.shape[1] != heads else k
-    masked = mask is not None
     if mask is not None:
         mask = _rows_of(mask, rows, q.shape[2], k.shape[2])
     factor = dim**-0.5 if scale is None else scale
@@ -109,42 +109,37 @@ def attention_marginals(
         if correspondence
     )
 
-    for items, some_heads, tiles in _blocks(q, k.shape[2], scratch_bytes):
+    for items, some_heads, tiles, keep in _blocks(q, k.shape[2], layout, scratch_bytes):
         here = (items, some_heads)
-        some_q = q[here].float() * factor
-        some_k = k[here].float().mT
-        column_lse = [
-            torch.full((*some_k.shape[:2], span.length), -math.inf, device=q.device)
-            for span in references
-        ]
-        logits = torch.empty(0)
+        block = _Block(q[here].float() * factor, k[here].float().mT, _part_of(mask, here))
+        columns = [_Columns() for _ in references]
+        kept: list[list[_Exponentials]] = []
         for tile in tiles:
-            logits = _logits(some_q[:, :, tile], some_k, mask, here, tile)
-            row_lse = _share_out(logits, layout, share[here][..., tile])
-            for index, span in enumerate(references):
-                block = logits[..., span.slice]
-                column_lse[index] = torch.logaddexp(column_lse[index], block.logsumexp(-2))
-                within = _hide((block - row_lse[index].unsqueeze(-1)).exp_(), masked)
-                part = share[here][:, :, 2 + index, tile]
-                # One pass for both definitions: rows weighted by one, and by their share.
-                weights = torch.stack((torch.ones_like(part), part), dim=-2)
-                g2r[index][here] += weights @ within
+            logits = block.logits(tile)
+            exponentials = [_Exponentials.of(logits[..., span.slice]) for span in references]
+            row_share = _share_out(logits, exponentials, layout, share[here][..., tile])
+            for index, (span, e) in enumerate(zip(references, exponentials, strict=True)):
+                # Each row of M_r is e / its sum; each row of the model's, that times its share.
+                weights = torch.stack((torch.ones_like(e.sum), row_share[index]), dim=-2)
+                weights = weights * _inverse(e.sum, block.masked).unsqueeze(-2)
+                g2r[index][here] += weights @ e.values
+                columns[index].add(e)
                 if correspondence:
-                    grid = _grid(span)
-                    pairs = torch.stack((within.sum(1), within.mul_(part.unsqueeze(-1)).sum(1)), 1)
-                    matches[index][items, :, tile] += spread(pairs, grid, correspondence_grid(grid))
-        for tile in tiles:
-            if len(tiles) > 1:  # one tile's logits are still here
-                logits = _logits(some_q[:, :, tile], some_k, mask, here, tile)
+                    _add_pairs(matches[index][items, :, tile], weights, e.values, _grid(span))
+            kept.append(exponentials if keep else [])
+        for tile, exponentials in zip(tiles, kept, strict=True):
             for index, span in enumerate(references):
-                # Each column of M_g sums to one, so a column far below the others still counts in
-                # full: it is exponentiated against its own sum, never against another's maximum.
-                column = (logits[..., span.slice] - column_lse[index].unsqueeze(-2)).exp_()
-                paper_r2g[here][..., index, tile] = _hide(column, masked).mean(-1)
+                if keep:
+                    e = exponentials[index]
+                else:
+                    e = _Exponentials.of(block.logits(tile, span.slice))
+                paper_r2g[here][:, :, index, tile] = columns[index].mean_of_rows(e)
+        for index, span in enumerate(references):
+            paper_r2g[here][:, :, index] += columns[index].mean_of_weak(block, span)
 
     for sums in g2r:
         sums /= rows.length
-    if masked:  # keys hidden from every query have no column of M_g: leave them out
+    if mask is not None:  # keys hidden from every query have no column of M_g: leave them out
         paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     cells = correspondence_grid(_grid(rows)) if correspondence else None
     return Marginals(
@@ -175,26 +170,6 @@ def _grid(span: Span) -> Grid:
     return span.grid or Grid(1, span.length)
 
 
-def _blocks(q: Tensor, keys: int, scratch_bytes: int) -> Iterator[tuple[slice, slice, list[slice]]]:
-    """Cut a call into blocks of batch items × heads × query tiles that fit the scratch."""
-    batch, heads, queries, _ = q.shape
-    pairs = scratch_bytes // (4 * _TEMPORARIES * queries * keys)  # of item and head, at once
-    everything = [slice(0, queries)]
-    if pairs >= heads:
-        items = min(batch, pairs // heads)
-        for first in range(0, batch, items):
-            yield slice(first, first + items), slice(0, heads), everything
-        return
-    tiles = everything
-    if pairs == 0:
-        rows = max(1, scratch_bytes // (4 * _TEMPORARIES * keys))
-        tiles = [slice(first, min(first + rows, queries)) for first in range(0, queries, rows)]
-    step = max(1, pairs)
-    for item in range(batch):
-        for first in range(0, heads, step):
-            yield slice(item, item + 1), slice(first, first + step), tiles
-
-
 def _rows_of(mask: Tensor, rows: Span, queries: int, keys: int) -> Tensor:
     """The generated rows of a mask, additive, as a (batch|1, heads|1, generated, keys) view."""
     while mask.ndim < 4:
@@ -206,37 +181,165 @@ def _rows_of(mask: Tensor, rows: Span, queries: int, keys: int) -> Tensor:
     return mask.expand(*mask.shape[:2], queries, keys)
 
 
-def _logits(
-    q: Tensor, k: Tensor, mask: Tensor | None, here: tuple[slice, slice], tile: slice
-) -> Tensor:
-    """The logits of one tile: (items, heads, rows, keys)."""
-    logits = q @ k
-    if mask is not None:
-        items, some_heads = (
-            one if size > 1 else slice(None) for one, size in zip(here, mask.shape[:2], strict=True)
-        )
-        logits += mask[items, some_heads, tile]
-    return logits
+def _blocks(
+    q: Tensor, keys: int, layout: TokenLayout, scratch_bytes: int
+) -> Iterator[tuple[slice, slice, list[slice], bool]]:
+    """Cut a call into blocks of batch items × heads, each in tiles of queries that fit.
 
-
-def _hide(softmax: Tensor, masked: bool) -> Tensor:
-    """A mask can hide a whole row or column: its softmax, not a number, is then taken as zero.
-
-    Without one, what is not a number is the model's and must not be hidden.
+    Also says whether the exponentials of a block can be kept until its columns are known; if not,
+    they are computed twice.
     """
-    return softmax.nan_to_num_(0.0) if masked else softmax
+    batch, heads, queries, _ = q.shape
+    tile_bytes = min(scratch_bytes // 4, _CACHE_BYTES if q.device.type == "cpu" else scratch_bytes)
+    pairs = max(1, tile_bytes // (4 * queries * keys))  # of item and head, at once
+    rows = max(1, min(queries, tile_bytes // (4 * keys)))
+    tiles = [slice(first, min(first + rows, queries)) for first in range(0, queries, rows)]
+    widths = sum(span.length for span in layout.references)
+    keep = 4 * min(pairs, heads * batch) * queries * widths <= scratch_bytes // 2
+    if pairs >= heads:
+        for first in range(0, batch, pairs // heads):
+            yield slice(first, first + pairs // heads), slice(0, heads), tiles, keep
+        return
+    for item in range(batch):
+        for first in range(0, heads, pairs):
+            yield slice(item, item + 1), slice(first, first + pairs), tiles, keep
 
 
-def _share_out(logits: Tensor, layout: TokenLayout, share: Tensor) -> list[Tensor]:
-    """Write the shares of these rows; return the log-sum-exp of each row over each reference."""
-    spans = [logits[..., span.slice].logsumexp(-1) for span in layout.keys]
+@dataclass(frozen=True)
+class _Block:
+    """The scaled queries (items, heads, rows, dim) and keys (…, dim, keys) of one block."""
+
+    q: Tensor
+    k: Tensor
+    mask: Tensor | None
+
+    @property
+    def masked(self) -> bool:
+        return self.mask is not None
+
+    def logits(self, rows: slice, keys: slice | Tensor = slice(None)) -> Tensor:
+        """S of some rows and keys: (items, heads, rows, keys)."""
+        logits = self.q[:, :, rows] @ self.k[..., keys]
+        return logits if self.mask is None else logits.add_(self.mask[:, :, rows][..., keys])
+
+
+@dataclass(frozen=True)
+class _Exponentials:
+    """exp(S - high) of the keys of one span, each row against its own highest logit.
+
+    So each row's largest is one, and no row is lost however far it lies below another.
+    values: (items, heads, rows, keys); high, sum: (items, heads, rows).
+    """
+
+    values: Tensor
+    high: Tensor
+    sum: Tensor
+
+    @staticmethod
+    def of(logits: Tensor) -> _Exponentials:
+        high = logits.amax(-1)
+        # A row that a mask hides altogether has no highest logit; its exponentials are all zero.
+        against = high.clamp(min=torch.finfo(torch.float32).min)
+        values = (logits - against.unsqueeze(-1)).exp_()
+        return _Exponentials(values, high, values.sum(-1))
+
+    @property
+    def log_sum(self) -> Tensor:
+        return self.high + self.sum.log()
+
+
+class _Columns:
+    """The sums of M_g's columns, and what follows from them, for one block and reference.
+
+    A column's sum is taken of exponentials that were made row by row: rows are brought to one
+    level, that of the highest. What underflows on the way is below 1e-38, so a column whose sum is
+    far above that is exact, and the others, which are rare, are computed by themselves.
+    """
+
+    def __init__(self) -> None:
+        self._level = torch.zeros(())  # (items, heads, 1)
+        self._sums: Tensor | None = None  # (items, heads, keys), relative to the level
+
+    def add(self, e: _Exponentials) -> None:
+        """Take in some rows."""
+        level = e.high.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).min)
+        if self._sums is not None:
+            level = torch.maximum(level, self._level)
+            self._sums *= (self._level - level).exp()
+        sums = ((e.high - level).exp().unsqueeze(-2) @ e.values).squeeze(-2)
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._level = level
+
+    @property
+    def _found(self) -> Tensor:
+        assert self._sums is not None, "no rows were added"
+        return self._sums
+
+    def mean_of_rows(self, e: _Exponentials) -> Tensor:
+        """Mean over the columns of M_g of these rows, weak columns left out."""
+        inverse = torch.where(self._found < _WEAK, 0, 1 / self._found)
+        means = (e.values @ inverse.unsqueeze(-1)).squeeze(-1) / inverse.shape[-1]
+        return means * (e.high - self._level).exp()
+
+    def mean_of_weak(self, block: _Block, span: Span) -> Tensor | float:
+        """The weak columns' part of that mean, of all rows: (items, heads, rows)."""
+        weak = (self._found < _WEAK).any(0).any(0)  # columns weak for any item and head
+        if not bool(weak.any()):
+            return 0.0
+        keys = weak.nonzero().squeeze(-1) + span.start
+        columns = block.logits(slice(None), keys).softmax(-2)
+        if block.masked:
+            columns = columns.nan_to_num_(0.0)
+        mine = (self._found < _WEAK)[..., weak].unsqueeze(-2)
+        return torch.where(mine, columns, 0).sum(-1) / span.length
+
+
+def _inverse(sums: Tensor, masked: bool) -> Tensor:
+    """1 / sums; of a row that a mask hides altogether, zero."""
+    return torch.where(sums > 0, 1 / sums, 0) if masked else 1 / sums
+
+
+def _share_out(
+    logits: Tensor, exponentials: list[_Exponentials], layout: TokenLayout, share: Tensor
+) -> list[Tensor]:
+    """Write the shares of these rows; return those of each reference, (items, heads, rows)."""
+    references = iter(exponentials)
+    spans = [
+        next(references).log_sum
+        if span.role is Role.REFERENCE
+        else logits[..., span.slice].logsumexp(-1)
+        for span in layout.keys
+    ]
     total = torch.stack(spans).logsumexp(0)
-    references: list[Tensor] = []
+    shares: list[Tensor] = []
     for span, lse in zip(layout.keys, spans, strict=True):
         part = (lse - total).exp()
         if span.role is Role.REFERENCE:
-            share[:, :, 2 + len(references)] = part
-            references.append(lse)
+            share[:, :, 2 + len(shares)] = part
+            shares.append(part)
         else:
             share[:, :, 0 if span.role is Role.TEXT else 1] += part
-    return references
+    return shares
+
+
+def _add_pairs(pairs: Tensor, weights: Tensor, values: Tensor, grid: Grid) -> None:
+    """Add the block's heads to the correspondence of its rows, columns pooled to cells.
+
+    pairs: (items, 2, rows, cells); weights: (items, heads, 2, rows); values: (items, heads, rows,
+    keys).
+    """
+    cells = correspondence_grid(grid)
+    for head in range(values.shape[1]):
+        pooled = spread(values[:, head], grid, cells)
+        for kind in range(2):
+            pairs[:, kind].addcmul_(pooled, weights[:, head, kind].unsqueeze(-1))
+
+
+def _part_of(mask: Tensor | None, here: tuple[slice, slice]) -> Tensor | None:
+    """A block's part of a mask that may have one item or head for all."""
+    if mask is None:
+        return None
+    items, heads = (
+        one if size > 1 else slice(None) for one, size in zip(here, mask.shape[:2], strict=True)
+    )
+    return mask[items, heads]
