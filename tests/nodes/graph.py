@@ -132,18 +132,19 @@ def given(name: str, value: Any) -> dict[str, Any]:
     return node("Test_Give", name=name)
 
 
-def ours(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """One of our nodes, with the defaults of its widgets."""
+def filled(class_type: str, **inputs: Any) -> dict[str, Any]:
+    """A node with the defaults of its widgets."""
     import nodes
 
     required = nodes.NODE_CLASS_MAPPINGS[class_type].INPUT_TYPES()["required"]
-    defaults = {name: kind[1]["default"] for name, kind in required.items() if "default" in kind[1]}
+    widgets = {name: kind[1] for name, kind in required.items() if len(kind) > 1}
+    defaults = {name: w["default"] for name, w in widgets.items() if "default" in w}
     return node(class_type, **(defaults | inputs))
 
 
 def capture(model: str = "model", **inputs: Any) -> dict[str, Any]:
     """Capture Attention with its defaults."""
-    return ours("I2AM_Capture", model=[model, 0], **inputs)
+    return filled("I2AM_Capture", model=[model, 0], **inputs)
 
 
 def sampler(model: str = "capture", **inputs: Any) -> dict[str, Any]:
@@ -156,17 +157,17 @@ def sampler(model: str = "capture", **inputs: Any) -> dict[str, Any]:
 
 def collect(samples: str = "sampler", **inputs: Any) -> dict[str, Any]:
     """Collect Attribution of a node's LATENT."""
-    return ours("I2AM_Collect", **({"samples": [samples, 0]} | inputs))
+    return filled("I2AM_Collect", **({"samples": [samples, 0]} | inputs))
 
 
 def attribution_map(**inputs: Any) -> dict[str, Any]:
     """Attribution Map with its defaults, without legend."""
-    return ours("I2AM_Map", attribution=["collect", 0], **({"legend": False} | inputs))
+    return filled("I2AM_Map", attribution=["collect", 0], **({"legend": False} | inputs))
 
 
 def imacs(**inputs: Any) -> dict[str, Any]:
     """IMACS with its defaults."""
-    return ours("I2AM_IMACS", attribution=["collect", 0], **inputs)
+    return filled("I2AM_IMACS", attribution=["collect", 0], **inputs)
 
 
 def flux_graph(**nodes: dict[str, Any]) -> Prompt:

@@ -15,11 +15,11 @@ from graph import (
     attribution_map,
     changed,
     collect,
+    filled,
     flux_graph,
     given,
     imacs,
     node,
-    ours,
 )
 
 pytestmark = pytest.mark.usefixtures("tiny_nodes")
@@ -256,7 +256,7 @@ class TestLoad:
     @pytest.fixture
     def saved(self, comfy: Any, run_graph: Any) -> Path:
         """A file of Save Attribution."""
-        graph = flux_graph(save=ours("I2AM_Save", attribution=["collect", 0]))
+        graph = flux_graph(save=filled("I2AM_Save", attribution=["collect", 0]))
         run = run_graph(graph)
         assert run.ok, run.errors
         return Path(comfy.folder_paths.get_output_directory()) / run.value("save")
@@ -315,6 +315,6 @@ class TestLoad:
 
     def test_a_name_that_leads_out_of_the_folder(self, run_graph: Any) -> None:
         """Save refuses it too."""
-        save = ours("I2AM_Save", attribution=["collect", 0], filename_prefix="../../out")
+        save = filled("I2AM_Save", attribution=["collect", 0], filename_prefix="../../out")
         run = run_graph(flux_graph(save=save))
         assert set(run.errors) == {"save"}
