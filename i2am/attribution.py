@@ -137,6 +137,13 @@ def attribution_map(
             f"Reference {reference + 1} does not exist: the model was given "
             f"{len(header.references)}. Choose 1 to {len(header.references)}."
         )
+    over = header.references[reference]
+    if direction is Direction.GENERATED_TO_REFERENCE and not over.has_places:
+        raise I2AMError(
+            f"There is no map over reference {reference + 1}: its tokens ({over.kind}) stand for "
+            "the whole picture, not for places in it. Choose reference to generated, or read its "
+            "share in Collect Attribution's report."
+        )
     steps = pick(selection.steps, len(header.steps), "steps")
     layers = pick(selection.layers, len(header.layers), "layers")
     heads = pick(selection.heads, max(header.heads), "heads")

@@ -62,17 +62,25 @@ def picture_grid(height: int, width: int, cell: int) -> Grid:
     return Grid(math.ceil(height / cell), math.ceil(width / cell), (height / cell, width / cell))
 
 
+STYLE_TOKENS = "style tokens"  # the kind of tokens that tell of a whole picture each
+
+
 @dataclass(frozen=True)
 class Picture:
     """One side of the maps: the grid they are on, and the (height, width) of its latent.
 
-    kind: what it is ("result", "reference latent", "image tokens"). latent is (0, 0) where there
-    is none.
+    kind: what it is ("result", "reference latent", "image tokens", "style tokens"). latent is
+    (0, 0) where there is none.
     """
 
     grid: Grid
     latent: tuple[int, int]
     kind: str
+
+    @property
+    def has_places(self) -> bool:
+        """Whether its tokens lie at places of a picture, so that there can be a map over it."""
+        return self.kind != STYLE_TOKENS and self.grid.area > 1
 
 
 class Role(str, Enum):

@@ -258,6 +258,10 @@ class _Probe:
                 image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
                 shapes={name: _shape(value) for name, value in (cond | kwargs).items()},
                 layers=self._layers,
+                patches=tuple(
+                    type(patch).__name__
+                    for patch in options.get("patches", {}).get("post_input", ())
+                ),
             )
             self._references = self._architecture.references(forward) or self._references
             rows.append((slice(index * size, (index + 1) * size), forward))

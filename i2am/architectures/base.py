@@ -45,6 +45,7 @@ class Forward:
     length of a longer one in the same batch. image_tokens: those of them that are a picture's.
     shapes: of everything else the conditioning holds and the model was given, by its name in the
     host, each a tensor's shape or those of a list of tensors. layers: all of the network's.
+    patches: what other nodes let change the tokens before the first layer, by their class names.
     """
 
     latent: tuple[int, int]

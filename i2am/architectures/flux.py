@@ -1,61 +1,71 @@
-"""Flux.1 and Flux.2: one sequence of text, result and reference latents in every block."""
+"""Flux.1, Flux.2 and their kin: one sequence of text, result and references in every block."""
 
 from __future__ import annotations
 
-from torch import nn
-
 from ..errors import LayoutMismatch
-from ..geometry import Picture, Role, Span, TokenLayout, picture_grid
-from .base import Architecture, Call, Forward, Layer
+from ..geometry import STYLE_TOKENS, Grid, Picture, Role, TokenLayout
+from .base import (
+    Architecture,
+    Call,
+    Forward,
+    Layer,
+    blocks,
+    context_spans,
+    generated_grid,
+    reference_latents,
+    side_by_side,
+)
+
+_STYLE_PATCH, _STYLE = "UsoStyleProjectorPatch", Grid(1, 192)  # USO: three depths of 64 tokens
 
 
-def _layers(network: nn.Module) -> tuple[Layer, ...]:
-    blocks = (("double", "double_blocks"), ("single", "single_blocks"))
-    return tuple(
-        Layer(kind, index)
-        for kind, name in blocks
-        for index, _ in enumerate(getattr(network, name))
-    )
+def _styles(forward: Forward) -> tuple[Picture, ...]:
+    count = forward.patches.count(_STYLE_PATCH)
+    return (Picture(_STYLE, (0, 0), STYLE_TOKENS),) * count
 
 
 def _references(forward: Forward) -> tuple[Picture, ...]:
-    return tuple(
-        Picture(picture_grid(*size, forward.patch), size, "reference latent")
-        for size in forward.references
+    tokens = (Grid(tokens.height, tokens.width) for tokens in forward.image_tokens)
+    return (
+        *_styles(forward),
+        *(Picture(grid, (0, 0), "image tokens") for grid in tokens),
+        *reference_latents(forward),
     )
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
-    """[text | result | reference 1 | reference 2 …], counted from the end.
+    """[style tokens | text, marked image tokens in it | result | reference 1 | reference 2 …].
 
-    The text grows with whatever else is appended to it (Redux, style tokens), and from the second
-    evaluation on a cache of reference keys may leave the references out of the queries alone.
+    From the second evaluation on a cache of reference keys may leave the references out of the
+    queries alone.
     """
-    if not forward.references:
+    if not _references(forward):
         return None
-    generated = picture_grid(*forward.latent, forward.patch)
-    references = [picture.grid for picture in _references(forward)]
-    text = call.keys - generated.area - sum(grid.area for grid in references)
-    if text < 0 or call.queries not in (call.keys, text + generated.area):
+    latents = reference_latents(forward)
+    spans = side_by_side(
+        *((Role.REFERENCE, style.grid) for style in _styles(forward)),
+        *((span.role, span.grid or span.length) for span in context_spans(forward)),
+        (Role.GENERATED, generated_grid(forward)),
+        *((Role.REFERENCE, latent.grid) for latent in latents),
+    )
+    asking = spans[-1 - len(latents)].stop
+    if call.keys != spans[-1].stop or call.queries not in (call.keys, asking):
         raise LayoutMismatch(
-            f"{call.queries} queries and {call.keys} keys, but the result has {generated.area} "
-            f"tokens and the references {[grid.area for grid in references]}"
+            f"{call.queries} queries and {call.keys} keys, but the text has {forward.context} "
+            f"tokens, the result {generated_grid(forward).area} and the references "
+            f"{[picture.grid.area for picture in _references(forward)]}"
         )
-    spans = [Span(Role.TEXT, 0, text)] if text else []
-    for role, grid in ((Role.GENERATED, generated), *((Role.REFERENCE, g) for g in references)):
-        start = spans[-1].stop if spans else 0
-        spans.append(Span(role, start, start + grid.area, grid))
     queries = tuple(span for span in spans if span.stop <= call.queries)
     layer = Layer(call.options["block_type"], call.options["block_index"])
-    return layer, TokenLayout(queries, tuple(spans))
+    return layer, TokenLayout(queries, spans)
 
 
 FLUX = Architecture(
     name="Flux",
     models=frozenset({"Flux"}),
     joint=True,
-    reference_kind="reference latent",
-    layers=_layers,
+    reference_kind="reference latent, marked Redux tokens or style tokens",
+    layers=blocks(double="double_blocks", single="single_blocks"),
     references=_references,
     read=_read,
 )

@@ -6,7 +6,7 @@ from torch import nn
 
 from ..errors import LayoutMismatch
 from ..geometry import Grid, Picture, Role, Span, TokenLayout
-from .base import Architecture, Call, Forward, Layer
+from .base import Architecture, Call, Forward, Layer, context_spans
 
 _MAX_LEVELS = 8
 
@@ -43,25 +43,6 @@ def _generated(forward: Forward, height: int, width: int) -> Grid:
     return Grid(height, width)
 
 
-def _keys(forward: Forward) -> tuple[Span, ...]:
-    """The context of one conditioning: its image tokens in place, text before and after them."""
-    spans: list[Span] = []
-    end = 0
-    for tokens in forward.image_tokens:
-        grid = Grid(tokens.height, tokens.width)
-        if tokens.start > end:
-            spans.append(Span(Role.TEXT, end, tokens.start))
-        end = tokens.start + grid.area
-        spans.append(Span(Role.REFERENCE, tokens.start, end, grid))
-    if end > forward.context:
-        raise LayoutMismatch(
-            f"image tokens are marked up to {end}, but the context has {forward.context}"
-        )
-    if end < forward.context:
-        spans.append(Span(Role.TEXT, end, forward.context))
-    return tuple(spans)
-
-
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """Queries: the result at this level. Keys: the context.
 
@@ -81,7 +62,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     grid = _generated(forward, height, width)
     kind, index = call.options["block"][:2]
     layer = Layer(kind, index, call.options["block_index"])
-    return layer, TokenLayout((Span(Role.GENERATED, 0, grid.area, grid),), _keys(forward))
+    return layer, TokenLayout((Span(Role.GENERATED, 0, grid.area, grid),), context_spans(forward))
 
 
 UNET = Architecture(

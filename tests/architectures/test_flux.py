@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from i2am.architectures.base import Call, Forward, Layer
+from i2am.architectures.base import Call, Forward, ImageTokens, Layer
 from i2am.architectures.flux import FLUX
 from i2am.errors import LayoutMismatch
 from i2am.geometry import Grid, Picture
@@ -22,12 +22,8 @@ SINGLE = {"block_type": "single", "block_index": 0}
         # [text 7 | result 30 | reference 28 | reference 9]
         (DOUBLE, 74, 74, Layer("double", 1), [(0, 7), (7, 37), (37, 65), (65, 74)], 2),
         (SINGLE, 74, 74, Layer("single", 0), [(0, 7), (7, 37), (37, 65), (65, 74)], 2),
-        # text grown by 5 tokens of another picture
-        (SINGLE, 79, 79, Layer("single", 0), [(0, 12), (12, 42), (42, 70), (70, 79)], 2),
         # reference keys from a cache: no reference asks
         (DOUBLE, 37, 74, Layer("double", 1), [(0, 7), (7, 37), (37, 65), (65, 74)], 0),
-        # no text at all
-        (DOUBLE, 67, 67, Layer("double", 1), [(0, 30), (30, 58), (58, 67)], 2),
     ],
 )
 def test_layout(
@@ -53,10 +49,43 @@ def test_layout(
 
 def test_patch_of_one() -> None:
     """Flux.2 cuts no patches: a token for every place of the latent."""
-    forward = Forward(latent=(6, 5), references=((3, 4),), patch=1)
+    forward = Forward(latent=(6, 5), references=((3, 4),), patch=1, context=3)
     read = FLUX.read(forward, Call(DOUBLE, 45, 45))
     assert read is not None
     assert [(span.start, span.stop) for span in read[1].keys] == [(0, 3), (3, 33), (33, 45)]
+
+
+def test_no_text() -> None:
+    forward = Forward(latent=(6, 5), references=((3, 4),), patch=1)
+    read = FLUX.read(forward, Call(DOUBLE, 42, 42))
+    assert read is not None
+    assert [(span.start, span.stop) for span in read[1].keys] == [(0, 30), (30, 42)]
+
+
+def test_redux_and_style_tokens() -> None:
+    """[style 192 | text 7 | 2×3 of one picture | 2×2 of another | text 1 | result 30 | latent 9]"""
+    forward = Forward(
+        latent=(12, 10),
+        references=((6, 5),),
+        patch=2,
+        context=18,
+        image_tokens=(ImageTokens(7, 2, 3), ImageTokens(13, 2, 2)),
+        patches=("SomebodysPatch", "UsoStyleProjectorPatch"),
+    )
+    for queries in (249, 240):
+        read = FLUX.read(forward, Call(SINGLE, queries, 249))
+        assert read is not None
+        assert [(span.role.value[0], span.start, span.stop) for span in read[1].keys] == [
+            *(("r", 0, 192), ("t", 192, 199), ("r", 199, 205), ("r", 205, 209), ("t", 209, 210)),
+            *(("g", 210, 240), ("r", 240, 249)),
+        ]
+        assert len(read[1].queries) == (7 if queries == 249 else 6)
+    kinds = [(picture.kind, picture.has_places) for picture in FLUX.references(forward)]
+    assert kinds == [
+        ("style tokens", False),
+        *[("image tokens", True)] * 2,
+        ("reference latent", True),
+    ]
 
 
 def test_no_reference() -> None:
@@ -65,8 +94,8 @@ def test_no_reference() -> None:
 
 @pytest.mark.parametrize(
     ("queries", "keys"),
-    [(66, 66), (40, 74), (30, 74), (75, 74), (28, 28)],
-    ids=["too few", "part of a reference", "no text", "more queries", "a reference alone"],
+    [(66, 66), (79, 79), (40, 74), (30, 74), (75, 74), (28, 28)],
+    ids=["too few", "too many", "part of a reference", "no text", "more queries", "one reference"],
 )
 def test_refuses(queries: int, keys: int) -> None:
     """Tokens that are not where they should be: a reason with both counts in it."""
