@@ -182,6 +182,19 @@ class TestAgainstDense:
         assert float(found.g2r[0][..., 0, 0].max()) < 1e-30
         assert_right(found, wanted, 1e-3)
 
+    @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+    @pytest.mark.parametrize("scratch", [1, 8_000, 2**28])
+    @pytest.mark.parametrize("reach", [20, 60, 120, 400])
+    def test_rows_and_columns_of_all_levels(self, reach: float, scratch: int, masked: bool) -> None:
+        """Rows and columns lifted or lowered by up to e^±reach: none of them gets lost."""
+        q, k, spans = call(batch=2, heads=3)
+        ones = torch.ones_like(q[..., :1])
+        rows, columns = (reach * (rand(seed, *ones.shape) / 2).clamp(-1, 1) for seed in (7, 8))
+        q, k = torch.cat((q, rows, ones), -1), torch.cat((k, ones, columns), -1)
+        mask = torch.zeros(spans.key_count, spans.key_count) if masked else None
+        found = attention_marginals(q, k, spans, scale=1.0, mask=mask, scratch_bytes=scratch)
+        assert_right(found, dense(q, k, spans, 1.0), 2e-3)
+
 
 class TestBlocks:
     """Invariant 24: however a call is cut, the sums are the same."""
