@@ -81,7 +81,10 @@ def _sample(
         )
         probe = _Probe(Recorder(plan, run, architecture, layers), layers, guider)
         if noise.ndim != 4 and (noise.ndim != 5 or noise.shape[2] != 1):
-            probe.stop("Only still pictures can be read so far; this latent is a video or a mix.")
+            probe.stop(
+                "Only still pictures can be read so far; this latent is a video, has layers or is "
+                "a mix."
+            )
         if callback is not None:
             args = (*args[:5], _keeping(denoised, callback), *args[6:])
     except Exception as error:

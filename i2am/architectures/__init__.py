@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from ..errors import I2AMError
 from .base import Architecture, Call, Forward, ImageTokens, Layer
 from .flux import FLUX
+from .qwen import QWEN
 from .unet import UNET
 
-ARCHITECTURES = (FLUX, UNET)
+ARCHITECTURES = (FLUX, QWEN, UNET)
 
 # Families that derive from one above but have no reference to watch, and why.
 WITHOUT_REFERENCES = {"Chroma": "it ignores reference latents"}

@@ -110,7 +110,15 @@ def blocks(**names: str) -> Callable[[nn.Module], tuple[Layer, ...]]:
 
 
 def reference_latents(forward: Forward) -> tuple[Picture, ...]:
-    """For `Architecture.references`: every reference latent, in patches as the result is."""
+    """For `Architecture.references`: every reference latent, in patches as the result is.
+
+    Raises LayoutMismatch for one of several frames, which has no one grid.
+    """
+    for shape in forward.shapes.get("ref_latents", ()):
+        if len(shape) == 5 and shape[2] != 1:
+            raise LayoutMismatch(
+                f"a reference latent has {shape[2]} frames; encode each picture by itself"
+            )
     return tuple(
         Picture(picture_grid(*size, forward.patch), size, "reference latent")
         for size in forward.references

@@ -20,6 +20,14 @@ PASSES = {
             for queries in (74, 37)
         ],
     ),
+    "Qwen-Image-Edit": (
+        Forward(latent=(12, 10), references=((7, 14), (6, 5)), patch=2, context=7),
+        [
+            Call({"block_type": "double", "block_index": index}, queries, 74)
+            for index in (0, 1)
+            for queries in (74, 37)
+        ],
+    ),
     "Stable Diffusion UNet": (
         Forward(latent=(16, 12), context=19, image_tokens=(ImageTokens(5, 3, 4),)),
         [

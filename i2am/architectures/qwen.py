@@ -1,0 +1,20 @@
+"""Qwen-Image-Edit: tokens as in Flux, one kind of block.
+
+The text also holds the references as the text encoder saw them. A conditioning does not tell
+where, so what flows through them counts as text, unless they are marked as image tokens.
+"""
+
+from __future__ import annotations
+
+from .base import Architecture, blocks
+from .flux import FLUX
+
+QWEN = Architecture(
+    name="Qwen-Image-Edit",
+    models=frozenset({"QwenImageTransformer2DModel"}),
+    joint=True,
+    reference_kind="reference latent",
+    layers=blocks(double="transformer_blocks"),
+    references=FLUX.references,
+    read=FLUX.read,
+)
