@@ -10,6 +10,7 @@ from comfy_api.latest import ComfyExtension, io
 from .capture import CaptureAttention, CollectAttribution
 from .demo import BlankPrompt
 from .files import LoadAttribution, SaveAttribution
+from .image_tokens import ImageTokensToConditioning
 from .maps import AttributionMapNode
 from .score import Imacs
 
@@ -31,5 +32,6 @@ class I2AMExtension(ComfyExtension):
             Imacs,
             SaveAttribution,
             LoadAttribution,
+            ImageTokensToConditioning,
             BlankPrompt,
         ]

@@ -138,6 +138,9 @@ class Imacs(io.ComfyNode):
         chosen = choose_definition(attribution, definition)
         scores: list[Score | None] = []
         for direction, mask, name in sides:
+            if mask is None:
+                scores.append(None)
+                continue
             maps = attribution_map(
                 attribution.recording,
                 chosen,
@@ -146,9 +149,7 @@ class Imacs(io.ComfyNode):
                 within=mask_to_look_from(attribution, within_mask),
             )
             scores.append(
-                mask
-                if mask is None
-                else imacs(
+                imacs(
                     maps,
                     mask,
                     preset=Preset(preset),

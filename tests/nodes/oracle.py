@@ -71,6 +71,7 @@ class Place:
     references: tuple[Where, ...]
     reference_grids: tuple[tuple[int, int], ...]
     keys: int
+    cell: int = 0  # the side of a token in latent pixels, where levels round up
 
 
 def expected(
@@ -80,11 +81,13 @@ def expected(
     step_of: Callable[[float], int],
     grid: tuple[int, int],
     heads: int,
+    latent: tuple[int, int] = (0, 0),
 ) -> dict[str, Tensor]:
     """Every array of a recording, from the calls of one run.
 
     rows_of: the rows of a call that belong to the conditionings recorded. grid: the finest
-    generated grid; layers looking from one half or a quarter as fine are spread over it.
+    generated grid; coarser layers are spread over it. latent: what places with a `cell` divide.
+    heads: the most of any layer; heads a layer does not have are zero.
     """
     found: dict[tuple[int, int], list[dict[str, Tensor]]] = defaultdict(list)
     for call in calls:
@@ -93,30 +96,31 @@ def expected(
             continue
         step = step_of(float(call.options["sigmas"][0]))
         for rows in rows_of(call):
-            found[step, place.layer].append(_dense(call, rows, place, grid))
+            found[step, place.layer].append(_dense(call, rows, place, grid, latent))
     steps = sorted({step for step, _ in found})
     layers = sorted({layer for _, layer in found})
     names = next(iter(found.values()))[0].keys()
     arrays: dict[str, Tensor] = {}
     for name in names:
-        # (steps, layers, batch, heads, …): evaluations of a step are averaged first
-        all_maps = torch.stack(
-            [
-                torch.stack(
-                    [torch.stack([d[name] for d in found[s, layer]]).mean(0) for layer in layers]
-                )
-                for s in steps
-            ]
-        )
+        # (batch, heads, …) of each step and layer: evaluations of a step are averaged first
+        table = [
+            [torch.stack([d[name] for d in found[s, layer]]).mean(0) for layer in layers]
+            for s in steps
+        ]
+        means = torch.stack([torch.stack([maps.mean(1) for maps in row]) for row in table])
         if name == "share":
-            arrays["share.map"] = all_maps.mean((0, 1, 3))
-            arrays["share.step_layer"] = all_maps.mean((3, 5, 6)).permute(2, 0, 1, 3)
+            arrays["share.map"] = means.mean((0, 1))
+            arrays["share.step_layer"] = means.mean((4, 5)).permute(2, 0, 1, 3)
         elif name.startswith("correspondence"):
-            arrays[name] = all_maps.mean((0, 1, 3))
+            arrays[name] = means.mean((0, 1))
         else:
-            arrays[f"{name}.step_layer"] = all_maps.mean(3).permute(2, 0, 1, 3, 4)
-            arrays[f"{name}.layer_head"] = all_maps.mean(0).permute(1, 0, 2, 3, 4)
-    assert all_maps.shape[3] == heads
+            arrays[f"{name}.step_layer"] = means.permute(2, 0, 1, 3, 4)
+            by_head = torch.zeros(means.shape[2], len(layers), heads, *means.shape[3:]).double()
+            for number in range(len(layers)):
+                maps = torch.stack([row[number] for row in table]).mean(0)
+                by_head[:, number, : maps.shape[1]] = maps
+            arrays[f"{name}.layer_head"] = by_head
+    assert max(maps.shape[1] for maps in table[0]) == heads
     return arrays
 
 
@@ -126,7 +130,31 @@ def _at(values: Tensor, where: Where, dim: int) -> Tensor:
     return values.index_select(dim, positions)
 
 
-def _dense(call: Seen, rows: slice, place: Place, grid: tuple[int, int]) -> dict[str, Tensor]:
+def _resampled(
+    maps: Tensor, cell: int, grid: tuple[int, int], latent: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(…, h, w) to a finer grid, by way of the latent's pixels, as mass and as a mean.
+
+    Mass: each cell's is shared out among its pixels, and those of a finer cell added up.
+    """
+    rows, columns = (torch.arange(side) // cell for side in latent)
+    pixels = maps[..., rows, :][..., columns]
+    sizes = rows.bincount()[rows][:, None] * columns.bincount()[columns]
+    fine = -(-latent[0] // grid[0])
+    down, across = (
+        torch.eye(n, dtype=maps.dtype)[torch.arange(side) // fine]
+        for n, side in zip(grid, latent, strict=True)
+    )
+
+    def added(values: Tensor) -> Tensor:
+        return down.T @ values @ across
+
+    return added(pixels / sizes), added(pixels) / added(torch.ones(latent, dtype=maps.dtype))
+
+
+def _dense(
+    call: Seen, rows: slice, place: Place, grid: tuple[int, int], latent: tuple[int, int]
+) -> dict[str, Tensor]:
     """All of one call: full matrices, one formula after the other. (batch, heads, …)."""
     q, k = call.q[rows], call.k[rows]
     scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
@@ -136,14 +164,13 @@ def _dense(call: Seen, rows: slice, place: Place, grid: tuple[int, int]) -> dict
     logits = _at(logits, place.generated, -2)[..., : place.keys]
     model = logits.softmax(-1)  # the model's own attention
     height, width = place.grid
-    fine = (grid[0] // height, grid[1] // width)
-    assert (height * fine[0], width * fine[1]) == grid
+    cell, raster = (place.cell, latent) if place.cell else (grid[0] // height, grid)
+    assert place.cell or (height * cell, width * cell) == grid
 
     def over_result(values: Tensor, mass: bool) -> Tensor:
-        """(batch, heads, generated) to the finest grid, every cell split into equal parts."""
-        maps = values.unflatten(-1, place.grid)
-        maps = maps.repeat_interleave(fine[0], -2).repeat_interleave(fine[1], -1)
-        return maps / (fine[0] * fine[1]) if mass else maps
+        """(batch, heads, generated) to the finest grid."""
+        as_mass, as_mean = _resampled(values.unflatten(-1, place.grid), cell, grid, raster)
+        return as_mass if mass else as_mean
 
     arrays: dict[str, Tensor] = {}
     own = _at(model, place.own, -1).sum(-1) if place.own else model[..., :0].sum(-1)
@@ -161,9 +188,8 @@ def _dense(call: Seen, rows: slice, place: Place, grid: tuple[int, int]) -> dict
         arrays[f"model.r2g.{r}"] = over_result(mass.sum(-1) / (height * width), mass=True)
         arrays[f"model.g2r.{r}"] = mass.mean(-2).unflatten(-1, reference_grid)
         for kind, values in (("", m_r), ("model.", mass)):
-            pairs = values.unflatten(-1, reference_grid).unflatten(-3, place.grid)
-            pairs = pairs.repeat_interleave(fine[0], 2).repeat_interleave(fine[1], 3)
-            arrays[f"correspondence.{kind}{r}"] = pairs
+            pairs = over_result(values.transpose(-1, -2), mass=False).movedim(2, -1)
+            arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, reference_grid)
     text = 1 - own - sum(shares)
     arrays["share"] = torch.stack(
         [over_result(share, mass=False) for share in (text, own, *shares)], dim=2
