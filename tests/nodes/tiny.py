@@ -53,37 +53,42 @@ def flux(seed: int = 0) -> Any:
     return comfy.sd.load_diffusion_model_state_dict(_random_weights(network, seed))
 
 
-def unet(seed: int = 0) -> Any:
-    """A Stable Diffusion 1.5 UNet of 32 channels: two levels and a middle, 8 heads."""
+def build(family: str, seed: int = 0, **config: Any) -> Any:
+    """A model of one of the classes of comfy.supported_models, of this network configuration."""
     import comfy.model_patcher
     import comfy.supported_models
 
-    config = comfy.supported_models.SD15(
-        {
-            "image_size": 32,
-            "in_channels": 4,
-            "out_channels": 4,
-            "model_channels": 32,
-            "num_res_blocks": [1, 1],
-            "channel_mult": [1, 2],
-            "transformer_depth": [1, 1],
-            "transformer_depth_output": [1, 1, 1, 1],
-            "transformer_depth_middle": 1,
-            "context_dim": 24,
-            "num_heads": 8,
-            "use_spatial_transformer": True,
-            "legacy": False,
-            "use_linear_in_transformer": False,
-            "adm_in_channels": None,
-            "use_temporal_attention": False,
-            "dtype": torch.float32,
-        }
-    )
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, "", device=torch.device("cpu"))
-    model.diffusion_model.load_state_dict(_random_weights(model.diffusion_model, seed))
     cpu = torch.device("cpu")
+    settings = getattr(comfy.supported_models, family)(config)
+    settings.set_inference_dtype(torch.float32, None)
+    model = settings.get_model({}, "", device=cpu)
+    network = model.diffusion_model
+    network.load_state_dict(_random_weights(network, seed))
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+
+
+def unet(seed: int = 0) -> Any:
+    """A Stable Diffusion 1.5 UNet of 32 channels: two levels and a middle, 8 heads."""
+    return build(
+        "SD15",
+        seed,
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=32,
+        num_res_blocks=[1, 1],
+        channel_mult=[1, 2],
+        transformer_depth=[1, 1],
+        transformer_depth_output=[1, 1, 1, 1],
+        transformer_depth_middle=1,
+        context_dim=24,
+        num_heads=8,
+        use_spatial_transformer=True,
+        legacy=False,
+        use_linear_in_transformer=False,
+        adm_in_channels=None,
+        use_temporal_attention=False,
+    )
 
 
 def latent(seed: int, *shape: int) -> Tensor:

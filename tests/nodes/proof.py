@@ -1,0 +1,74 @@
+"""Sample with and without capture: the same latent, and a recording equal to the dense oracle's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tiny
+import torch
+from oracle import Place, Seen, Spy, expected, largest_deviation
+from torch import Tensor
+
+TOLERANCE = 1e-4
+
+
+def recording(comfy: Any, latent: Tensor) -> Any:
+    """What is filed under a sampled latent."""
+    store = comfy.pack("i2am.store")
+    record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
+    assert isinstance(record, comfy.pack("i2am.recorder").Recording), record
+    return record
+
+
+def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
+    """The rows of conditionings with this index in `cond_or_uncond` (KSampler's positive: 0)."""
+
+    def rows(call: Seen) -> list[slice]:
+        chunks = call.options["cond_or_uncond"]
+        return [slice(i * batch, (i + 1) * batch) for i, c in enumerate(chunks) if c == index]
+
+    return rows
+
+
+def prove(
+    comfy: Any,
+    model: Callable[[], Any],
+    positive: list[Any],
+    negative: list[Any],
+    start: Tensor,
+    place_of: Callable[[Seen], Place | None],
+    *,
+    grid: tuple[int, int],
+    heads: int,
+    index: int = 0,
+    sample: Callable[..., Tensor] = tiny.sample,
+    note: Callable[[str, Any], None] | None = None,
+    plan: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Any, list[Seen]]:
+    """The recording of one run, proven, and the attention calls of that run.
+
+    model: makes it anew, with all that other nodes put on it. place_of: layouts by hand. index: of
+    the recorded conditionings in `cond_or_uncond`. sample, options: how to sample.
+    """
+    hook, recorder, spy = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder"), Spy()
+    plain = sample(model(), positive, negative, start, **options)
+    armed = hook.arm(spy.on(model()), recorder.Plan(**(plan or {})))
+    latent = sample(armed, positive, negative, start, **options)
+    assert torch.equal(latent, plain)
+    record = recording(comfy, latent)
+    schedule = record.header.run.schedule
+
+    def step_of(sigma: float) -> int:
+        return max(i for i, level in enumerate(schedule[:-1]) if level >= sigma * 0.9999)
+
+    rows = rows_of(index, start.shape[0])
+    wanted = expected(spy.calls, rows, place_of, step_of, grid, heads)
+    deviations = largest_deviation(dict(record.arrays), wanted)
+    if note is not None:
+        note("largest deviation", max(deviations.values()))
+    assert max(deviations.values()) < TOLERANCE, deviations
+    assert record.header.evaluations == record.header.expected_evaluations
+    assert len(record.header.layers) == record.header.expected_layers
+    return record, spy.calls

@@ -1,0 +1,116 @@
+"""Qwen-Image-Edit, all its ways to place references: maps equal the dense oracle's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from oracle import Place, Seen
+from proof import prove
+
+# Sides that are no whole number of tokens, as a latent of pictures of odd sizes has.
+START = tiny.latent(42, 2, 16, 1, 11, 10)
+REFERENCES = (tiny.latent(43, 1, 16, 1, 7, 14), tiny.latent(44, 1, 16, 1, 6, 5))
+
+
+def qwen(**config: Any) -> Any:
+    """Two blocks of two heads."""
+    return tiny.build(
+        "QwenImage",
+        image_model="qwen_image",
+        in_channels=64,
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=128,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        **config,
+    )
+
+
+def place(call: Seen) -> Place | None:
+    """[text 9 | result 30, 6×5 | reference 1 28, 4×7 | reference 2 9, 3×3]"""
+    if call.k.shape[2] != 76:
+        return None  # the pass without references
+    return Place(
+        layer=call.options["block_index"],
+        generated=(9, 39),
+        grid=(6, 5),
+        own=(9, 39),
+        references=((39, 67), (67, 76)),
+        reference_grids=((4, 7), (3, 3)),
+        keys=76,
+    )
+
+
+KINDS = {
+    "2509": {},
+    "2511": {"default_ref_method": "index_timestep_zero"},
+    "Layered": {"default_ref_method": "negative_index", "use_additional_t_cond": True},
+}
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_maps(comfy: Any, kind: str, both: bool, record_property: Any) -> None:
+    positive = tiny.conditioning(45, 9, 24, REFERENCES)
+    negative = tiny.conditioning(46, 9, 24, REFERENCES if both else ())
+    record, _ = prove(
+        *(comfy, lambda: qwen(**KINDS[kind]), positive, negative, START, place),
+        grid=(6, 5),
+        heads=2,
+        note=record_property,
+        cfg=3.0,
+    )
+    assert record.header.architecture == "Qwen-Image-Edit"
+    assert record.header.generated.grid.covered == (5.5, 5.0)
+    covered = [picture.grid.covered for picture in record.header.references]
+    assert covered == [(3.5, 7.0), (3.0, 2.5)]
+
+
+def test_plain_with_a_masked_text(comfy: Any, record_property: Any) -> None:
+    """One reference; the text encoder's mask hides the last two of nine tokens."""
+    mask = torch.tensor([[1] * 7 + [0] * 2])
+    positive = tiny.conditioning(45, 9, 24, REFERENCES[:1], attention_mask=mask)
+    negative = tiny.conditioning(46, 9, 24, REFERENCES[:1], attention_mask=mask)
+
+    def one(call: Seen) -> Place:
+        assert call.mask is not None
+        return Place(
+            call.options["block_index"], (9, 39), (6, 5), (9, 39), ((39, 67),), ((4, 7),), 67
+        )
+
+    prove(
+        *(comfy, qwen, positive, negative, START, one),
+        grid=(6, 5),
+        heads=2,
+        note=record_property,
+        cfg=3.0,
+    )
+
+
+def test_cached_references(comfy: Any, record_property: Any) -> None:
+    """With a cache of reference keys no reference asks after the first evaluation."""
+    cached = comfy.node("FluxKVCache").execute
+    positive = tiny.conditioning(45, 9, 24, REFERENCES)
+    _, calls = prove(
+        *(comfy, lambda: cached(qwen())[0], positive, positive, START, place),
+        grid=(6, 5),
+        heads=2,
+        note=record_property,
+    )
+    assert [call.q.shape[2] for call in calls] == [76] * 2 + [39] * 4
+
+
+def test_layers_are_refused(comfy: Any) -> None:
+    """A latent of several layers is sampled as ever, and its recording says why there is none."""
+    positive = tiny.conditioning(45, 9, 24, REFERENCES)
+    start = tiny.latent(42, 1, 16, 3, 4, 4)
+    hook, recorder = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder")
+    armed = hook.arm(qwen(**KINDS["Layered"]), recorder.Plan())
+    latent = tiny.sample(armed, positive, positive, start, steps=1)
+    store = comfy.pack("i2am.store")
+    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
+    assert "has layers" in refusal.reason
