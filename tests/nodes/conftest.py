@@ -90,9 +90,9 @@ def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         sys.argv = arguments
     import execution
     import folder_paths
-    import nodes
     import server
 
+    nodes = importlib.import_module("nodes")  # ComfyUI's: its folder comes first
     assert Path(nodes.__file__ or "").parent == comfyui_path, "`nodes` is not ComfyUI's"
     loop = asyncio.new_event_loop()
     # PromptServer wants a current loop, as it has in ComfyUI's main.

