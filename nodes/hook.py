@@ -18,6 +18,7 @@ import comfyui_version
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
+from torch.nn import Module, ModuleList
 
 from ..i2am import __version__
 from ..i2am.architectures import Architecture, Call, Forward, ImageTokens, Layer, find
@@ -253,10 +254,11 @@ class _Probe:
             own = cond["model_conds"].get("c_crossattn")
             tokens = 0 if context is None else context.shape[1]
             references = kwargs.get("ref_latents") or ()
+            network = self._guider.model_patcher.model.diffusion_model
             forward = Forward(
                 latent=self._run.latent,
                 references=tuple((r.shape[-2], r.shape[-1]) for r in references),
-                patch=_patch(self._guider.model_patcher.model.diffusion_model),
+                patch=_patch(network),
                 context=own.cond.shape[1] if own is not None else tokens,
                 image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
                 shapes={name: _shape(value) for name, value in (cond | kwargs).items()},
@@ -265,6 +267,7 @@ class _Probe:
                     type(patch).__name__
                     for patch in options.get("patches", {}).get("post_input", ())
                 ),
+                numbers=_numbers(network),
             )
             self._references = self._architecture.references(forward) or self._references
             rows.append((slice(index * size, (index + 1) * size), forward))
@@ -315,6 +318,13 @@ def _patch(network: Any) -> int:
     """The side of a token; networks that also see time name it last."""
     patch = getattr(network, "patch_size", getattr(network, "patch", 1))
     return patch if isinstance(patch, int) else patch[-1]
+
+
+def _numbers(network: Module) -> dict[str, int]:
+    """The whole numbers a network keeps, and how many blocks each of its lists has."""
+    numbers = {name: value for name, value in vars(network).items() if isinstance(value, int)}
+    lists = {n: len(m) for n, m in network.named_children() if isinstance(m, ModuleList)}
+    return numbers | lists
 
 
 def _shape(value: Any) -> tuple[Any, ...]:

@@ -7,10 +7,19 @@ from collections.abc import Iterable
 from ..errors import I2AMError
 from .base import Architecture, Call, Forward, ImageTokens, Layer
 from .flux import FLUX
+from .hidream import HIDREAM
+from .hidream_o1 import HIDREAM_O1
+from .joyimage import JOYIMAGE
+from .krea2 import KREA2
+from .lumina2 import LUMINA2
+from .mage_flow import MAGE_FLOW
+from .omnigen2 import BOOGU, OMNIGEN2
 from .qwen import QWEN
 from .unet import UNET
 
-ARCHITECTURES = (FLUX, QWEN, UNET)
+ARCHITECTURES = (
+    *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2, UNET),
+)
 
 # Families that derive from one above but have no reference to watch, and why.
 WITHOUT_REFERENCES = {"Chroma": "it ignores reference latents"}

@@ -46,6 +46,7 @@ class Forward:
     shapes: of everything else the conditioning holds and the model was given, by its name in the
     host, each a tensor's shape or those of a list of tensors. layers: all of the network's.
     patches: what other nodes let change the tokens before the first layer, by their class names.
+    numbers: the whole numbers the network keeps and the lengths of its lists, by their names.
     """
 
     latent: tuple[int, int]
@@ -56,6 +57,7 @@ class Forward:
     shapes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
     patches: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Architecture:
     read: a pass and a call → the layer and its layout, or None for a call that holds no reference
         by design (self-attention beside cross-attention, refiners). Raises LayoutMismatch if the
         counts are not those of the architecture.
+    note: what a user should know of its maps. tested: the host's releases it was tested on.
     """
 
     name: str
@@ -94,6 +97,8 @@ class Architecture:
     layers: Callable[[nn.Module], tuple[Layer, ...]]
     references: Callable[[Forward], tuple[Picture, ...]]
     read: Callable[[Forward, Call], tuple[Layer, TokenLayout] | None]
+    note: str = ""
+    tested: str = "0.30.0"
 
 
 def blocks(**names: str) -> Callable[[nn.Module], tuple[Layer, ...]]:
@@ -130,25 +135,11 @@ def generated_grid(forward: Forward) -> Grid:
     return picture_grid(*forward.latent, forward.patch)
 
 
-def nth_layer(layers: tuple[Layer, ...], call: Call) -> Layer:
+def nth_layer(layers: tuple[Layer, ...], nth: int) -> Layer:
     """The layer of a call whose block the host does not tell: they run in order."""
-    if call.nth >= len(layers):
-        raise LayoutMismatch(f"call {call.nth + 1} of {len(layers)} layers")
-    return layers[call.nth]
-
-
-def remaining(call: Call, grids: tuple[Grid, ...]) -> int:
-    """How many tokens of a call of self-attention are no picture's.
-
-    Raises LayoutMismatch if the pictures do not fit into it.
-    """
-    rest = call.keys - sum(grid.area for grid in grids)
-    if rest < 0 or call.queries != call.keys:
-        raise LayoutMismatch(
-            f"{call.queries} queries and {call.keys} keys, but the result and the references have "
-            f"{[grid.area for grid in grids]} tokens"
-        )
-    return rest
+    if nth >= len(layers):
+        raise LayoutMismatch(f"there are {len(layers)} layers, but call {nth + 1} came")
+    return layers[nth]
 
 
 def side_by_side(*pieces: tuple[Role, int | Grid]) -> tuple[Span, ...]:
@@ -180,3 +171,15 @@ def context_spans(forward: Forward) -> tuple[Span, ...]:
     if end < forward.context:
         spans.append(Span(Role.TEXT, end, forward.context))
     return tuple(spans)
+
+
+def joint_layout(call: Call, *pieces: tuple[Role, int | Grid]) -> TokenLayout:
+    """One sequence of these pieces, side by side, that looks at itself.
+
+    Raises LayoutMismatch if the call does not have as many tokens.
+    """
+    spans = side_by_side(*pieces)
+    if not call.queries == call.keys == sum(span.length for span in spans):
+        found = ", ".join(f"{span.length} {span.role.value}" for span in spans)
+        raise LayoutMismatch(f"{call.queries} queries and {call.keys} keys, but there are {found}")
+    return TokenLayout(spans, spans)

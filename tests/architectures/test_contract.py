@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from i2am.architectures import ARCHITECTURES, WITHOUT_REFERENCES, find
-from i2am.architectures.base import Architecture, Call, Forward, ImageTokens
+from i2am.architectures.base import Architecture, Call, Forward, ImageTokens, Layer
 from i2am.errors import I2AMError
 from i2am.geometry import Role
 
@@ -41,6 +41,57 @@ PASSES = {
                 (("output", 3), 16, 12),
             )
         ],
+    ),
+}
+PASSES |= {
+    name: (
+        Forward(latent=(12, 10), references=((7, 14), (6, 5)), patch=2, context=7),
+        [Call({"block_type": kind, "block_index": index}, 74, 74) for index in (0, 1)],
+    )
+    for name, kind in (("Krea 2", "single"), ("MageFlow", "double"), ("JoyImage", "double"))
+}
+PASSES |= {
+    "OmniGen2": (
+        Forward((12, 10), ((7, 14), (6, 5)), 2, 7, layers=(Layer("layer", 0), Layer("layer", 1))),
+        [Call({}, 74, 74, nth) for nth in (0, 1)],
+    ),
+    "Boogu": (
+        Forward(
+            *((12, 10), ((7, 14), (6, 5)), 2, 7),
+            layers=(Layer("double", 0), Layer("double", 0, 1), Layer("single", 0)),
+            numbers={"context_refiner": 2},
+        ),
+        [Call({}, 74, 74, 0), Call({}, 67, 67, 0), Call({}, 74, 74, 1)],
+    ),
+    "HiDream-E1": (
+        Forward(
+            latent=(7, 6),
+            patch=2,
+            context=5,
+            shapes={"image_cond": (1, 16, 7, 9), "encoder_hidden_states_llama3": (1, 2, 3, 8)},
+            layers=(Layer("double", 0), Layer("single", 0)),
+        ),
+        [Call({}, 43, 43, nth) for nth in (0, 1)],
+    ),
+    "HiDream-O1": (
+        Forward(
+            latent=(96, 128),
+            patch=32,
+            shapes={
+                "input_ids": (1, 20),
+                "ref_patches": (1, 17, 3072),
+                "reference_latents": ((1, 100, 90, 3), (1, 64, 96, 3)),
+            },
+        ),
+        [Call({"block_type": "double", "block_index": 0}, 25, 44)],
+    ),
+    "Lumina 2 and Z-Image": (
+        Forward(
+            *((11, 10), ((8, 14), (6, 4)), 2, 7),
+            shapes={"ref_contexts": ((1, 5, 8),), "siglip_feats": ((1, 5, 7, 8),)},
+            numbers={"pad_tokens_multiple": 32, "noise_refiner": 2, "siglip_refiner": 2},
+        ),
+        [Call({"block_type": "double", "block_index": 0}, 320, 320), Call({}, 96, 96, 3)],
     ),
 }
 every = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.name)
@@ -90,8 +141,8 @@ def test_no_class_belongs_to_two() -> None:
 def test_an_unknown_model() -> None:
     """The message says what was found, what is known, and what to do."""
     known = ", ".join(architecture.name for architecture in ARCHITECTURES)
-    with pytest.raises(I2AMError, match=f"cannot read “HiDream” models yet. It knows: {known}"):
-        find(["HiDream", "BaseModel", "object"])
+    with pytest.raises(I2AMError, match=f"cannot read “Ernie” models yet. It knows: {known}"):
+        find(["Ernie", "BaseModel", "object"])
 
 
 def test_a_model_without_references() -> None:
