@@ -121,5 +121,5 @@ def test_layers() -> None:
     network.output_blocks = nn.ModuleList([block(1), block(0)])
     names = [layer.name for layer in UNET.layers(network)]
     assert names == ["input 1", "input 2", "input 2.1", "middle 0", "output 0"]
-    network.middle_block = None
+    network.register_module("middle_block", None)
     assert "middle 0" not in [layer.name for layer in UNET.layers(network)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -134,8 +135,7 @@ def given(name: str, value: Any) -> dict[str, Any]:
 
 def filled(class_type: str, **inputs: Any) -> dict[str, Any]:
     """A node with the defaults of its widgets."""
-    import nodes
-
+    nodes: Any = sys.modules["nodes"]  # ComfyUI's
     required = nodes.NODE_CLASS_MAPPINGS[class_type].INPUT_TYPES()["required"]
     widgets = {name: kind[1] for name, kind in required.items() if len(kind) > 1}
     defaults = {name: w["default"] for name, w in widgets.items() if "default" in w}
@@ -155,9 +155,10 @@ def sampler(model: str = "capture", **inputs: Any) -> dict[str, Any]:
     return node("KSampler", **(widgets | links | {"model": [model, 0]} | inputs))
 
 
-def collect(samples: str = "sampler", **inputs: Any) -> dict[str, Any]:
-    """Collect Attribution of a node's LATENT."""
-    return filled("I2AM_Collect", **({"samples": [samples, 0]} | inputs))
+def collect(samples: str | list[Any] = "sampler", **inputs: Any) -> dict[str, Any]:
+    """Collect Attribution of a node's LATENT, its first output or the one linked."""
+    link = [samples, 0] if isinstance(samples, str) else samples
+    return filled("I2AM_Collect", samples=link, **inputs)
 
 
 def attribution_map(**inputs: Any) -> dict[str, Any]:
