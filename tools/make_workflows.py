@@ -81,7 +81,7 @@ MODELS = Group(
     "#3f5159",
     (
         (
-            Node("note", "MarkdownNote", "Read me", widgets={0: NOTE}, width=420, height=700),
+            Node("note", "MarkdownNote", "Read me", widgets={"0": NOTE}, width=420, height=700),
             Node("unet", "UNETLoader", widgets={"unet_name": "i2am_demo_inpaint.safetensors"}),
             Node("vae", "VAELoader", widgets={"vae_name": "i2am_demo_vae.safetensors"}),
         ),
