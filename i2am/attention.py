@@ -70,6 +70,7 @@ def attention_marginals(
     *,
     scale: float | None = None,
     mask: Tensor | None = None,
+    weights: Tensor | None = None,
     correspondence: bool = True,
     scratch_bytes: int = SCRATCH_BYTES,
 ) -> Marginals:
@@ -78,7 +79,9 @@ def attention_marginals(
     q: (batch, heads, queries, dim), k: (batch, heads or fewer, keys, dim), as the model's own
     attention gets them, after positions and norms; fewer key heads are shared by groups of heads.
     scale: of the logits, 1/√dim if left out. mask: as torch's scaled_dot_product_attention takes
-    it, broadcastable to (batch, heads, queries, keys).
+    it, broadcastable to (batch, heads, queries, keys). weights: (batch, softmaxes, queries), how
+    strongly what each softmax found counts at each place, where the layout has several; shares
+    are of the sum, and both definitions count a place by its weight.
 
     Works in float32, block by block within `scratch_bytes`. Raises LayoutMismatch if the layout
     does not account for every key, or holds no reference.
@@ -96,6 +99,11 @@ def attention_marginals(
     if mask is not None:
         mask = _rows_of(mask, rows, q.shape[2], k.shape[2])
     factor = dim**-0.5 if scale is None else scale
+    portions = emphasis = None
+    if weights is not None:
+        weights = weights[..., rows.slice].float()
+        portions = weights / weights.sum(1, keepdim=True)
+        emphasis = (weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0)  # mean one, or none
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float32, device=q.device)
@@ -117,15 +125,19 @@ def attention_marginals(
         for tile in tiles:
             logits = block.logits(tile)
             exponentials = [_Exponentials.of(logits[..., span.slice]) for span in references]
-            row_share = _share_out(logits, exponentials, layout, share[here][..., tile])
+            portion = None if portions is None else portions[items, :, tile]
+            row_share = _share_out(logits, exponentials, layout, portion, share[here][..., tile])
             for index, (span, e) in enumerate(zip(references, exponentials, strict=True)):
                 # Each row of M_r is e / its sum; each row of the model's, that times its share.
-                weights = torch.stack((torch.ones_like(e.sum), row_share[index]), dim=-2)
-                weights = weights * _inverse(e.sum, block.masked).unsqueeze(-2)
-                g2r[index][here] += weights @ e.values
+                even = torch.ones_like(e.sum)
+                if emphasis is not None:
+                    even *= emphasis[items, span.softmax, tile].unsqueeze(1)
+                factors = torch.stack((even, row_share[index]), dim=-2)
+                factors = factors * _inverse(e.sum, block.masked).unsqueeze(-2)
+                g2r[index][here] += factors @ e.values
                 columns[index].add(e)
                 if correspondence:
-                    _add_pairs(matches[index][items, :, tile], weights, e.values, _grid(span))
+                    _add_pairs(matches[index][items, :, tile], factors, e.values, _grid(span))
             kept.append(exponentials if keep else [])
         for tile, exponentials in zip(tiles, kept, strict=True):
             for index, span in enumerate(references):
@@ -139,7 +151,10 @@ def attention_marginals(
 
     for sums in g2r:
         sums /= rows.length
-    if mask is not None:  # keys hidden from every query have no column of M_g: leave them out
+    if emphasis is not None:
+        paper_r2g *= torch.stack([emphasis[:, span.softmax] for span in references], 1).unsqueeze(1)
+    if mask is not None or emphasis is not None:
+        # Keys hidden from every query have no column of M_g: leave them out.
         paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     cells = correspondence_grid(_grid(rows)) if correspondence else None
     return Marginals(
@@ -300,9 +315,16 @@ def _inverse(sums: Tensor, masked: bool) -> Tensor:
 
 
 def _share_out(
-    logits: Tensor, exponentials: list[_Exponentials], layout: TokenLayout, share: Tensor
+    logits: Tensor,
+    exponentials: list[_Exponentials],
+    layout: TokenLayout,
+    portions: Tensor | None,
+    share: Tensor,
 ) -> list[Tensor]:
-    """Write the shares of these rows; return those of each reference, (items, heads, rows)."""
+    """Write the shares of these rows; return those of each reference, (items, heads, rows).
+
+    portions: (items, softmaxes, rows), of each softmax in the whole.
+    """
     references = iter(exponentials)
     spans = [
         next(references).log_sum
@@ -310,10 +332,15 @@ def _share_out(
         else logits[..., span.slice].logsumexp(-1)
         for span in layout.keys
     ]
-    total = torch.stack(spans).logsumexp(0)
+    together: dict[int, list[Tensor]] = {}
+    for span, lse in zip(layout.keys, spans, strict=True):
+        together.setdefault(span.softmax, []).append(lse)
+    totals = {softmax: torch.stack(found).logsumexp(0) for softmax, found in together.items()}
     shares: list[Tensor] = []
     for span, lse in zip(layout.keys, spans, strict=True):
-        part = (lse - total).exp()
+        part = (lse - totals[span.softmax]).exp()
+        if portions is not None:
+            part = part * portions[:, span.softmax].unsqueeze(1)
         if span.role is Role.REFERENCE:
             share[:, :, 2 + len(shares)] = part
             shares.append(part)

@@ -62,7 +62,8 @@ def picture_grid(height: int, width: int, cell: int) -> Grid:
     return Grid(math.ceil(height / cell), math.ceil(width / cell), (height / cell, width / cell))
 
 
-STYLE_TOKENS = "style tokens"  # the kind of tokens that tell of a whole picture each
+# The kinds of tokens that tell of a whole picture each.
+STYLE_TOKENS, ADAPTER_TOKENS = "style tokens", "IP-Adapter tokens"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Picture:
     @property
     def has_places(self) -> bool:
         """Whether its tokens lie at places of a picture, so that there can be a map over it."""
-        return self.kind != STYLE_TOKENS and self.grid.area > 1
+        return self.kind not in (STYLE_TOKENS, ADAPTER_TOKENS) and self.grid.area > 1
 
 
 class Role(str, Enum):
@@ -93,12 +94,16 @@ class Role(str, Enum):
 
 @dataclass(frozen=True)
 class Span:
-    """A run of tokens with one role: positions start to stop - 1 of a sequence."""
+    """A run of tokens with one role: positions start to stop - 1 of a sequence.
+
+    softmax: which of the call's softmaxes its keys share, where adapters attend beside the text.
+    """
 
     role: Role
     start: int
     stop: int
     grid: Grid | None = None
+    softmax: int = 0
 
     @property
     def length(self) -> int:

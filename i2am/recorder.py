@@ -216,16 +216,23 @@ class Recorder:
         *,
         scale: float | None = None,
         mask: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """Fold in one attention call, of the rows of one conditioning.
 
-        q, k, scale, mask: as `attention_marginals` takes them. Raises I2AMError if the references
-        are not those of the calls before.
+        q, k, scale, mask, weights: as `attention_marginals` takes them. Raises I2AMError if the
+        references are not those of the calls before.
         """
         if layer not in self.layers:
             return
         marginals = attention_marginals(
-            q, k, layout, scale=scale, mask=mask, correspondence=self.plan.correspondence
+            q,
+            k,
+            layout,
+            scale=scale,
+            mask=mask,
+            weights=weights,
+            correspondence=self.plan.correspondence,
         )
         grid = layout.generated.grid or Grid(1, layout.generated.length)
         pictures = tuple(span.grid or Grid(1, span.length) for span in layout.references)

@@ -15,17 +15,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import comfyui_version
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from ..i2am import __version__
-from ..i2am.architectures import Architecture, Call, Forward, ImageTokens, Layer, find
+from ..i2am.architectures import Adapter, Architecture, Call, Forward, ImageTokens, Layer, find
 from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.geometry import Picture
 from ..i2am.recorder import Plan, Recorder, Run
 from ..i2am.store import Refusal, fingerprints
+from .ip_adapter import Heard, adapters_of, keys_and_weights, listened
 from .sockets import RECORDINGS
 
 KEY = "i2am"
@@ -135,6 +137,9 @@ class _Probe:
         self._wanted = False
         self._recorded: set[Any] = set()  # conditionings seen in this evaluation
         self._references: tuple[Picture, ...] = ()
+        self._pictures: dict[Any, list[Tensor]] = {}  # by conditioning, what each was given
+        self._patches: dict[str, Any] | None = None
+        self._adapters: tuple[Adapter, ...] = ()
 
     def __enter__(self) -> None:
         options = self._guider.model_options.setdefault("transformer_options", {})
@@ -142,6 +147,30 @@ class _Probe:
         options[_OVERRIDE] = self._attention
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self._predict_noise, options)
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._apply_model, options)
+        self._patches = options.get("patches_replace")
+        try:
+            self._listen(options)
+        except Exception as error:
+            self._stop_for(error)
+
+    def _listen(self, options: dict[str, Any]) -> None:
+        """Listen to adapters, whose attention no override sees."""
+        patches = (self._patches or {}).get("attn2", {})
+        found = {place: adapters_of(patch) for place, patch in patches.items()}
+        kinds = {adapters for adapters in found.values() if adapters}
+        if len(kinds) > 1:
+            raise I2AMError(
+                "The IP-Adapters of this model differ from layer to layer, so they cannot be told "
+                "apart. Apply each of them to the whole model."
+            )
+        if kinds:
+            (self._adapters,) = kinds
+            listening = {
+                place: listened(patch, self._is_recorded, self._fold_adapters)
+                for place, patch in patches.items()
+                if found[place]
+            }
+            options["patches_replace"] = {**(self._patches or {}), "attn2": patches | listening}
 
     def __exit__(self, *error: object) -> None:
         options = self._guider.model_options["transformer_options"]
@@ -149,6 +178,8 @@ class _Probe:
             options.pop(_OVERRIDE, None)
         else:
             options[_OVERRIDE] = self._previous
+        if self._patches is not None:
+            options["patches_replace"] = self._patches
         for kind in (WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL):
             options["wrappers"].get(kind, {}).pop(KEY, None)
         if any(error):
@@ -263,15 +294,36 @@ class _Probe:
                 image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
                 shapes={name: _shape(value) for name, value in (cond | kwargs).items()},
                 layers=self._layers,
+                adapters=self._adapters,
                 patches=tuple(
                     type(patch).__name__
                     for patch in options.get("patches", {}).get("post_input", ())
                 ),
                 numbers=_numbers(network),
             )
+            self._same_pictures(cond, forward)
             self._references = self._architecture.references(forward) or self._references
             rows.append((slice(index * size, (index + 1) * size), forward))
         return rows
+
+    def _same_pictures(self, cond: dict[str, Any], forward: Forward) -> None:
+        """Conditionings that are combined must be given the same pictures, or maps would mix."""
+        if cond["uuid"] in self._pictures:
+            return
+        pictures: list[Tensor] = list(cond.get("reference_latents") or ())
+        for tokens in forward.image_tokens:
+            text: Tensor = cond["model_conds"]["c_crossattn"].cond
+            pictures.append(text[:, tokens.start : tokens.start + tokens.height * tokens.width])
+        first = next(filter(None, self._pictures.values()), pictures)
+        self._pictures[cond["uuid"]] = pictures
+        if pictures and (
+            len(first) != len(pictures)
+            or not all(a is b or torch.equal(a, b) for a, b in zip(first, pictures, strict=True))
+        ):
+            raise I2AMError(
+                "Conditionings that are combined hold different reference pictures. Give all of "
+                "them the same ones."
+            )
 
     def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         call = self._previous
@@ -312,6 +364,27 @@ class _Probe:
                 scale=given.get("scale"),
                 mask=some_mask,
             )
+
+    def _is_recorded(self, options: dict[str, Any]) -> bool:
+        return self._recorder is not None and _PASS in options
+
+    def _fold_adapters(
+        self, q: Tensor, k: Tensor, options: dict[str, Any], heard: dict[int, Heard]
+    ) -> None:
+        """Take in one call of cross-attention to the text, and of adapters beside it."""
+        try:
+            call = Call(options, q.shape[1], k.shape[1], adapted=True)
+            for rows, forward in options[_PASS].rows:
+                read = self._architecture.read(forward, call)
+                if read is None or self._recorder is None:
+                    continue
+                text = k[:, : forward.context]
+                keys, weights = keys_and_weights(text, forward.adapters, heard, q.shape[1])
+                given = {"q": q[rows], "k": keys[rows], "heads": options["n_heads"]}
+                layer, layout = read
+                self._recorder.add(layer, *_split_heads(given), layout, weights=weights[rows])
+        except Exception as error:
+            self._stop_for(error)
 
 
 def _patch(network: Any) -> int:

@@ -1,4 +1,4 @@
-"""Image Tokens to Conditioning: the patches of a picture as tokens a model's cross-attention reads."""
+"""Image Tokens to Conditioning: the patches of a picture as tokens for cross-attention."""
 
 from __future__ import annotations
 
@@ -86,12 +86,13 @@ class ImageTokensToConditioning(io.ComfyNode):
         tokens = seen.flatten(0, 1)[None]  # one picture after the other
         if conditioning is None:
             return io.NodeOutput([[tokens, {IMAGE_TOKENS_KEY: places}]])
-        return io.NodeOutput([_appended(*text, tokens, places) for text in conditioning])
+        return io.NodeOutput([_appended(text, tokens, places) for text in conditioning])
 
 
 def _appended(
-    text: Tensor, options: dict[str, Any], tokens: Tensor, places: list[tuple[int, int, int]]
+    conditioning: list[Any], tokens: Tensor, places: list[tuple[int, int, int]]
 ) -> list[Any]:
+    text, options = conditioning
     if text.shape[2] != tokens.shape[2]:
         raise I2AMError(
             f"The image tokens have a width of {tokens.shape[2]}, the conditioning's tokens one "

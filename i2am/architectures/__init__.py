@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import I2AMError
-from .base import Architecture, Call, Forward, ImageTokens, Layer
+from .base import Adapter, Architecture, Call, Forward, ImageTokens, Layer
 from .flux import FLUX
 from .hidream import HIDREAM
 from .hidream_o1 import HIDREAM_O1
@@ -15,16 +15,26 @@ from .lumina2 import LUMINA2
 from .mage_flow import MAGE_FLOW
 from .omnigen2 import BOOGU, OMNIGEN2
 from .qwen import QWEN
-from .unet import UNET
+from .unet import ONE_TOKEN_UNET, UNET
 
 ARCHITECTURES = (
-    *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2, UNET),
+    *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2),
+    *(UNET, ONE_TOKEN_UNET),
 )
 
 # Families that derive from one above but have no reference to watch, and why.
 WITHOUT_REFERENCES = {"Chroma": "it ignores reference latents"}
 
-__all__ = ["ARCHITECTURES", "Architecture", "Call", "Forward", "ImageTokens", "Layer", "find"]
+__all__ = [
+    "ARCHITECTURES",
+    "Adapter",
+    "Architecture",
+    "Call",
+    "Forward",
+    "ImageTokens",
+    "Layer",
+    "find",
+]
 
 
 def find(class_names: Iterable[str]) -> Architecture:

@@ -36,6 +36,17 @@ class ImageTokens:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """What attends to reference pictures beside the text, and adds what it finds (IP-Adapter).
+
+    images: how many pictures share its softmax. tokens: of each.
+    """
+
+    images: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Forward:
     """One pass of the model for one conditioning, in plain numbers.
 
@@ -47,6 +58,7 @@ class Forward:
     host, each a tensor's shape or those of a list of tensors. layers: all of the network's.
     patches: what other nodes let change the tokens before the first layer, by their class names.
     numbers: the whole numbers the network keeps and the lengths of its lists, by their names.
+    adapters: those beside the text, in order.
     """
 
     latent: tuple[int, int]
@@ -56,6 +68,7 @@ class Forward:
     image_tokens: tuple[ImageTokens, ...] = ()
     shapes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
     patches: tuple[str, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
     layers: tuple[Layer, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -65,13 +78,15 @@ class Call:
     """One attention call: the host's options, and how many queries and keys it has.
 
     nth: how many calls its block has made before it in this pass with the same counts. Where the
-    host does not tell the block, all calls of the pass count as one block's.
+    host does not tell the block, all calls of the pass count as one block's. adapted: whether the
+    adapters attend beside this call, each in a softmax of its own.
     """
 
     options: Mapping[str, Any]
     queries: int
     keys: int
     nth: int = 0
+    adapted: bool = False
 
 
 @dataclass(frozen=True)

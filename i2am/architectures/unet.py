@@ -1,12 +1,18 @@
-"""Stable Diffusion's UNets: cross-attention from the result to image tokens in the context."""
+"""Stable Diffusion's UNets: cross-attention from the result to image tokens in the context.
+
+Beside the context, adapters may attend to pictures of their own.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from torch import nn
 
 from ..errors import LayoutMismatch
 from ..geometry import Grid, Picture, Role, Span, TokenLayout
-from .base import Architecture, Call, Forward, Layer, context_spans
+from .base import Architecture, Call, Forward, ImageTokens, Layer, context_spans
+from .ip_adapter import adapter_pictures, adapter_spans
 
 _MAX_LEVELS = 8
 
@@ -28,10 +34,9 @@ def _layers(network: nn.Module) -> tuple[Layer, ...]:
 
 
 def _references(forward: Forward) -> tuple[Picture, ...]:
-    return tuple(
-        Picture(Grid(tokens.height, tokens.width), (0, 0), "image tokens")
-        for tokens in forward.image_tokens
-    )
+    grids = (Grid(tokens.height, tokens.width) for tokens in forward.image_tokens)
+    in_context = (Picture(grid, (0, 0), "image tokens") for grid in grids)
+    return (*in_context, *adapter_pictures(forward.adapters))
 
 
 def _generated(forward: Forward, height: int, width: int) -> Grid:
@@ -50,10 +55,13 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     every key the same number of times changes no softmax once the copies are added up, so the
     layout describes the first copy, and the caller cuts the keys to it.
     """
-    if not forward.image_tokens:
+    if forward.adapters and not call.adapted:
+        return None  # self-attention, or a layer the adapters leave out
+    if not forward.adapters and not forward.image_tokens:
         return None
-    if call.keys == call.queries and (call.nth != 1 or call.keys % forward.context):
-        return None  # self-attention, which runs first in every block
+    if call.keys == call.queries and not call.adapted:
+        if call.nth != 1 or call.keys % forward.context:
+            return None  # self-attention, which runs first in every block
     if call.keys % forward.context:
         raise LayoutMismatch(f"{call.keys} keys, but the context has {forward.context} tokens")
     height, width = call.options["activations_shape"][-2:]
@@ -62,15 +70,52 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     grid = _generated(forward, height, width)
     kind, index = call.options["block"][:2]
     layer = Layer(kind, index, call.options["block_index"])
-    return layer, TokenLayout((Span(Role.GENERATED, 0, grid.area, grid),), context_spans(forward))
+    keys = (*context_spans(forward), *adapter_spans(forward.adapters, forward.context))
+    return layer, TokenLayout((Span(Role.GENERATED, 0, grid.area, grid),), keys)
+
+
+def _with_its_token(forward: Forward) -> Forward:
+    """These models are given a picture as the only token of their context."""
+    if forward.context != 1:
+        return forward
+    return replace(forward, image_tokens=(ImageTokens(0, 1, 1),))
+
+
+def _reference_of_one_token(forward: Forward) -> tuple[Picture, ...]:
+    return _references(_with_its_token(forward))
+
+
+def _read_one_token(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
+    """As `_read`; attention over time, which runs after that over places, is left out."""
+    height, width = call.options["activations_shape"][-2:]
+    if call.queries != height * width or call.keys == call.queries or call.nth:
+        return None
+    return _read(_with_its_token(forward), call)
 
 
 UNET = Architecture(
     name="Stable Diffusion UNet",
     models=frozenset({"UNetModel"}),
     joint=False,
-    reference_kind="image tokens",
+    reference_kind="marked image tokens, or an IP-Adapter",
     layers=_layers,
     references=_references,
     read=_read,
+    note="Image tokens of the conditioning, marked by Image Tokens to Conditioning; a single token "
+    "has no map over the reference. IP-Adapters of the pack ComfyUI_IPAdapter_plus: over the "
+    "result always, over the reference with 257 tokens (full face). Their shares weigh the text "
+    "as one, an adapter by its weight and mask. The pack leaves the middle block out. Pictures "
+    "that enter as channels (inpainting, InstructPix2Pix, the x4 upscaler), as one vector "
+    "(unCLIP) or through SUPIR have no attention to read.",
+)
+
+ONE_TOKEN_UNET = replace(
+    UNET,
+    name="Image-to-video and novel-view UNet",
+    models=frozenset({"SVD_img2vid", "Stable_Zero123"}),
+    reference_kind="the model's own image token",
+    references=_reference_of_one_token,
+    read=_read_one_token,
+    note="The picture is a single token: a map over the result in the paper's definition, none "
+    "over the reference. Each frame of a video is one result.",
 )

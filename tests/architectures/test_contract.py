@@ -93,6 +93,15 @@ PASSES |= {
         ),
         [Call({"block_type": "double", "block_index": 0}, 320, 320), Call({}, 96, 96, 3)],
     ),
+    "Image-to-video and novel-view UNet": (
+        Forward(latent=(9, 12), context=1),
+        [
+            Call(
+                {"block": ("input", 1), "block_index": 0, "activations_shape": [14, 32, 5, 6]},
+                *(30, 1),
+            )
+        ],
+    ),
 }
 every = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.name)
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from i2am.architectures.base import Call, Forward, ImageTokens, Layer
-from i2am.architectures.unet import UNET
+from i2am.architectures.base import Adapter, Call, Forward, ImageTokens, Layer
+from i2am.architectures.unet import ONE_TOKEN_UNET, UNET
 from i2am.errors import LayoutMismatch
-from i2am.geometry import Grid, Role
+from i2am.geometry import ADAPTER_TOKENS, Grid, Role
 
 # A latent of 17×12; a context of 5 text tokens, 3×4 of a picture, 2 text tokens.
 FORWARD = Forward(latent=(17, 12), context=19, image_tokens=(ImageTokens(5, 3, 4),))
@@ -123,3 +123,73 @@ def test_layers() -> None:
     assert names == ["input 1", "input 2", "input 2.1", "middle 0", "output 0"]
     network.register_module("middle_block", None)
     assert "middle 0" not in [layer.name for layer in UNET.layers(network)]
+
+
+# Beside 7 tokens of text: two pictures of 4 tokens that share a softmax, and one of CLS and 16×16.
+ADAPTERS = (Adapter(2, 4), Adapter(1, 257))
+
+
+@pytest.mark.parametrize("text_keys", [7, 14], ids=["same length", "repeated"])
+def test_adapters(text_keys: int) -> None:
+    """Adapter after adapter behind the text, picture after picture, CLS apart."""
+    forward = Forward(latent=(17, 12), context=7, adapters=ADAPTERS)
+    given = options(("output", 3), 9, 6)
+    read = UNET.read(forward, Call(given, 54, text_keys, adapted=True))
+    assert read is not None
+    assert read[0] == Layer("output", 3)
+    assert [(span.role, span.start, span.stop, span.softmax) for span in read[1].keys] == [
+        (Role.TEXT, 0, 7, 0),
+        (Role.REFERENCE, 7, 11, 1),
+        (Role.REFERENCE, 11, 15, 1),
+        (Role.TEXT, 15, 16, 2),
+        (Role.REFERENCE, 16, 272, 2),
+    ]
+    pictures = UNET.references(forward)
+    assert [picture.grid for picture in pictures] == [Grid(1, 4), Grid(1, 4), Grid(16, 16)]
+    assert [picture.kind for picture in pictures] == [*[ADAPTER_TOKENS] * 2, "IP-Adapter image"]
+    assert [picture.has_places for picture in pictures] == [False, False, True]
+
+
+def test_adapters_beside_image_tokens() -> None:
+    """Pictures in the context come first."""
+    forward = Forward(
+        latent=(4, 4), context=9, image_tokens=(ImageTokens(3, 2, 3),), adapters=(Adapter(1, 16),)
+    )
+    read = UNET.read(forward, Call(options(("input", 1), 4, 4), 16, 9, adapted=True))
+    assert read is not None
+    assert [(span.start, span.stop) for span in read[1].references] == [(3, 9), (9, 25)]
+    grids = [picture.grid for picture in UNET.references(forward)]
+    assert grids == [span.grid for span in read[1].references]
+
+
+def test_layers_without_their_adapters() -> None:
+    """The middle block, which the adapters leave out, and self-attention."""
+    forward = Forward(latent=(4, 4), context=7, adapters=ADAPTERS)
+    for keys in (7, 16):
+        assert UNET.read(forward, Call(options(("middle", 0), 4, 4), 16, keys)) is None
+
+
+def test_as_many_places_as_text_tokens_beside_adapters() -> None:
+    forward = Forward(latent=(2, 2), context=4, adapters=(Adapter(1, 16),))
+    assert UNET.read(forward, Call(options(("input", 1), 2, 2), 4, 4, adapted=True)) is not None
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "nth", "is_read"),
+    [
+        (30, 30, 0, False),  # self-attention over places
+        (30, 1, 0, True),
+        (14, 14, 0, False),  # over time
+        (14, 1, 0, False),
+        (30, 30, 1, False),  # over time, as many frames as places
+        (30, 1, 1, False),
+    ],
+)
+def test_a_context_of_one_token(queries: int, keys: int, nth: int, is_read: bool) -> None:
+    forward = Forward(latent=(9, 12), context=1)
+    given = options(("input", 1), 5, 6)
+    read = ONE_TOKEN_UNET.read(forward, Call(given, queries, keys, nth))
+    assert (read is not None) == is_read
+    if read is not None:
+        assert read[1].references[0].grid == Grid(1, 1)
+    assert ONE_TOKEN_UNET.references(forward)[0].has_places is False
