@@ -69,9 +69,8 @@ def report(recording: Recording) -> str:
         zip(mean["references"], header.references, strict=True), start=1
     ):
         grid = picture.grid
-        lines.append(
-            f"  reference {number} {share:.1%} ({picture.kind}, {grid.height}×{grid.width} cells)"
-        )
+        cells = f"{grid.height}×{grid.width} cells" if picture.has_places else "no map over it"
+        lines.append(f"  reference {number} {share:.1%} ({picture.kind}, {cells})")
     if found["evaluations"] < found["expected_evaluations"]:
         lines.append("Some evaluations were not seen: another node skips or replaces them.")
     if found["layers"] < found["expected_layers"]:

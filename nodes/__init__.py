@@ -12,6 +12,7 @@ from .demo import BlankPrompt
 from .files import LoadAttribution, SaveAttribution
 from .image_tokens import ImageTokensToConditioning
 from .maps import AttributionMapNode
+from .redux import MarkReduxTokens
 from .score import Imacs
 
 _MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -33,5 +34,6 @@ class I2AMExtension(ComfyExtension):
             SaveAttribution,
             LoadAttribution,
             ImageTokensToConditioning,
+            MarkReduxTokens,
             BlankPrompt,
         ]

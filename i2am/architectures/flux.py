@@ -16,7 +16,8 @@ from .base import (
     side_by_side,
 )
 
-_STYLE_PATCH, _STYLE = "UsoStyleProjectorPatch", Grid(1, 192)  # USO: three depths of 64 tokens
+# USO: 64 tokens from each of three depths of a vision model, in no shape of their own.
+_STYLE_PATCH, _STYLE = "UsoStyleProjectorPatch", Grid(12, 16)
 
 
 def _styles(forward: Forward) -> tuple[Picture, ...]:
