@@ -1,0 +1,140 @@
+"""Lumina 2 and Z-Image Omni: maps equal the dense oracle's."""
+
+from __future__ import annotations
+
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+from oracle import Place, Seen
+from proof import prove
+
+# The model pads its result, but no reference, to whole tokens.
+START = tiny.latent(82, 2, 16, 11, 9)
+REFERENCES = (tiny.latent(83, 1, 16, 8, 14), tiny.latent(84, 1, 16, 6, 4))
+SIZES = {
+    "patch_size": 2,
+    "in_channels": 16,
+    "dim": 256,
+    "n_layers": 2,
+    "n_refiner_layers": 2,
+    "n_heads": 4,
+    "n_kv_heads": 2,
+    "multiple_of": 32,
+    "qk_norm": True,
+    "cap_feat_dim": 24,
+    "axes_dims": [32, 16, 16],
+}
+both = pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
+
+
+def z_image() -> Any:
+    """Pieces padded to 32 tokens, and vision tokens."""
+    return tiny.build(
+        "ZImage",
+        image_model="lumina2",
+        z_image_modulation=True,
+        pad_tokens_multiple=32,
+        siglip_feat_dim=16,
+        **SIZES,
+    )
+
+
+def lumina2() -> Any:
+    """Nothing is padded, nothing is seen."""
+    return tiny.build("Lumina2", image_model="lumina2", **SIZES)
+
+
+@both
+def test_z_image(comfy: Any, both: bool, record_property: Any) -> None:
+    """[captions 32, 32, 32 | vision 64, 32, 32 | reference 1 28 of 32 | 2 6 of 32 | 30 of 32]
+
+    Captions of 5, none and 7 tokens; vision tokens of 5×7, none, and none for the result. The
+    captions' refiners call with as many tokens as the pictures', before them.
+    """
+    seen = SimpleNamespace(
+        last_hidden_state=tiny.latent(85, 1, 35, 16), image_sizes=[(3, 5 * 16, 7 * 16)]
+    )
+    omni = {
+        "reference_latents_text_embeds": [tiny.latent(86, 1, 5, 24)],
+        "clip_vision_outputs": [seen],
+    }
+    refiners, blocks = count(), count()
+
+    def place(call: Seen) -> Place | None:
+        if call.k.shape[2] == 96:
+            layer, text = next(refiners) % 4 - 2, 0
+        elif call.k.shape[2] == 320:
+            layer, text = next(blocks) % 2 + 2, 224
+        else:
+            return None
+        if layer < 0:
+            return None  # the captions' refiner
+        return Place(
+            layer=layer,
+            generated=(text + 64, text + 94),
+            grid=(6, 5),
+            own=(text + 64, text + 94),
+            references=((text, text + 28), (text + 32, text + 38)),
+            reference_grids=((4, 7), (3, 2)),
+            keys=text + 96,
+        )
+
+    positive = tiny.conditioning(80, 7, 24, REFERENCES, **omni)
+    negative = tiny.conditioning(
+        81, 7, 24, *((REFERENCES,) if both else ()), **(omni if both else {})
+    )
+    record, _ = prove(
+        *(comfy, z_image, positive, negative, START, place),
+        grid=(6, 5),
+        heads=4,
+        note=record_property,
+        cfg=3.0,
+    )
+    assert record.header.architecture == "Lumina 2 and Z-Image"
+    names = [layer.name for layer in record.header.layers]
+    assert names == ["refiner 0", "refiner 1", "double 0", "double 1"]
+    assert record.header.generated.grid.covered == (5.5, 4.5)
+
+
+@both
+def test_lumina2(comfy: Any, both: bool, record_property: Any) -> None:
+    """[captions 5, 3 and 7 | reference 1 28 | reference 2 6 | result 30]
+
+    Without padding, every reference needs a caption.
+    """
+    captions = [tiny.latent(90 + n, 1, n, 24) for n in (5, 3)]
+    refiners, blocks = count(), count()
+
+    def place(call: Seen) -> Place | None:
+        if call.k.shape[2] == 64:
+            layer, text = next(refiners) % 2, 0
+        elif call.k.shape[2] == 79:
+            layer, text = next(blocks) % 2 + 2, 15
+        else:
+            return None
+        return Place(
+            layer=layer,
+            generated=(text + 34, text + 64),
+            grid=(6, 5),
+            own=(text + 34, text + 64),
+            references=((text, text + 28), (text + 28, text + 34)),
+            reference_grids=((4, 7), (3, 2)),
+            keys=text + 64,
+        )
+
+    positive, negative = (
+        tiny.conditioning(seed, 7, 24, REFERENCES, reference_latents_text_embeds=captions)
+        if references
+        else tiny.conditioning(seed, 7, 24)
+        for seed, references in ((80, True), (81, both))
+    )
+    prove(
+        *(comfy, lumina2, positive, negative, START, place),
+        grid=(6, 5),
+        heads=4,
+        note=record_property,
+        cfg=3.0,
+    )
