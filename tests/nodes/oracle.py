@@ -108,9 +108,10 @@ def expected(
             for s in steps
         ]
         means = torch.stack([torch.stack([maps.mean(1) for maps in row]) for row in table])
-        if name == "share":
-            arrays["share.map"] = means.mean((0, 1))
-            arrays["share.step_layer"] = means.mean((4, 5)).permute(2, 0, 1, 3)
+        if name == "share.map":
+            arrays[name] = means.mean((0, 1))
+        elif name == "share":
+            arrays["share.step_layer"] = means.permute(2, 0, 1, 3)
         elif name.startswith("correspondence"):
             arrays[name] = means.mean((0, 1))
         else:
@@ -191,9 +192,9 @@ def _dense(
             pairs = over_result(values.transpose(-1, -2), mass=False).movedim(2, -1)
             arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, reference_grid)
     text = 1 - own - sum(shares)
-    arrays["share"] = torch.stack(
-        [over_result(share, mass=False) for share in (text, own, *shares)], dim=2
-    )
+    every = torch.stack((text, own, *shares), dim=2)
+    arrays["share"] = every.mean(-1)
+    arrays["share.map"] = over_result(every, mass=False)
     return arrays
 
 

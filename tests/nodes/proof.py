@@ -41,6 +41,7 @@ def prove(
     *,
     grid: tuple[int, int],
     heads: int,
+    latent: tuple[int, int] = (0, 0),
     index: int = 0,
     sample: Callable[..., Tensor] = tiny.sample,
     note: Callable[[str, Any], None] | None = None,
@@ -49,22 +50,23 @@ def prove(
 ) -> tuple[Any, list[Seen]]:
     """The recording of one run, proven, and the attention calls of that run.
 
-    model: makes it anew, with all that other nodes put on it. place_of: layouts by hand. index: of
-    the recorded conditionings in `cond_or_uncond`. sample, options: how to sample.
+    model: makes it anew, with all that other nodes put on it. place_of: layouts by hand. grid,
+    heads, latent: as `expected` takes them. index: of the recorded conditionings in
+    `cond_or_uncond`. sample, options: how to sample.
     """
     hook, recorder, spy = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder"), Spy()
     plain = sample(model(), positive, negative, start, **options)
     armed = hook.arm(spy.on(model()), recorder.Plan(**(plan or {})))
-    latent = sample(armed, positive, negative, start, **options)
-    assert torch.equal(latent, plain)
-    record = recording(comfy, latent)
+    sampled = sample(armed, positive, negative, start, **options)
+    assert torch.equal(sampled, plain)
+    record = recording(comfy, sampled)
     schedule = record.header.run.schedule
 
     def step_of(sigma: float) -> int:
         return max(i for i, level in enumerate(schedule[:-1]) if level >= sigma * 0.9999)
 
     rows = rows_of(index, start.shape[0])
-    wanted = expected(spy.calls, rows, place_of, step_of, grid, heads)
+    wanted = expected(spy.calls, rows, place_of, step_of, grid, heads, latent)
     deviations = largest_deviation(dict(record.arrays), wanted)
     if note is not None:
         note("largest deviation", max(deviations.values()))
