@@ -210,8 +210,8 @@ class TestRedux:
 
     def test_fill(self, comfy: Any, style_model: Any, record_property: Any) -> None:
         """Fill adds channels, not tokens."""
-        painted = {"concat_latent_image": START, "concat_mask": torch.ones(1, 1, 96, 80)}
-        text = tiny.conditioning(20, 7, 16, **painted)
+        mask = torch.ones(1, 1, 96, 80)
+        text = tiny.conditioning(20, 7, 16, concat_latent_image=START, concat_mask=mask)
         positive = self.applied(comfy, text, style_model, self.seen(30), 1.0, "multiply")
         tokens = [("text", 7), ("0", 729), ("result", 30)]
         proven(
