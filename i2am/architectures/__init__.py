@@ -16,17 +16,17 @@ from .mage_flow import MAGE_FLOW
 from .omnigen2 import BOOGU, OMNIGEN2
 from .qwen import QWEN
 from .unet import ONE_TOKEN_UNET, UNET
+from .unread import NOT_YET, WITHOUT_REFERENCES
 
 ARCHITECTURES = (
     *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2),
     *(UNET, ONE_TOKEN_UNET),
 )
 
-# Families that derive from one above but have no reference to watch, and why.
-WITHOUT_REFERENCES = {"Chroma": "it ignores reference latents"}
-
 __all__ = [
     "ARCHITECTURES",
+    "NOT_YET",
+    "WITHOUT_REFERENCES",
     "Adapter",
     "Architecture",
     "Call",
@@ -49,6 +49,11 @@ def find(class_names: Iterable[str]) -> Architecture:
             raise I2AMError(
                 f"{name} models have no reference to watch: {WITHOUT_REFERENCES[name]}. "
                 f"Use a model that reads one. Capture Attention knows: {known}."
+            )
+        if name in NOT_YET:
+            raise I2AMError(
+                f"Capture Attention cannot read {name} models yet: {NOT_YET[name]}. "
+                f"It knows: {known}. Take it out of the graph, or use one of these models."
             )
         for architecture in ARCHITECTURES:
             if name in architecture.models:

@@ -48,10 +48,11 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """Keys: [text | result | reference 1 | reference 2 …]; queries: the same from the last token
     of the text on, as the text before it is read apart, and only once.
 
-    The text holds what a vision encoder says of the references too.
+    The text holds what a vision encoder says of the references too. Only the first run of the
+    blocks counts: smoothing of seams runs them again on pictures moved by less than a token.
     """
     references = _references(forward)
-    if not references:
+    if not references or call.nth:
         return None
     text, generated = forward.shapes["input_ids"][1], generated_grid(forward)
     pictures = (

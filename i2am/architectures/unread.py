@@ -1,0 +1,51 @@
+"""Models that are not read, and why: classes of ComfyUI by name, the most derived one counts."""
+
+from __future__ import annotations
+
+# No token of a reference among what they attend to.
+WITHOUT_REFERENCES = {
+    "Chroma": "it ignores reference latents",
+    "PiD": "the picture it enlarges is added to the tokens of the result",
+    "HunyuanImage21Refiner": "the picture it refines enters as channels of the result",
+    "StableCascade_B": "the picture it enlarges enters as channels of the result",
+    "SeedVR2": "the video it enlarges enters as channels of the result",
+    "CogVideoX": "the first frame of its video enters as channels of the result",
+    "TripoSplat": "its result is a cloud of splats, not a picture",
+    "Hunyuan3Dv2": "its result is a shape, not a picture",
+    "Hunyuan3Dv2_1": "its result is a shape, not a picture",
+    "ACEStep": "its result is sound",
+    "ACEStep15": "its result is sound",
+    "StableAudio1": "its result is sound",
+    "StableAudio3": "its result is sound",
+    "DepthAnything3": "it draws nothing",
+    "RT_DETR_v4": "it draws nothing",
+    "SAM3": "it draws nothing",
+    **dict.fromkeys(
+        (
+            *("Anima", "AuraFlow", "ErnieImage", "GenmoMochi", "HunyuanDiT", "HunyuanImage21"),
+            *("Ideogram4", "Kandinsky5Image", "Lens", "PixArt", "PixelDiTT2I", "SD3"),
+        ),
+        "it is given text alone",
+    ),
+}
+
+# Tokens that could be read, but are not so far.
+NOT_YET = {
+    "StableCascade_C": "each picture of unCLIP is four tokens behind the text, without places",
+    "WAN21": "video with the tokens of CLIP vision, of a reference latent or of context latents",
+    "WAN21_HuMo": "video with reference latents as frames",
+    "WAN21_Vace": "video with control frames in blocks of their own",
+    "WAN22_Animate": "video with a face and a pose, some of whose attention is out of reach",
+    "WAN22_S2V": "video with reference latents, motion and sound",
+    "WAN21_SCAIL": "video with reference latents and poses as frames",
+    "WAN21_SCAIL2": "video with reference latents, poses and masks as frames",
+    "WAN22_WanDancer": "video with the tokens of CLIP vision of two pictures, and sound",
+    "HunyuanVideo": "video with a reference latent before it",
+    "HunyuanVideo15": "video with vision tokens before the text",
+    "LTXV": "video with key frames among its own",
+    "LTXAV": "video and sound with key frames among its own",
+    "MiniMaxH3": "video and sound with reference frames among its own",
+    "CosmosVideo": "video with given frames among its own",
+    "CosmosPredict2": "video with given frames among its own",
+    "Kandinsky5": "video with a given first frame",
+}
