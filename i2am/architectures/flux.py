@@ -69,4 +69,6 @@ FLUX = Architecture(
     layers=blocks(double="double_blocks", single="single_blocks"),
     references=_references,
     read=_read,
+    note="Style tokens (USO) have a share and a map over the result, none over the reference. "
+    "With FluxKVCache too.",
 )

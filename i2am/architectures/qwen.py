@@ -17,4 +17,6 @@ QWEN = Architecture(
     layers=blocks(double="transformer_blocks"),
     references=FLUX.references,
     read=FLUX.read,
+    note="The references as the text encoder saw them count as text. Results of several layers "
+    "(Layered) are not read so far.",
 )
