@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from graph import changed, flux_graph, given, node
 from oracle import Place, Seen
 from proof import prove, recording
 
@@ -120,6 +121,17 @@ def test_longcat(comfy: Any, record_property: Any) -> None:
     assert record.header.run.model == "LongCatImage"
 
 
+def test_ovis(comfy: Any, record_property: Any) -> None:
+    """A Flux with another MLP and a norm before the text."""
+
+    def ovis() -> Any:
+        return flux(yak_mlp=True, txt_norm=True, txt_ids_dims=[1, 2])
+
+    positive, negative = (tiny.conditioning(seed, 7, 16, REFERENCES) for seed in (20, 21))
+    place = placed(TWO_LATENTS, GRIDS)
+    proven(comfy, ovis, positive, negative, START, place, cfg=3.0, note=record_property)
+
+
 @pytest.mark.parametrize("guidance", [True, False], ids=["dev", "Klein"])
 @pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
 def test_flux2(comfy: Any, guidance: bool, both: bool, record_property: Any) -> None:
@@ -172,8 +184,8 @@ class TestRedux:
         comfy: Any, conditioning: Any, style_model: Any, seen: Any, *strength: Any
     ) -> list[Any]:
         with torch.inference_mode():
-            node = comfy.node("StyleModelApply")()
-            (applied,) = node.apply_stylemodel(conditioning, style_model, seen, *strength)
+            apply = comfy.node("StyleModelApply")().apply_stylemodel
+            (applied,) = apply(conditioning, style_model, seen, *strength)
             return comfy.node("I2AM_MarkRedux").execute(applied, style_model, seen)[0]
 
     @pytest.mark.parametrize("strength", [(0.3, "multiply"), (0.5, "attn_bias")])
@@ -236,6 +248,33 @@ class TestRedux:
             for wrong in (tiny.conditioning(20, 7, 16), first, marked):
                 with pytest.raises(ValueError, match="does not hold the tokens"):
                     mark(wrong, style_model, two)
+
+    @pytest.mark.usefixtures("tiny_nodes")
+    def test_in_a_graph(self, run_graph: Any, style_model: Any) -> None:
+        """Stock nodes before and after, as a user connects them."""
+        links = {
+            "style_model": given("style model", style_model),
+            "seen": given("seen", self.seen(30)),
+        }
+        inputs = {"style_model": ["style_model", 0], "clip_vision_output": ["seen", 0]}
+        graph = flux_graph(
+            **links,
+            redux=node(
+                "StyleModelApply",
+                **inputs,
+                conditioning=["positive", 0],
+                strength=0.7,
+                strength_type="multiply",
+            ),
+            mark=node("I2AM_MarkRedux", **inputs, conditioning=["redux", 0]),
+        )
+        run = run_graph(changed(graph, "sampler", positive=["mark", 0]), ["collect"])
+        assert run.ok, run.errors
+        references = run.value("collect").recording.header.references
+        assert [(one.kind, one.grid.sides) for one in references] == [
+            ("image tokens", (27, 27)),
+            ("reference latent", (3, 3)),
+        ]
 
     def test_without_marks_there_is_no_guess(self, comfy: Any, style_model: Any) -> None:
         apply = comfy.node("StyleModelApply")().apply_stylemodel
