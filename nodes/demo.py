@@ -29,4 +29,5 @@ class BlankPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput([[torch.zeros(1, 1, 16), {}]])
+        # Older releases ask every Flux conditioning for a pooled text, which this model ignores.
+        return io.NodeOutput([[torch.zeros(1, 1, 16), {"pooled_output": torch.zeros(1, 1)}]])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..i2am.attribution import (
     Attribution,
@@ -34,6 +37,7 @@ from ..i2am.render import (
 from .sockets import AttributionSocket
 
 AUTO = "auto"
+PREVIEW_SIDE = 384  # pixels of the longer side of what the node itself shows, at least
 WITHIN_MASK = io.Boolean.Input(
     "within_mask",
     default=False,
@@ -204,12 +208,16 @@ class AttributionMapNode(io.ComfyNode):
             Selection(steps, layers, heads, time_groups),
             mask_to_look_from(attribution, within_mask),
         )
-        overlays, heatmaps, values = _draw(
-            attribution, maps, reference - 1, Colormap(colormap), opacity, Scale(scale), legend
-        )
-        shown = overlays.flatten(0, 1)
-        if len(maps.labels) > 1:
-            shown = contact_sheet(overlays, maps.labels)
+        picture = attribution.picture(maps.direction, reference - 1)
+        size = attribution.size(maps.direction, reference - 1)
+        look = Colormap(colormap), opacity, Scale(scale), legend
+        overlays, heatmaps, values = _draw(maps, picture, size, *look)
+        shown, one_map = overlays, len(maps.labels) == 1
+        factor = math.ceil(PREVIEW_SIDE / max(size)) if one_map else 1
+        if factor > 1:  # the page shows pictures no larger than they are: a small one is lost
+            size = size[0] * factor, size[1] * factor
+            shown, _, _ = _draw(maps, _enlarged(picture, size), size, *look)
+        shown = shown.flatten(0, 1) if one_map else contact_sheet(shown, maps.labels)
         return io.NodeOutput(
             overlays.flatten(0, 1),
             heatmaps.flatten(0, 1),
@@ -218,20 +226,26 @@ class AttributionMapNode(io.ComfyNode):
         )
 
 
+def _enlarged(picture: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    if picture is None:
+        return None
+    pixels = interpolate(picture.movedim(-1, 1), size, mode="bicubic", align_corners=False)
+    return pixels.movedim(1, -1).clamp(0, 1)
+
+
 def _draw(
-    attribution: Attribution,
     maps: AttributionMap,
-    reference: int,
+    picture: Tensor | None,
+    size: tuple[int, int],
     colormap: Colormap,
     opacity: float,
     scale: Scale,
     with_legend: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Overlays and heat maps (batch, maps, height, width, 3), and the values painted, 0 to 1."""
-    values = resize(display_values(maps), maps.grid, attribution.size(maps.direction, reference))
+    values = resize(display_values(maps), maps.grid, size)
     low, high = value_range(values, scale, maps)
     values = normalise(values, low, high)
-    picture = attribution.picture(maps.direction, reference)
     overlays: list[Tensor] = []
     heatmaps: list[Tensor] = []
     for column in range(len(maps.labels)):
