@@ -82,12 +82,13 @@ def expected(
     grid: tuple[int, int],
     heads: int,
     latent: tuple[int, int] = (0, 0),
+    dense: Callable[..., dict[str, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Every array of a recording, from the calls of one run.
 
     rows_of: the rows of a call that belong to the conditionings recorded. grid: the finest
     generated grid; coarser layers are spread over it. latent: what places with a `cell` divide.
-    heads: the most of any layer; heads a layer does not have are zero.
+    heads: the most of any layer; heads a layer does not have are zero. dense: all of one call.
     """
     found: dict[tuple[int, int], list[dict[str, Tensor]]] = defaultdict(list)
     for call in calls:
@@ -96,7 +97,7 @@ def expected(
             continue
         step = step_of(float(call.options["sigmas"][0]))
         for rows in rows_of(call):
-            found[step, place.layer].append(_dense(call, rows, place, grid, latent))
+            found[step, place.layer].append((dense or _dense)(call, rows, place, grid, latent))
     steps = sorted({step for step, _ in found})
     layers = sorted({layer for _, layer in found})
     names = next(iter(found.values()))[0].keys()
@@ -131,7 +132,7 @@ def _at(values: Tensor, where: Where, dim: int) -> Tensor:
     return values.index_select(dim, positions)
 
 
-def _resampled(
+def resampled(
     maps: Tensor, cell: int, grid: tuple[int, int], latent: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """(…, h, w) to a finer grid, by way of the latent's pixels, as mass and as a mean.
@@ -170,7 +171,7 @@ def _dense(
 
     def over_result(values: Tensor, mass: bool) -> Tensor:
         """(batch, heads, generated) to the finest grid."""
-        as_mass, as_mean = _resampled(values.unflatten(-1, place.grid), cell, grid, raster)
+        as_mass, as_mean = resampled(values.unflatten(-1, place.grid), cell, grid, raster)
         return as_mass if mass else as_mean
 
     arrays: dict[str, Tensor] = {}

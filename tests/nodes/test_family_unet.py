@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from oracle import Place, Seen
 from proof import prove
 
@@ -120,3 +121,80 @@ def test_image_tokens(comfy: Any, case: str, record_property: Any) -> None:
     assert {call.q.shape[0] for call in calls} == {4}  # both conditionings in one batch
     assert len(record.header.layers) == len(sites)
     assert set(record.header.heads) == set(head_counts)
+
+
+def _video() -> Any:
+    """Stable Video Diffusion: one image token, and attention over time after each over places."""
+    timed = {
+        **{"in_channels": 8, "model_channels": 64, "use_temporal_attention": True},
+        **{"num_classes": "sequential", "adm_in_channels": 3 * 256, "extra_ff_mix_layer": True},
+        **{"use_temporal_resblock": True, "use_spatial_context": True},
+        **{"merge_strategy": "learned_with_images", "video_kernel_size": [3, 1, 1]},
+    }
+    return tiny.build("SVD_img2vid", **COMMON | TWO_LEVELS | BY_WIDTH | timed)
+
+
+def _novel_view() -> Any:
+    """Stable Zero123: one image token, to which the camera has been added."""
+    from comfy.model_base import Stable_Zero123
+    from comfy.model_patcher import ModelPatcher
+
+    unet = tiny.build("SD15", **SD15 | {"in_channels": 8}).model
+    model = Stable_Zero123(
+        unet.model_config,
+        cc_projection_weight=torch.eye(24),
+        cc_projection_bias=torch.zeros(24),
+    )
+    model.diffusion_model = unet.diffusion_model
+    cpu = torch.device("cpu")
+    return ModelPatcher(model, load_device=cpu, offload_device=cpu)
+
+
+@pytest.mark.parametrize("model", [_video, _novel_view], ids=["SVD", "Zero123"])
+def test_one_image_token(comfy: Any, model: Callable[[], Any], record_property: Any) -> None:
+    """R2G as the paper has it; no map over a reference of one token."""
+    size, frames = (9, 14), 3
+    shared = {"concat_latent_image": tiny.latent(7, 1, 4, *size)}
+    record, _ = prove(
+        comfy,
+        model,
+        tiny.conditioning(30, 1, 24, **shared),
+        tiny.conditioning(31, 1, 24, **shared),
+        tiny.latent(32, frames, 4, *size),
+        cross_attention(size, TWO_LEVEL_SITES, 1, ((0, 1),), ((1, 1),)),
+        grid=size,
+        heads=2 if model is _video else 8,
+        latent=size,
+        note=record_property,
+        cfg=3.0,
+        steps=2,
+        scheduler="normal",
+    )
+    assert_no_map_over_the_reference(comfy, record)
+    maps = record.arrays["paper.r2g.0.step_layer"]
+    assert maps.shape[0] == frames
+    assert maps.std() > 0.1 * maps.mean()
+
+
+def assert_no_map_over_the_reference(comfy: Any, record: Any) -> None:
+    """Attribution Map and IMACS say why."""
+    attribution = comfy.pack("i2am.attribution").Attribution(record)
+    ours = comfy.pack("i2am.errors").I2AMError
+    with pytest.raises(ours, match="no map over reference 1"):
+        comfy.pack("i2am.attribution").attribution_map(
+            record,
+            comfy.pack("i2am.attribution").Definition.PAPER,
+            comfy.pack("i2am.attribution").Direction.GENERATED_TO_REFERENCE,
+        )
+    imacs = comfy.node("I2AM_IMACS")
+    widgets = {
+        **{"reference": 1, "preset": "paper", "penalty": 3.0, "threshold": 0.4},
+        **{"complement": False, "definition": "auto", "within_mask": False},
+    }
+    height, width = (8 * side for side in record.header.run.latent)
+    mask = torch.zeros(1, height, width)
+    mask[:, : height // 2] = 1
+    with pytest.raises(ours, match="no map over reference 1"):
+        imacs.execute(attribution, reference_mask=mask, **widgets)
+    scores = imacs.execute(attribution, generated_mask=mask, **widgets).args[0]
+    assert len(scores) == record.header.run.batch

@@ -1,0 +1,106 @@
+"""Image Tokens to Conditioning: the tokens of a vision model, appended and marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+WIDTH = 24
+
+
+def seen(pictures: int, tokens: int, size: tuple[int, int] | None = (224, 224)) -> Any:
+    """What CLIP Vision Encode gives."""
+    import comfy.clip_vision
+
+    output = comfy.clip_vision.Output()
+    output["penultimate_hidden_states"] = tiny.latent(1, pictures, tokens, WIDTH)
+    output["last_hidden_state"] = tiny.latent(2, pictures, tokens, WIDTH)
+    if size is not None:
+        output["image_sizes"] = [torch.Size((3, *size))] * pictures
+    return output
+
+
+def run(comfy: Any, output: Any, **inputs: Any) -> list[Any]:
+    widgets = {"hidden_state": "penultimate", "cls_token": "keep"} | inputs
+    return comfy.node("I2AM_ImageTokens").execute(output, **widgets).args[0]
+
+
+@pytest.mark.parametrize(
+    ("cls_token", "tokens", "marks"),
+    [
+        ("keep", 257, [(1, 16, 16), (258, 16, 16)]),
+        ("drop", 256, [(0, 16, 16), (256, 16, 16)]),
+        ("alone", 1, [(0, 1, 1), (1, 1, 1)]),
+    ],
+)
+def test_two_pictures(
+    comfy: Any, cls_token: str, tokens: int, marks: list[tuple[int, int, int]]
+) -> None:
+    """Picture after picture, each marked without its CLS."""
+    output = seen(2, 257)
+    ((made, options),) = run(comfy, output, cls_token=cls_token)
+    hidden = output["penultimate_hidden_states"]
+    wanted = {"keep": hidden, "drop": hidden[:, 1:], "alone": hidden[:, :1]}[cls_token]
+    assert made.shape == (1, 2 * tokens, WIDTH)
+    assert torch.equal(made, torch.cat(list(wanted))[None])
+    assert options == {"i2am_image_tokens": marks}
+
+
+def test_appended(comfy: Any) -> None:
+    """After the text, and after tokens marked before; nothing given is changed."""
+    text = tiny.conditioning(3, 20, WIDTH, i2am_image_tokens=[(7, 3, 4)], pooled_output=1)
+    text += tiny.conditioning(4, 7, WIDTH)
+    output = seen(1, 50)
+    first, second = run(comfy, output, conditioning=text, hidden_state="last")
+    assert first[1] == {"i2am_image_tokens": [(7, 3, 4), (21, 7, 7)], "pooled_output": 1}
+    assert second[1] == {"i2am_image_tokens": [(8, 7, 7)]}
+    assert torch.equal(first[0], torch.cat((text[0][0], output["last_hidden_state"]), 1))
+    assert (text[0][1]["i2am_image_tokens"], text[1][1]) == ([(7, 3, 4)], {})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "size", "mark"),
+    [
+        (729, (384, 384), (0, 27, 27)),  # SigLIP: no CLS, a patch of 14 leaves a rest
+        (577, (336, 336), (1, 24, 24)),
+        (1370, (518, 518), (1, 37, 37)),
+        (192, (128, 384), (0, 8, 24)),  # pictures of any shape
+        (256, (128, 512), (0, 8, 32)),  # as many as a square has
+        (257, None, (1, 16, 16)),
+        (1024, None, (0, 32, 32)),
+    ],
+)
+def test_grids(comfy: Any, tokens: int, size: Any, mark: tuple[int, int, int]) -> None:
+    ((_, options),) = run(comfy, seen(1, tokens, size))
+    assert options["i2am_image_tokens"] == [mark]
+
+
+def test_errors(comfy: Any) -> None:
+    ours = comfy.pack("i2am.errors").I2AMError
+    with pytest.raises(ours, match="a width of 24, the conditioning's tokens one of 16"):
+        run(comfy, seen(1, 257), conditioning=tiny.conditioning(3, 7, 16))
+    with pytest.raises(ours, match="261 tokens, which are no grid of patches"):
+        run(comfy, seen(1, 261))
+    with pytest.raises(ours, match="no CLS token to give alone"):
+        run(comfy, seen(1, 729, (384, 384)), cls_token="alone")
+
+
+def test_from_a_vision_model(comfy: Any) -> None:
+    """What ComfyUI's own CLIP vision class gives fits."""
+    from comfy.clip_vision import ClipVisionModel
+
+    config = {
+        **{"num_hidden_layers": 2, "hidden_size": WIDTH, "num_attention_heads": 2},
+        **{"intermediate_size": 32, "hidden_act": "gelu", "num_channels": 3, "image_size": 42},
+        **{"patch_size": 14, "projection_dim": 16, "model_type": "clip_vision_model"},
+    }
+    vision = ClipVisionModel(config)
+    for weight in vision.model.parameters():
+        torch.nn.init.normal_(weight)
+    output = vision.encode_image(torch.rand(2, 60, 40, 3))
+    ((made, options),) = run(comfy, output)
+    assert made.shape == (1, 20, WIDTH)
+    assert options["i2am_image_tokens"] == [(1, 3, 3), (11, 3, 3)]
