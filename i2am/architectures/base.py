@@ -170,7 +170,16 @@ def side_by_side(*pieces: tuple[Role, int | Grid]) -> tuple[Span, ...]:
 
 
 def context_spans(forward: Forward) -> tuple[Span, ...]:
-    """The context of one conditioning: its image tokens in place, text before and after them."""
+    """The context of one conditioning: its image tokens in place, text before and after them.
+
+    Raises LayoutMismatch if they are marked in a text that the model fills up to another length.
+    """
+    marked_in = forward.shapes.get("cross_attn", ())[1:2]
+    if forward.image_tokens and marked_in not in ((), (forward.context,)):
+        raise LayoutMismatch(
+            f"image tokens are marked in a text of {marked_in[0]} tokens, but the model reads "
+            f"{forward.context}"
+        )
     spans: list[Span] = []
     end = 0
     for tokens in forward.image_tokens:

@@ -88,6 +88,18 @@ def test_redux_and_style_tokens() -> None:
     ]
 
 
+def test_refuses_marks_in_a_text_that_is_filled_up() -> None:
+    """Flux.2 puts padding before a short text, so that marked tokens move."""
+    marked = Forward(
+        latent=(6, 5),
+        context=512,
+        image_tokens=(ImageTokens(3, 2, 2),),
+        shapes={"cross_attn": (1, 7, 16)},
+    )
+    with pytest.raises(LayoutMismatch, match="text of 7 tokens, but the model reads 512"):
+        FLUX.read(marked, Call(DOUBLE, 542, 542))
+
+
 def test_no_reference() -> None:
     assert FLUX.read(Forward(latent=(12, 10), patch=2), Call(DOUBLE, 37, 37)) is None
 
