@@ -12,6 +12,7 @@ from tools.demo_scenes import (
     DISTRACTORS,
     HELD_OUT_SEEDS,
     HOLE_GREY,
+    PHOTOGRAPHS,
     PLAIN,
     SHAPES,
     SIZES,
@@ -137,3 +138,17 @@ def test_latents_are_local():
     differs = (encode(pictures) != encode(changed)).any(1)[0]
     assert differs.nonzero().tolist() == [[5, 9]]
     assert encode(torch.full((1, 16, 16, 3), HOLE_GREY)).abs().max() < 1e-5
+
+
+def test_photographs_are_cut_and_kept_apart():
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    from tools import demo_photographs
+
+    assert not set(demo_photographs.TRAINING) & set(demo_photographs.HELD_OUT)
+    plain, cut = make_scenes(2, SEED), make_scenes(2, SEED, recipe=PHOTOGRAPHS)
+    assert torch.equal(plain.hole, cut.hole)
+    assert torch.equal(plain.correspondence, cut.correspondence)
+    assert not torch.equal(plain.reference, cut.reference)
+    inside, on_object = cut.hole.bool(), cut.object.bool()
+    assert torch.equal(cut.target[0][inside[0]], cut.reference[0][on_object[0]])

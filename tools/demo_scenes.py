@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -252,7 +253,11 @@ def _use_photographs(
     texture: Tensor,
 ) -> None:
     """Replace pictures and object, in place, by photographs; held-out seeds get held-out ones."""
-    from .demo_photographs import crop  # needs packages that the plain scenes do without
+    # Imported here because it needs packages that the plain scenes do without; by name because
+    # tools are both run as scripts and imported as a package.
+    crop = import_module(
+        f"{__package__}.demo_photographs" if __package__ else "demo_photographs"
+    ).crop
 
     for n, (seed, rng) in enumerate(zip(seeds, rngs, strict=True)):
         if rng.random() >= recipe.photographs:
