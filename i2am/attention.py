@@ -51,8 +51,8 @@ class Marginals:
 
 
 def correspondence_grid(grid: Grid) -> Grid:
-    """The grid a correspondence is pooled to on one side."""
-    return grid.at_most(CORRESPONDENCE_SIDE)
+    """The grid a correspondence is pooled to on one side: of all frames of a video together."""
+    return grid.at_most(CORRESPONDENCE_SIDE).one_frame
 
 
 def mean_over_cells(rows: Tensor, source: Grid, target: Grid) -> Tensor:

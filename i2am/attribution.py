@@ -13,6 +13,9 @@ from .geometry import Grid, Picture, spread
 from .ranges import pick
 from .recorder import Recording
 
+# Which frames of a video a map is of, beside the number of one, from 0.
+MEAN_FRAME, EVERY_FRAME = -1, -2
+
 
 class Definition(str, Enum):
     """Which softmax a map is made of (`key_scope`)."""
@@ -43,7 +46,8 @@ class AttributionMap:
 
     values: (batch, maps, height, width), float32, >= 0. `maps` is 1 at the unified level. In the
     paper definition each map sums to one, in the model definition to the attention it is made of.
-    labels: one short name for each of `maps` ("steps 0-3", "double 2", "head 5").
+    labels: one short name for each of `maps` ("steps 0-3", "double 2", "head 5", "frame 1").
+    Of a video it is a map of one frame, or of each, and then their mean is what is said above.
     """
 
     values: Tensor
@@ -61,6 +65,7 @@ class Attribution:
     image: (batch, height, width, 3) in 0–1, the result. references: for each of them
     (1 or batch, height, width, 3) in 0–1, several where each batch item was given its own.
     mask: (1 or batch, height, width), 1 where the reference was meant to go. Each may be missing.
+    All of a video's pictures stand for one: (batch × pictures, …), (pictures, …) for a reference.
     """
 
     recording: Recording
@@ -73,6 +78,22 @@ class Attribution:
         if direction is Direction.REFERENCE_TO_GENERATED:
             return self.image
         return self.references[reference] if reference < len(self.references) else None
+
+    def frames(self, direction: Direction, reference: int) -> int:
+        """How many latent frames a direction's maps have."""
+        return _side(self.recording, direction, reference).grid.frames
+
+    def video(self, direction: Direction, reference: int) -> Tensor | None:
+        """The same with a video's pictures apart: (1 or batch, pictures, height, width, 3)."""
+        picture = self.picture(direction, reference)
+        if picture is None:
+            return None
+        if self.frames(direction, reference) == 1:
+            return picture.unsqueeze(1)
+        # A reference that is a video is one for all results.
+        results = direction is Direction.REFERENCE_TO_GENERATED
+        batch = self.recording.header.run.batch if results else 1
+        return picture.reshape(batch, -1, *picture.shape[1:])
 
     def size(self, direction: Direction, reference: int) -> tuple[int, int]:
         """The (height, width) in pixels of that picture; of its latent × 8 where none was given."""
@@ -119,13 +140,15 @@ def attribution_map(
     reference: int = 0,
     selection: Selection = Selection(),
     within: Tensor | None = None,
+    frame: int = MEAN_FRAME,
 ) -> AttributionMap:
     """Average a recording down to a level: the paper's ULAM, TLAM, LLAM or HLAM.
 
     reference: from 0. Steps, layers and heads are numbered as they were recorded, from 0; every
     one of them weighs the same. within: a mask over the result, (1 or batch, height, width); G2R
     then is of the places inside alone, which only the unified level over everything can tell, from
-    the correspondence (the authors' generated-side mask).
+    the correspondence (the authors' generated-side mask). frame: of a video, the latent frame,
+    MEAN_FRAME or EVERY_FRAME, which gives a map for each; a still picture has but one.
 
     Raises I2AMError for a reference, range or combination of ranges the recording cannot answer:
     it holds sums over steps × layers and layers × heads, so a range of heads cannot be joined with
@@ -185,14 +208,36 @@ def attribution_map(
             parts = [(header.layers[column].name, rows, [column]) for column in columns]
         case Level.HEAD:
             parts = [(f"head {column}", rows, [column]) for column in columns]
-    return AttributionMap(
-        torch.stack([_mean(maps, seen, *part[1:]) for part in parts], dim=1),
-        tuple(label for label, _, _ in parts),
-        _side(recording, direction, reference).grid,
-        definition,
-        direction,
-        level,
-    )
+    values = torch.stack([_mean(maps, seen, *part[1:]) for part in parts], dim=1)
+    labels = tuple(label for label, _, _ in parts)
+    grid = _side(recording, direction, reference).grid
+    if grid.frames > 1:
+        values, labels = _of_frames(values, labels, frame)
+    return AttributionMap(values, labels, grid.one_frame, definition, direction, level)
+
+
+def _of_frames(
+    values: Tensor, labels: tuple[str, ...], frame: int
+) -> tuple[Tensor, tuple[str, ...]]:
+    """The maps of one or every frame, or their mean: (batch, maps, frames, h, w) to (…, h, w).
+
+    What a video's map adds up to is kept by the mean over its frames.
+    """
+    frames = values.shape[2]
+    if frame == MEAN_FRAME:
+        return values.sum(2), labels
+    values = values * frames
+    if frame == EVERY_FRAME:
+        names = [f"frame {number}" for number in range(frames)]
+        if len(labels) > 1:
+            names = [f"{label}, {name}" for label in labels for name in names]
+        return values.flatten(1, 2), tuple(names)
+    if not 0 <= frame < frames:
+        raise I2AMError(
+            f"Frame {frame} does not exist: the latent has {frames}, numbered from 0. "
+            f"Choose 0 to {frames - 1}, {MEAN_FRAME} for their mean or {EVERY_FRAME} for each."
+        )
+    return values[:, :, frame], labels
 
 
 def _seen_from(
@@ -207,13 +252,13 @@ def _seen_from(
             "in Capture Attention."
         )
     header = recording.header
-    rows = header.generated.grid.with_cells(*pairs.shape[1:3])
+    rows = header.generated.grid.one_frame.with_cells(*pairs.shape[1:3])
     inside = _coverage(within, rows)  # (1 or batch, rows)
     if not bool((inside.sum(1) > 0).all()):
         raise I2AMError("The mask over the result is empty. Paint where the reference was meant.")
     weights = inside / inside.sum(1, keepdim=True)
     values = (weights.unsqueeze(1) @ pairs.flatten(3).flatten(1, 2)).squeeze(1)
-    columns = header.references[reference].grid.with_cells(*pairs.shape[3:])
+    columns = header.references[reference].grid.one_frame.with_cells(*pairs.shape[3:])
     return AttributionMap(
         values.reshape(-1, 1, columns.height, columns.width),
         ("unified",),

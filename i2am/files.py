@@ -24,12 +24,13 @@ from .architectures.base import Layer
 from .attention import CORRESPONDENCE_SIDE
 from .attribution import Attribution
 from .errors import I2AMError
-from .geometry import Grid, Picture
-from .recorder import MAP_SIDE, Header, Plan, Recording, Run
+from .geometry import Grid, Picture, frames_of
+from .recorder import Header, Plan, Recording, Run, map_grid
 
 FORMAT = "i2am.attribution/1"
 MAX_PICTURE_SIDE = 32768
 MAX_LATENT_SIDE = MAX_PICTURE_SIDE // 8
+MAX_FRAMES = 4096  # of a latent
 # What reading JSON of any shape as a header can raise.
 _NO_HEADER = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 DEFINITIONS = {
@@ -194,8 +195,8 @@ def _header(values: dict[str, Any]) -> Header:
     if not any(counts) or not all(0 <= count < 10_000_000 for count in counts):
         raise ValueError("a count is out of range")
     for picture in (header.generated, *header.references):
-        if max(picture.grid.height, picture.grid.width) > MAP_SIDE:
-            raise ValueError(f"a map has more than {MAP_SIDE} cells a side")
+        if picture.grid.frames > MAX_FRAMES or picture.grid != map_grid(picture.grid):
+            raise ValueError("a map has more cells than are ever kept")
         if picture.latent != (0, 0) and not all(0 < n <= MAX_LATENT_SIDE for n in picture.latent):
             raise ValueError("the size of a latent is out of range")
     return header
@@ -214,7 +215,8 @@ def _pair(values: Any) -> tuple[int, int]:
 
 def _grid(values: dict[str, Any]) -> Grid:
     down, across = values["covered"]
-    return Grid(int(values["height"]), int(values["width"]), (float(down), float(across)))
+    covered = float(down), float(across)
+    return Grid(int(values["height"]), int(values["width"]), covered, int(values.get("frames", 1)))
 
 
 def _picture(values: dict[str, Any]) -> Picture:
@@ -225,13 +227,13 @@ def _expected(header: Header) -> dict[str, tuple[int, ...]]:
     """The shape of every array, by name; sides of a correspondence, 0, are free up to a limit."""
     batch, references = header.run.batch, len(header.references)
     steps, layers, heads = len(header.steps), len(header.layers), max(header.heads)
-    result = (header.generated.grid.height, header.generated.grid.width)
+    result = header.generated.grid.shape
     shapes: dict[str, tuple[int, ...]] = {
         "share.step_layer": (batch, steps, layers, 2 + references),
         "share.map": (batch, 2 + references, *result),
     }
     for r, picture in enumerate(header.references):
-        sides = {"r2g": result, "g2r": (picture.grid.height, picture.grid.width)}
+        sides = {"r2g": result, "g2r": picture.grid.shape}
         for definition in ("paper", "model"):
             for direction, side in sides.items():
                 name = f"{definition}.{direction}.{r}"
@@ -274,11 +276,19 @@ def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], header: He
             raise _refused(f"the picture “{name}” is {dtype} {shape}")
         if name != "mask" and shape[-1] != 3:
             raise _refused(f"the picture “{name}” does not have three colours")
-        batches = (header.run.batch,) if name == "image" else (1, header.run.batch)
-        if name != "mask" and len(shape) == 4 and shape[0] not in batches:
+        if name != "mask" and len(shape) == 4 and not _fits(shape[0], name, header):
             raise _refused(f"“{name}” holds {shape[0]} pictures of {header.run.batch} results")
         pictures.append(name)
     return pictures
+
+
+def _fits(count: int, name: str, header: Header) -> bool:
+    """Whether so many pictures are one for each result, or for all; a video's, of its frames."""
+    batch = header.run.batch
+    if name == "image":
+        return count % batch == 0 and bool(frames_of(count // batch, header.generated.grid.frames))
+    frames = header.references[int(name.removeprefix("reference."))].grid.frames
+    return bool(frames_of(count, frames)) or (frames == 1 and count == batch)
 
 
 def _number(name: str, array: Tensor, scale: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -18,16 +18,20 @@ class Grid:
 
     Models pad a picture up to whole tokens, so the last row and column may stick out of it.
     `covered` is the picture's (height, width) measured in cells: at most (height, width), which
-    is what it is when left out, and more than (height - 1, width - 1).
+    is what it is when left out, and more than (height - 1, width - 1). A video has several
+    `frames`, one after the other, each of them such a picture.
     """
 
     height: int
     width: int
     covered: tuple[float, float] = (0.0, 0.0)
+    frames: int = 1
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise LayoutMismatch(f"a grid needs at least one cell, got {self.height}×{self.width}")
+        if min(self.height, self.width, self.frames) < 1:
+            raise LayoutMismatch(
+                f"a grid needs at least one cell, got {'×'.join(map(str, self.shape))}"
+            )
         if self.covered == (0.0, 0.0):
             object.__setattr__(self, "covered", (float(self.height), float(self.width)))
         for cells, covered in zip(self.sides, self.covered, strict=True):
@@ -37,7 +41,17 @@ class Grid:
     @property
     def area(self) -> int:
         """The number of cells, which is the number of tokens."""
-        return self.height * self.width
+        return self.frames * self.height * self.width
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an array with one value for each cell: (height, width), a video's frames first."""
+        return self.sides if self.frames == 1 else (self.frames, *self.sides)
+
+    @property
+    def one_frame(self) -> Grid:
+        """The grid of each of its frames."""
+        return replace(self, frames=1)
 
     def at_most(self, side: int) -> Grid:
         """This grid, or the one of its shape whose longer side is `side` cells if it is longer."""
@@ -47,14 +61,27 @@ class Grid:
         return self.with_cells(*(max(1, round(n * side / longer)) for n in self.sides))
 
     def with_cells(self, height: int, width: int) -> Grid:
-        """The same padded picture in another number of cells."""
+        """The same padded picture, or each of its frames, in another number of cells."""
         down, across = (c / n for c, n in zip(self.covered, self.sides, strict=True))
-        return Grid(height, width, (down * height, across * width))
+        return Grid(height, width, (down * height, across * width), self.frames)
 
     @property
     def sides(self) -> tuple[int, int]:
         """(height, width) in cells."""
         return self.height, self.width
+
+
+def frames_of(pictures: int, frames: int) -> tuple[int, ...]:
+    """The latent frame of each of a video's pictures; none if so many cannot be of these frames.
+
+    Video VAEs give the first picture a frame of its own, and each further frame equally many.
+    """
+    if frames == 1:
+        return (0,) * (pictures == 1)
+    each, rest = divmod(pictures - 1, frames - 1)
+    if each < 1 or rest:
+        return ()
+    return (0, *(1 + picture // each for picture in range(pictures - 1)))
 
 
 def picture_grid(height: int, width: int, cell: int) -> Grid:
@@ -140,7 +167,7 @@ class TokenLayout:
                 if span.grid is not None and span.grid.area != span.length:
                     raise LayoutMismatch(
                         f"{span.length} {span.role.value} tokens do not fill a grid of "
-                        f"{span.grid.height}×{span.grid.width}"
+                        f"{'×'.join(map(str, span.grid.shape))}"
                     )
                 end = span.stop
         if sum(span.role is Role.GENERATED for span in self.queries) != 1:
@@ -179,11 +206,18 @@ def spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
     """Move mass from one grid of a picture to another: (..., source area) to (..., target area).
 
     Each cell's mass is spread evenly over the place it covers, so every sum is kept, and a map
-    moved to a grid that divides its cells evenly can be added up to what it was.
+    moved to a grid that divides its cells evenly can be added up to what it was. A video keeps its
+    frames, or has them added up where the target is of one frame.
+
+    Raises LayoutMismatch for another number of frames.
     """
     if source == target:
         return maps
+    if target.frames not in (1, source.frames):
+        raise LayoutMismatch(f"{source.frames} frames cannot be spread over {target.frames}")
     down = _overlap(source.height, source.covered[0], target.height, target.covered[0])
     across = _overlap(source.width, source.covered[1], target.width, target.covered[1])
-    rows = maps.reshape(*maps.shape[:-1], source.height, source.width)
-    return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-2)
+    rows = maps.reshape(*maps.shape[:-1], source.frames, source.height, source.width)
+    if target.frames < source.frames:
+        rows = rows.sum(-3, keepdim=True)
+    return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-3)

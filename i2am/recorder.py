@@ -16,6 +16,7 @@ from .geometry import Grid, Picture, TokenLayout, spread
 from .ranges import Ranges, contains
 
 MAP_SIDE = 64
+MAP_CELLS = 2 * MAP_SIDE**2  # of all frames of a video: what bounds the memory it takes
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ class Recording:
 
     arrays, with B batch items, S steps, L layers, H heads, R references from 0, D in `paper`,
     `model`, and maps that are raw means (paper: each sums to one; model: to the attention it is
-    made of):
+    made of; over a video with a frame axis before h, w):
     `D.r2g.{r}.step_layer` (B,S,L,h,w), mean over heads · `D.r2g.{r}.layer_head` (B,L,H,h,w), mean
     over steps · `D.g2r.{r}.…` the same over the reference · `share.step_layer` (B,S,L,2+R) in the
     order text, self, reference 0, … · `share.map` (B,2+R,h,w), the share at each place, mean over
     everything else · `correspondence.{r}` (B,hg,wg,hr,wr), the paper's M_r: each place's own
     distribution over the reference · `correspondence.model.{r}` the same of the model's attention:
-    each place's sums to its share.
+    each place's sums to its share. Places of a video are those of its mean frame.
     """
 
     header: Header
@@ -246,8 +247,8 @@ class Recorder:
             self._pictures = pictures
             if layer not in self._generated:
                 self._layer_grids[layer] = grid
-                self._generated[layer] = _Side(grid.at_most(MAP_SIDE))
-                self._references[layer] = tuple(_Side(p.at_most(MAP_SIDE)) for p in pictures)
+                self._generated[layer] = _Side(map_grid(grid))
+                self._references[layer] = tuple(_Side(map_grid(p)) for p in pictures)
             if layer in self._open:
                 self._open[layer].add(sums)
             else:
@@ -351,14 +352,14 @@ class Recorder:
                 for name, maps in zip(("step_layer", "layer_head"), over_reference, strict=True):
                     arrays[f"{definition}.g2r.{r}.{name}"] = maps[:, :, :, kind]
         shares = slice(0, 2 + count)
-        arrays["share.step_layer"] = step_layer[:, :, :, shares].sum((-2, -1))
+        arrays["share.step_layer"] = step_layer[:, :, :, shares].flatten(4).sum(-1)
         places = torch.zeros(())
         for side in generated:
             mean = side.heads[:, :, shares].mean(1)
             even = mean.new_full((side.grid.area,), 1 / side.grid.area)
             places = places + spread(mean, side.grid, grid) / spread(even, side.grid, grid)
         share_map = places / len(generated)
-        arrays["share.map"] = share_map.reshape(*share_map.shape[:-1], grid.height, grid.width)
+        arrays["share.map"] = share_map.reshape(*share_map.shape[:-1], *grid.shape)
         return {name: array.contiguous() for name, array in arrays.items()}
 
     def _match_arrays(self) -> dict[str, Tensor]:
@@ -374,19 +375,27 @@ class Recorder:
                 total = total + len(found.layers) * mean_over_cells(match, looking, rows)
             mean = total / sum(len(found.layers) for found in pairs.values())
             sides = (rows.height, rows.width, columns.height, columns.width)
-            arrays[f"correspondence.{r}"] = mean[:, 0].reshape(-1, *sides)
-            arrays[f"correspondence.model.{r}"] = mean[:, 1].reshape(-1, *sides)
+            arrays[f"correspondence.{r}"] = mean[:, 0].reshape(-1, *sides).contiguous()
+            arrays[f"correspondence.model.{r}"] = mean[:, 1].reshape(-1, *sides).contiguous()
         return arrays
 
 
+def map_grid(grid: Grid) -> Grid:
+    """The grid maps are kept on: at most MAP_SIDE cells a side, a video's also MAP_CELLS in all."""
+    side = MAP_SIDE
+    while grid.at_most(side).area > MAP_CELLS and side > 1:
+        side -= 1
+    return grid.at_most(side)
+
+
 def _on_map_grids(marginals: Marginals, grid: Grid, pictures: tuple[Grid, ...]) -> _Open:
-    """A call's sums as maps of at most MAP_SIDE cells a side, mass kept."""
+    """A call's sums as maps on the grids that are kept, mass kept."""
     # A share is of one place's attention; over all places it is mass, which adds up to the mean.
     generated = torch.cat((marginals.share / grid.area, marginals.paper_r2g), dim=2)
     return _Open(
-        spread(generated, grid, grid.at_most(MAP_SIDE)),
+        spread(generated, grid, map_grid(grid)),
         tuple(
-            spread(maps, picture, picture.at_most(MAP_SIDE))
+            spread(maps, picture, map_grid(picture))
             for maps, picture in zip(marginals.g2r, pictures, strict=True)
         ),
     )
@@ -399,12 +408,13 @@ def _finest(grids: Iterable[Grid]) -> Grid:
 def _stack(steps: list[int], sides: list[_Side], grid: Grid) -> tuple[Tensor, Tensor]:
     """Layers side by side on one grid: (B, S, L, kinds, h, w) and (B, L, H, kinds, h, w).
 
+    A video has its frames before h, w.
     A step a layer was not seen in, and a head a layer does not have, are zero.
     """
     some = sides[0].heads
     batch, _, kinds, _ = some.shape
     heads = max(side.heads.shape[1] for side in sides)
-    shape = (kinds, grid.height, grid.width)
+    shape = (kinds, *grid.shape)
     step_layer = some.new_zeros(batch, len(steps), len(sides), *shape)
     layer_head = some.new_zeros(batch, len(sides), heads, *shape)
     for number, side in enumerate(sides):

@@ -55,9 +55,13 @@ def report(recording: Recording) -> str:
     """The recording in an artist's words."""
     header, found = recording.header, coverage(recording)
     mean = shares(recording)
+    frames = header.generated.grid.frames
+    made = "pictures" if header.run.batch > 1 else "picture"
+    if frames > 1:
+        made += f" of {frames} latent frames"
     lines = [
         f"{header.run.model} ({header.architecture}), seed {header.run.seed}, "
-        f"{header.run.batch} picture{'s' if header.run.batch > 1 else ''}, "
+        f"{header.run.batch} {made}, "
         f"{header.plan.branch} branch",
         f"Recorded {found['evaluations']} of {found['expected_evaluations']} model evaluations in "
         f"{len(header.steps)} steps, {found['layers']} of {found['expected_layers']} layers, up to "
@@ -68,8 +72,8 @@ def report(recording: Recording) -> str:
     for number, (share, picture) in enumerate(
         zip(mean["references"], header.references, strict=True), start=1
     ):
-        grid = picture.grid
-        cells = f"{grid.height}×{grid.width} cells" if picture.has_places else "no map over it"
+        grid = "×".join(map(str, picture.grid.shape))
+        cells = f"{grid} cells" if picture.has_places else "no map over it"
         lines.append(f"  reference {number} {share:.1%} ({picture.kind}, {cells})")
     if found["evaluations"] < found["expected_evaluations"]:
         lines.append("Some evaluations were not seen: another node skips or replaces them.")

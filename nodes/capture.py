@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..i2am.attribution import Attribution
 from ..i2am.errors import I2AMError
+from ..i2am.geometry import frames_of
 from ..i2am.ranges import parse_ranges
 from ..i2am.recorder import Plan, Recording
 from ..i2am.report import report, summary
@@ -205,10 +206,11 @@ def _upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
 def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
     if image is None:
         return None
-    batch = record.header.run.batch
-    if image.shape[0] != batch:
+    batch, frames = record.header.run.batch, record.header.generated.grid.frames
+    if image.shape[0] % batch or not frames_of(image.shape[0] // batch, frames):
+        sampled = str(batch) if frames == 1 else f"{batch} × {frames} latent frames"
         raise I2AMError(
-            f"The image input holds {image.shape[0]} pictures, but {batch} were sampled in this "
+            f"The image input holds {image.shape[0]} pictures, but {sampled} were sampled in this "
             "run. Connect the decoded pictures of this very latent."
         )
     return image[..., :3]
@@ -232,7 +234,10 @@ def _reference_pictures(given: dict[str, Tensor], record: Recording) -> tuple[Te
             "Connect one picture for each reference, in the order the model was given them."
         )
     for number, pictures in enumerate(inputs, start=1):
-        if pictures is not None and len(pictures) not in (1, batch):
+        frames = record.header.references[number - 1].grid.frames
+        if pictures is None or (frames > 1 and frames_of(len(pictures), frames)):
+            continue
+        if frames > 1 or len(pictures) not in (1, batch):
             raise I2AMError(
                 f"Reference {number} holds {len(pictures)} pictures, but the model was given "
                 f"{count} references for {batch} results. Connect one picture for each reference."

@@ -82,11 +82,12 @@ def _sample(
             latent=(noise.shape[-2], noise.shape[-1]),
             versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
         )
-        probe = _Probe(Recorder(plan, run, architecture, layers), layers, guider)
-        if noise.ndim != 4 and (noise.ndim != 5 or noise.shape[2] != 1):
+        probe = _Probe(Recorder(plan, run, architecture, layers), layers, guider, noise.shape[2:])
+        frames = noise.shape[2] if noise.ndim == 5 else 1
+        if noise.ndim not in (4, 5) or (frames > 1 and not architecture.video):
             probe.stop(
-                "Only still pictures can be read so far; this latent is a video, has layers or is "
-                "a mix."
+                f"Only still pictures of {architecture.name} models can be read so far; this "
+                "latent is a video, has layers or is a mix."
             )
         if callback is not None:
             args = (*args[:5], _keeping(denoised, callback), *args[6:])
@@ -125,8 +126,15 @@ class _Probe:
     node that asks for the recording.
     """
 
-    def __init__(self, recorder: Recorder, layers: tuple[Layer, ...], guider: Any) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        layers: tuple[Layer, ...],
+        guider: Any,
+        whole: tuple[int, ...],
+    ) -> None:
         self._layers = layers
+        self._whole = whole  # the latent's sides, frames first
         self._plan = recorder.plan
         self._run = recorder.run
         self._architecture = recorder.architecture
@@ -275,11 +283,11 @@ class _Probe:
             if cond is None or identity in self._recorded:
                 continue
             # With areas the host also gives one branch copies of the other's conditionings.
-            if cond.get("area") is not None or tuple(x.shape[-2:]) != self._run.latent:
+            if cond.get("area") is not None or x.shape[2:] != self._whole:
                 raise I2AMError(
-                    "Conditioning limited to an area, and samplers that work in tiles, cannot be "
-                    f"read so far: the model was given {x.shape[-2]}×{x.shape[-1]} of a latent of "
-                    f"{self._run.latent[0]}×{self._run.latent[1]}. Use the whole picture."
+                    "Conditioning limited to an area, and samplers that work in tiles or windows, "
+                    f"cannot be read so far: the model was given {_sides(x.shape[2:])} of a latent "
+                    f"of {_sides(self._whole)}. Use the whole picture."
                 )
             self._recorded.add(identity)
             own = cond["model_conds"].get("c_crossattn")
@@ -288,6 +296,7 @@ class _Probe:
             network = self._guider.model_patcher.model.diffusion_model
             forward = Forward(
                 latent=self._run.latent,
+                frames=x.shape[2] if x.ndim == 5 else 1,
                 references=tuple((r.shape[-2], r.shape[-1]) for r in references),
                 patch=_patch(network),
                 context=own.cond.shape[1] if own is not None else tokens,
@@ -385,6 +394,10 @@ class _Probe:
                 self._recorder.add(layer, *_split_heads(given), layout, weights=weights[rows])
         except Exception as error:
             self._stop_for(error)
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "×".join(str(side) for side in shape)
 
 
 def _patch(network: Any) -> int:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..i2am.attribution import (
+    EVERY_FRAME,
+    MEAN_FRAME,
     Attribution,
     AttributionMap,
     Definition,
@@ -21,6 +23,7 @@ from ..i2am.attribution import (
 )
 from ..i2am.colormaps import Colormap
 from ..i2am.errors import I2AMError
+from ..i2am.geometry import frames_of
 from ..i2am.render import (
     Scale,
     caption,
@@ -167,11 +170,22 @@ class AttributionMapNode(io.ComfyNode):
                     "first. The paper uses 5.",
                 ),
                 WITHIN_MASK,
+                io.Int.Input(
+                    "frame",
+                    default=EVERY_FRAME,
+                    min=EVERY_FRAME,
+                    max=4095,
+                    advanced=True,
+                    tooltip=f"Of a video: {EVERY_FRAME} maps every frame and gives a video, "
+                    f"{MEAN_FRAME} the mean of all frames, and from 0 on one latent frame, each of "
+                    "which stands for several pictures. Still pictures have but one.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="overlay",
-                    tooltip="The maps over their picture; the heat map where no picture was given.",
+                    tooltip="The maps over their picture; the heat map where no picture was given. "
+                    "Of a video, a picture for each of its pictures.",
                 ),
                 io.Image.Output(display_name="heatmap", tooltip="The maps alone, in colours."),
                 io.Mask.Output(
@@ -198,6 +212,7 @@ class AttributionMapNode(io.ComfyNode):
         heads: str,
         time_groups: int,
         within_mask: bool,
+        frame: int = EVERY_FRAME,
     ) -> io.NodeOutput:
         maps = attribution_map(
             attribution.recording,
@@ -207,17 +222,24 @@ class AttributionMapNode(io.ComfyNode):
             reference - 1,
             Selection(steps, layers, heads, time_groups),
             mask_to_look_from(attribution, within_mask),
+            frame,
         )
-        picture = attribution.picture(maps.direction, reference - 1)
+        pictures = attribution.video(maps.direction, reference - 1)
+        over = _maps_over(pictures, len(maps.labels), attribution, maps.direction, reference, frame)
         size = attribution.size(maps.direction, reference - 1)
         look = Colormap(colormap), opacity, Scale(scale), legend
-        overlays, heatmaps, values = _draw(maps, picture, size, *look)
+        overlays, heatmaps, values = _draw(maps, pictures, over, size, *look)
         shown, one_map = overlays, len(maps.labels) == 1
         factor = math.ceil(PREVIEW_SIDE / max(size)) if one_map else 1
         if factor > 1:  # the page shows pictures no larger than they are: a small one is lost
             size = size[0] * factor, size[1] * factor
-            shown, _, _ = _draw(maps, _enlarged(picture, size), size, *look)
-        shown = shown.flatten(0, 1) if one_map else contact_sheet(shown, maps.labels)
+            _, number = over[0]
+            picture = None if pictures is None else _enlarged(pictures[:, number], size)[:, None]
+            shown, _, _ = _draw(maps, picture, [(0, 0)], size, *look)
+        # Where a map lies over several pictures, the first is enough to show.
+        numbers = [number for number, _ in over]
+        firsts = [numbers.index(number) for number in range(len(maps.labels))]
+        shown = shown.flatten(0, 1) if one_map else contact_sheet(shown[:, firsts], maps.labels)
         return io.NodeOutput(
             overlays.flatten(0, 1),
             heatmaps.flatten(0, 1),
@@ -226,32 +248,57 @@ class AttributionMapNode(io.ComfyNode):
         )
 
 
-def _enlarged(picture: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    if picture is None:
-        return None
+def _maps_over(
+    pictures: Tensor | None,
+    maps: int,
+    attribution: Attribution,
+    direction: Direction,
+    reference: int,
+    frame: int,
+) -> list[tuple[int, int]]:
+    """Which map goes over which of a video's pictures: every frame's over all pictures it stands
+    for, others over the one in the middle. A still picture is the only one."""
+    frames = attribution.frames(direction, reference - 1)
+    if pictures is None or frames == 1:
+        return [(number, 0) for number in range(maps)]
+    frame_of = frames_of(pictures.shape[1], frames)
+    if frame == EVERY_FRAME:
+        starts = range(0, maps, frames)
+        return [(start + of, picture) for start in starts for picture, of in enumerate(frame_of)]
+    own = [picture for picture, of in enumerate(frame_of) if frame in (MEAN_FRAME, of)]
+    return [(number, own[len(own) // 2]) for number in range(maps)]
+
+
+def _enlarged(picture: Tensor, size: tuple[int, int]) -> Tensor:
     pixels = interpolate(picture.movedim(-1, 1), size, mode="bicubic", align_corners=False)
     return pixels.movedim(1, -1).clamp(0, 1)
 
 
 def _draw(
     maps: AttributionMap,
-    picture: Tensor | None,
+    pictures: Tensor | None,
+    over: list[tuple[int, int]],
     size: tuple[int, int],
     colormap: Colormap,
     opacity: float,
     scale: Scale,
     with_legend: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Overlays and heat maps (batch, maps, height, width, 3), and the values painted, 0 to 1."""
+    """Overlays and heat maps (batch, maps, height, width, 3), and the values painted, 0 to 1.
+
+    over: which map goes over which of the pictures, (1 or batch, pictures, height, width, 3).
+    """
     values = resize(display_values(maps), maps.grid, size)
     low, high = value_range(values, scale, maps)
     values = normalise(values, low, high)
     overlays: list[Tensor] = []
     heatmaps: list[Tensor] = []
-    for column in range(len(maps.labels)):
+    for column, number in over:
         painted = values[:, column]
         drawn = heatmap(painted, colormap)
-        laid = drawn if picture is None else overlay(picture, painted, colormap, opacity)
+        laid = drawn
+        if pictures is not None:
+            laid = overlay(pictures[:, number], painted, colormap, opacity)
         if with_legend:
             ends = low[:, column], high[:, column]
             drawn, laid = (
@@ -259,4 +306,5 @@ def _draw(
             )
         overlays.append(laid)
         heatmaps.append(drawn)
-    return torch.stack(overlays, 1), torch.stack(heatmaps, 1), values
+    columns = [column for column, _ in over]
+    return torch.stack(overlays, 1), torch.stack(heatmaps, 1), values[:, columns]

@@ -52,6 +52,7 @@ def recording(
     missing: tuple[tuple[int, int], ...] = (),
     correspondence: bool = True,
     references: tuple[Grid, ...] = REFERENCES,
+    generated: Grid = GENERATED,
     seed: int = 0,
 ) -> Recording:
     """A run of so many steps and layers (one head count for each); `missing` (step, layer)s."""
@@ -59,7 +60,7 @@ def recording(
     run = Run("Test", batch, 7, schedule, (8, 6), {"i2am": "0", "comfyui": "0"})
     layers = tuple(Layer("double", index) for index in range(len(heads)))
     recorder = Recorder(Plan(correspondence=correspondence), run, JOINT, layers)
-    spans = layout(references=references)
+    spans = layout(generated, references)
     for step in range(steps):
         recorder.begin_evaluation(schedule[step])
         for number, layer in enumerate(layers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -58,7 +58,7 @@ class Forward:
     host, each a tensor's shape or those of a list of tensors. layers: all of the network's.
     patches: what other nodes let change the tokens before the first layer, by their class names.
     numbers: the whole numbers the network keeps and the lengths of its lists, by their names.
-    adapters: those beside the text, in order.
+    adapters: those beside the text, in order. frames: of the latent, where it is a video.
     """
 
     latent: tuple[int, int]
@@ -71,6 +71,7 @@ class Forward:
     adapters: tuple[Adapter, ...] = ()
     layers: tuple[Layer, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict[str, int])
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Architecture:
         by design (self-attention beside cross-attention, refiners). Raises LayoutMismatch if the
         counts are not those of the architecture.
     note: what a user should know of its maps. tested: the host's releases it was tested on.
+    video: whether a latent of several frames is a video, and can be read.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Architecture:
     read: Callable[[Forward, Call], tuple[Layer, TokenLayout] | None]
     note: str = ""
     tested: str = "0.30.0"
+    video: bool = False
 
 
 def blocks(**names: str) -> Callable[[nn.Module], tuple[Layer, ...]]:
@@ -146,8 +149,8 @@ def reference_latents(forward: Forward) -> tuple[Picture, ...]:
 
 
 def generated_grid(forward: Forward) -> Grid:
-    """The grid of the result where the model cuts the latent into patches."""
-    return picture_grid(*forward.latent, forward.patch)
+    """The grid of the result where the model cuts the latent, or each frame of it, into patches."""
+    return replace(picture_grid(*forward.latent, forward.patch), frames=forward.frames)
 
 
 def nth_layer(layers: tuple[Layer, ...], nth: int) -> Layer:
