@@ -50,14 +50,14 @@ def find(class_names: Iterable[str]) -> Architecture:
                 f"{name} models have no reference to watch: {WITHOUT_REFERENCES[name]}. "
                 f"Use a model that reads one. Capture Attention knows: {known}."
             )
+        for architecture in ARCHITECTURES:
+            if name in architecture.models:
+                return architecture
         if name in NOT_YET:
             raise I2AMError(
                 f"Capture Attention cannot read {name} models yet: {NOT_YET[name]}. "
                 f"It knows: {known}. Take it out of the graph, or use one of these models."
             )
-        for architecture in ARCHITECTURES:
-            if name in architecture.models:
-                return architecture
     raise I2AMError(
         f"Capture Attention cannot read “{names[0]}” models yet. It knows: {known}. "
         "Take Capture Attention out of the graph, or use one of these models."
