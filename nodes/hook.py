@@ -330,8 +330,8 @@ class _Probe:
             or not all(a is b or torch.equal(a, b) for a, b in zip(first, pictures, strict=True))
         ):
             raise I2AMError(
-                "Conditionings that are combined hold different reference pictures. Give all of "
-                "them the same ones."
+                "The references changed while sampling: conditionings that are combined hold "
+                "different reference pictures. Give all of them the same ones."
             )
 
     def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

@@ -150,17 +150,24 @@ def test_flux2(comfy: Any, guidance: bool, both: bool, record_property: Any) -> 
 
 
 def test_cached_references(comfy: Any, record_property: Any) -> None:
-    """After the first evaluation reference keys come from a cache, and no reference asks."""
+    """After the first evaluation reference keys come from a cache, and no reference asks.
+
+    Passes without references go on beside it.
+    """
     cached = comfy.node("FluxKVCache").execute
     references = (tiny.latent(10, 1, 128, 3, 7), tiny.latent(11, 1, 128, 5, 2))
     positive = tiny.conditioning(20, 7, 16, references)
     tokens = [("text", 512), ("result", 30), ("0", 21), ("1", 10)]
     _, calls = proven(
-        *(comfy, lambda: cached(flux2(False))[0], positive, positive),
+        *(comfy, lambda: cached(flux2(False))[0], positive, tiny.conditioning(21, 7, 16)),
         *(tiny.latent(22, 2, 128, 6, 5), placed(tokens, ((3, 7), (5, 2)))),
+        cfg=2.0,
+        steps=2,
         note=record_property,
     )
-    assert [call.q.shape[2] for call in calls] == [573] * 4 + [542] * 8
+    counts = [(call.q.shape[2], call.k.shape[2]) for call in calls]
+    without = [(542, 542)] * 4
+    assert counts == [(573, 573)] * 4 + without + [(542, 573)] * 4 + without
 
 
 class TestRedux:
