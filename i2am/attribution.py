@@ -16,6 +16,8 @@ from .recorder import Recording
 # Which frames of a video a map is of, beside the number of one, from 0.
 MEAN_FRAME, EVERY_FRAME = -1, -2
 
+_MOST_PIXELS = 4096  # of one side of a picture
+
 
 class Definition(str, Enum):
     """Which softmax a map is made of (`key_scope`)."""
@@ -96,14 +98,18 @@ class Attribution:
         return picture.reshape(batch, -1, *picture.shape[1:])
 
     def size(self, direction: Direction, reference: int) -> tuple[int, int]:
-        """The (height, width) in pixels of that picture; of its latent × 8 where none was given."""
+        """The (height, width) in pixels of that picture; of its latent × 8 where none was given.
+
+        A latent that would be larger than any picture so is taken for one of pixels.
+        """
         picture = self.picture(direction, reference)
         if picture is not None:
             return picture.shape[1], picture.shape[2]
         side = _side(self.recording, direction, reference)
         if side.latent == (0, 0):
             return side.grid.height * 16, side.grid.width * 16
-        return side.latent[0] * 8, side.latent[1] * 8
+        pixels = 8 if max(side.latent) * 8 <= _MOST_PIXELS else 1
+        return side.latent[0] * pixels, side.latent[1] * pixels
 
 
 def _side(recording: Recording, direction: Direction, reference: int) -> Picture:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from recordings import attribution, recording
@@ -143,3 +145,14 @@ def test_pictures_and_sizes() -> None:
     assert bare.size(R2G, 0) == (64, 48)  # a latent of 8×6
     assert bare.size(G2R, 1) == (32, 48)  # a latent of 4×6
     assert best_definition(bare.recording) is Definition.MODEL
+
+
+@pytest.mark.parametrize(
+    ("latent", "size"), [((512, 256), (4096, 2048)), ((2048, 1536), (2048, 1536))]
+)
+def test_the_size_of_a_latent_of_pixels(latent: tuple[int, int], size: tuple[int, int]) -> None:
+    """Some models work on pixels; eight times as many would fill the memory."""
+    some = recording()
+    generated = replace(some.header.generated, latent=latent)
+    header = replace(some.header, generated=generated)
+    assert Attribution(replace(some, header=header)).size(R2G, 0) == size
