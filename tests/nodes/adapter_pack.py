@@ -8,6 +8,7 @@ imported by name, and pass no options. What was attended to is noted for the den
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -92,24 +93,39 @@ def adapter_attention(
     return out_ip * counts
 
 
-def apply(model: Any, places: dict[tuple[Any, ...], int], number: int, **settings: Any) -> Any:
+def apply(
+    model: Any,
+    places: dict[tuple[Any, ...], int],
+    number: int,
+    pack: Any = None,
+    **settings: Any,
+) -> Any:
     """A clone of the model with one more adapter at these places, each of so many channels.
 
-    settings: cond and uncond (pictures, tokens, width), and what an adapter takes.
+    settings: cond and uncond (pictures, tokens, width), and what an adapter takes. pack: the real
+    one's module, to be used in place of this one.
     """
     model = model.clone()
+    patch = pack.Attn2Replace if pack else Attn2Replace
+    attend = pack.ipadapter_attention if pack else adapter_attention
     generator = torch.Generator().manual_seed(100 + number)
     projections, width = {}, settings["cond"].shape[2]
+    layers = SimpleNamespace(to_kvs={})  # as the real one looks them up
+    real = SimpleNamespace(ip_layers=layers)
+    real.get_multigpu_clone = lambda device: real
     settings = {"sigma_start": 1e9, "sigma_end": 0.0} | settings
     replaced = dict(model.model_options["transformer_options"].get("patches_replace", {}))
     replaced["attn2"] = dict(replaced.get("attn2", {}))
     for key, (place, channels) in enumerate(places.items()):
         made = [torch.randn(width, channels, generator=generator) * 0.4 for _ in range(2)]
         projections[str(key)] = tuple(made)
+        for kind, to in zip("kv", made, strict=True):
+            layers.to_kvs[f"{key}_to_{kind}_ip"] = to.__rmatmul__
         own = settings | {"number": number, "module_key": str(key), "projections": projections}
+        own |= {"ipadapter": real}
         if place in replaced["attn2"]:
-            replaced["attn2"][place].add(adapter_attention, **own)
+            replaced["attn2"][place].add(attend, **own)
         else:
-            replaced["attn2"][place] = Attn2Replace(adapter_attention, **own)
+            replaced["attn2"][place] = patch(attend, **own)
     model.model_options["transformer_options"]["patches_replace"] = replaced
     return model

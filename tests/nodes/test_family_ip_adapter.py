@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -70,7 +73,7 @@ def dense(adapters: tuple[Adapter, ...]) -> Callable[..., dict[str, Tensor]]:
         area, scale = q.shape[2], q.shape[-1] ** -0.5
         nothing = torch.zeros(q.shape[0], area).double()
         weights = [nothing if a is None else a[1][rows] for a in call.adapters]
-        total = 1 + sum(weights)
+        total = 1 + torch.stack(weights).sum(0)
         text = (1 / total)[:, None].expand(q.shape[:3]).clone()
         arrays: dict[str, Tensor] = {}
         shares: list[Tensor] = []
@@ -182,14 +185,14 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
     for number, (adapter, settings) in enumerate(CASES[case]):
         model = pack.apply(model, places, number, **tokens(50 + 2 * number, adapter), **settings)
     start = tiny.latent(32, 2, 4, *SIZE)
-    pooled = {"pooled_output": tiny.latent(5, 1, 10)}
-    conditionings = [tiny.conditioning(seed, TEXT, 24, **pooled) for seed in (30, 31)]
+    pooled: dict[str, Any] = {"pooled_output": tiny.latent(5, 1, 10)}
+    positive, negative = (tiny.conditioning(seed, TEXT, 24, **pooled) for seed in (30, 31))
     options: dict[str, Any] = {"cfg": 3.0, "steps": 3, "scheduler": "normal"}
 
-    plain = tiny.sample(model, *conditionings, start, **options)
+    plain = tiny.sample(model, positive, negative, start, **options)
     pack.NOTES.clear()
     armed = comfy.pack("nodes.hook").arm(model, comfy.pack("i2am.recorder").Plan())
-    sampled = tiny.sample(armed, *conditionings, start, **options)
+    sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
 
     ran = {tuple(note.adapters) for note in pack.NOTES}
@@ -242,9 +245,9 @@ def test_nothing_is_left(comfy: Any, pack: ModuleType) -> None:
         options = armed.model_options["transformer_options"]
         assert options.keys() == model.model_options["transformer_options"].keys()
 
-    conditionings = [tiny.conditioning(seed, TEXT, 24) for seed in (30, 31)]
+    positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
     start = tiny.latent(32, 1, 4, *SIZE)
-    tiny.sample(armed, *conditionings, start, steps=1)
+    tiny.sample(armed, positive, negative, start, steps=1)
     unchanged()
     settings = patches["output", 2].kwargs[0]
     for error in (RuntimeError("out of memory"), InterruptProcessingException()):
@@ -255,10 +258,45 @@ def test_nothing_is_left(comfy: Any, pack: ModuleType) -> None:
 
         settings["weight"] = Failing()
         with pytest.raises(type(error)):
-            tiny.sample(armed, *conditionings, start, steps=1)
+            tiny.sample(armed, positive, negative, start, steps=1)
         del settings["weight"]
         unchanged()
     assert torch.equal(
-        tiny.sample(armed, *conditionings, start, steps=1),
-        tiny.sample(model, *conditionings, start, steps=1),
+        tiny.sample(armed, positive, negative, start, steps=1),
+        tiny.sample(model, positive, negative, start, steps=1),
     )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
+    """Where the pack lies beside ComfyUI, it gives the same latent, and the same recording."""
+    folder = comfy.path / "custom_nodes" / "ComfyUI_IPAdapter_plus"
+    if not folder.is_dir():
+        pytest.skip("ComfyUI_IPAdapter_plus is not installed")
+    real = _module(folder, "CrossAttentionPatch")
+    records = []
+    for used in (None, real):
+        model = tiny.build("SD15", **SD15)
+        for number, (adapter, settings) in enumerate(CASES[case]):
+            inputs = tokens(50 + 2 * number, adapter) | settings
+            model = pack.apply(model, SD15_PLACES, number, used, **inputs)
+        armed = comfy.pack("nodes.hook").arm(model, comfy.pack("i2am.recorder").Plan())
+        positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
+        start = tiny.latent(32, 2, 4, *SIZE)
+        options: dict[str, Any] = {"cfg": 3.0, "steps": 3, "scheduler": "normal"}
+        plain = tiny.sample(model, positive, negative, start, **options)
+        sampled = tiny.sample(armed, positive, negative, start, **options)
+        assert torch.equal(sampled, plain)
+        records.append((sampled, recording(comfy, sampled)))
+    (ours, ours_recorded), (theirs, theirs_recorded) = records
+    assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()  # other roundings
+    deviations = largest_deviation(dict(theirs_recorded.arrays), dict(ours_recorded.arrays))
+    assert max(deviations.values()) < TOLERANCE, deviations
+
+
+def _module(folder: Path, name: str) -> Any:
+    """A module of a pack, and what it imports from beside it, without the pack's nodes."""
+    package = ModuleType(folder.name)
+    package.__path__ = [str(folder)]
+    sys.modules[folder.name] = package
+    return importlib.import_module(f"{folder.name}.{name}")

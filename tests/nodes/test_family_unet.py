@@ -97,11 +97,12 @@ def test_image_tokens(comfy: Any, case: str, record_property: Any) -> None:
     """A batch of two at an odd size, two references, cfg; levels that do not divide evenly."""
     family, config, sites, cell, head_counts, negative_tokens = CASES[case]
     size = (11, 14)
-    pooled = {"pooled_output": tiny.latent(5, 1, 10)}
+    pooled: dict[str, Any] = {"pooled_output": tiny.latent(5, 1, 10)}
     positive = tiny.conditioning(30, CONTEXT, 24, i2am_image_tokens=MARKS, **pooled)
     negative = tiny.conditioning(31, negative_tokens, 24, **pooled)
     inpainting = config["in_channels"] == 9
-    options = {"noise_mask": (tiny.latent(6, 1, 1, *size) > 0).float()} if inpainting else {}
+    mask = (tiny.latent(6, 1, 1, *size) > 0).float()
+    options: dict[str, Any] = {"noise_mask": mask} if inpainting else {}
     record, calls = prove(
         comfy,
         lambda: tiny.build(family, **config),
@@ -154,7 +155,7 @@ def _novel_view() -> Any:
 def test_one_image_token(comfy: Any, model: Callable[[], Any], record_property: Any) -> None:
     """R2G as the paper has it; no map over a reference of one token."""
     size, frames = (9, 14), 3
-    shared = {"concat_latent_image": tiny.latent(7, 1, 4, *size)}
+    shared: dict[str, Any] = {"concat_latent_image": tiny.latent(7, 1, 4, *size)}
     record, _ = prove(
         comfy,
         model,
