@@ -31,7 +31,7 @@ def test_every_model(comfy: Any) -> None:
         for model in vars(model_base).values()
         if inspect.isclass(model) and issubclass(model, model_base.BaseModel)
     ]
-    assert len(models) > 50
+    assert models
     unknown: list[str] = []
     for model in models:
         names = _names(model)

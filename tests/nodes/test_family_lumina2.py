@@ -99,6 +99,46 @@ def test_z_image(comfy: Any, both: bool, record_property: Any) -> None:
     assert record.header.generated.grid.covered == (5.5, 4.5)
 
 
+def test_z_image_in_pixels(comfy: Any, record_property: Any) -> None:
+    """The same tokens without a VAE: [captions 3 × 32 | reference 1 | reference 2 | result]"""
+    refiners, layers = count(), count()
+
+    def model() -> Any:
+        sizes = {"patch_size": 16, "in_channels": 3, "decoder_hidden_size": 32}
+        return tiny.build(
+            "ZImagePixelSpace",
+            image_model="zimage_pixel",
+            z_image_modulation=True,
+            pad_tokens_multiple=32,
+            decoder_num_res_blocks=1,
+            **(SIZES | sizes),
+        )
+
+    def place(call: Seen) -> Place | None:
+        text = call.k.shape[2] - 96
+        if text == 0 and next(refiners) % 4 < 2:
+            return None  # the captions' refiner
+        return Place(
+            layer=next(layers) % 4,
+            generated=(text + 64, text + 94),
+            grid=(6, 5),
+            own=(text + 64, text + 94),
+            references=((text, text + 28), (text + 32, text + 38)),
+            reference_grids=((4, 7), (3, 2)),
+            keys=text + 96,
+        )
+
+    pictures = (tiny.latent(83, 1, 3, 64, 112), tiny.latent(84, 1, 3, 48, 32))
+    positive = tiny.conditioning(80, 7, 24, pictures)
+    record, _ = prove(
+        *(comfy, model, positive, positive, tiny.latent(82, 2, 3, 90, 72), place),
+        grid=(6, 5),
+        heads=4,
+        note=record_property,
+    )
+    assert record.header.generated.grid.covered == (90 / 16, 4.5)
+
+
 @both
 def test_lumina2(comfy: Any, both: bool, record_property: Any) -> None:
     """[captions 5, 3 and 7 | reference 1 28 | reference 2 6 | result 30]
