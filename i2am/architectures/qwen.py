@@ -18,5 +18,6 @@ QWEN = Architecture(
     references=FLUX.references,
     read=FLUX.read,
     note="The references as the text encoder saw them count as text. Results of several layers "
-    "(Layered) are not read so far.",
+    "(Layered) have maps frame by frame, as videos do.",
+    video=True,
 )

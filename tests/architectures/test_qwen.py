@@ -31,6 +31,15 @@ def test_layout(queries: int, asked: int) -> None:
     assert grids == [Grid(6, 5), Grid(4, 7, (3.5, 7.0)), Grid(3, 3, (3.0, 2.5))]
 
 
+def test_layers_of_a_result() -> None:
+    """Layered: one frame after the other. [text 9 | 2 × 30 | reference 9]"""
+    forward = Forward((12, 10), ((6, 5),), 2, context=9, frames=2)
+    read = QWEN.read(forward, Call(OPTIONS, 78, 78))
+    assert read is not None
+    assert read[1].generated.grid == Grid(6, 5, frames=2)
+    assert [(span.start, span.stop) for span in read[1].keys] == [(0, 9), (9, 69), (69, 78)]
+
+
 @pytest.mark.parametrize(("queries", "keys"), [(75, 75), (77, 77), (67, 76)])
 def test_refuses(queries: int, keys: int) -> None:
     with pytest.raises(LayoutMismatch, match=f"{queries} queries and {keys} keys"):

@@ -104,13 +104,28 @@ def test_cached_references(comfy: Any, record_property: Any) -> None:
     assert [call.q.shape[2] for call in calls] == [76] * 2 + [39] * 4
 
 
-def test_layers_are_refused(comfy: Any) -> None:
-    """A latent of several layers is sampled as ever, and its recording says why there is none."""
+def test_layers(comfy: Any, record_property: Any) -> None:
+    """A result of three layers: frame after frame of 3×3 tokens, each with maps of its own."""
     positive = tiny.conditioning(45, 9, 24, REFERENCES)
-    start = tiny.latent(42, 1, 16, 3, 4, 4)
-    hook, recorder = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder")
-    armed = hook.arm(qwen(**KINDS["Layered"]), recorder.Plan())
-    latent = tiny.sample(armed, positive, positive, start, steps=1)
-    store = comfy.pack("i2am.store")
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert "has layers" in refusal.reason
+    start = tiny.latent(42, 2, 16, 3, 5, 6)
+
+    def stacked(call: Seen) -> Place:
+        """[text 9 | result 27, three times 3×3 | reference 1 28, 4×7 | reference 2 9, 3×3]"""
+        return Place(
+            layer=call.options["block_index"],
+            generated=(9, 36),
+            grid=(9, 3),
+            own=(9, 36),
+            references=((36, 64), (64, 73)),
+            reference_grids=((4, 7), (3, 3)),
+            keys=73,
+        )
+
+    record, _ = prove(
+        *(comfy, lambda: qwen(**KINDS["Layered"]), positive, positive, start, stacked),
+        grid=(9, 3),
+        heads=2,
+        note=record_property,
+    )
+    assert record.arrays["share.map"].shape == (2, 4, 3, 3, 3)
+    assert record.header.generated.grid.covered == (2.5, 3.0)
