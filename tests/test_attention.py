@@ -416,3 +416,59 @@ def test_shares_account_for_everything(one: Grid, other: Grid, seed: int, text: 
         share = found.share[:, :, 2 + r]
         close(found.g2r[r][:, :, 1].sum(-1), share.mean(-1))
         close(pairs[r][:, 1].sum(-1), share.mean(1))
+
+
+def two_softmaxes(seed: int) -> tuple[Tensor, Tensor, TokenLayout, Tensor]:
+    """20 places; 3 keys of text; 2 + 6 of one adapter, 4 of another; both off somewhere."""
+    keys = (
+        Span(Role.TEXT, 0, 3),
+        Span(Role.TEXT, 3, 5, softmax=1),
+        Span(Role.REFERENCE, 5, 11, Grid(2, 3), softmax=1),
+        Span(Role.REFERENCE, 11, 15, Grid(1, 4), softmax=2),
+    )
+    spans = TokenLayout((Span(Role.GENERATED, 0, 20, Grid(4, 5)),), keys)
+    weights = rand(seed + 2, 2, 3, 20).abs()
+    weights[:, 0] = 1
+    weights[:, 1, :7] = 0
+    weights[1, 2] = 0
+    return rand(seed, 2, 4, 20, 8), rand(seed + 1, 2, 4, 15, 8), spans, weights
+
+
+@pytest.mark.parametrize("scratch", [1, 1_000, 4_000, 12_000, 2**28])
+def test_softmaxes_beside_each_other(scratch: int) -> None:
+    """Each is a softmax of its own; shares are of the weighted sum, places count by weight."""
+    q, k, spans, weights = two_softmaxes(5)
+    found = attention_marginals(q, k, spans, weights=weights, scratch_bytes=scratch)
+    logits = q.double() @ k.double().mT * q.shape[-1] ** -0.5
+    portions = (weights / weights.sum(1, keepdim=True)).double()
+    parts = [logits[..., a:b].softmax(-1) for a, b in ((0, 3), (3, 11), (11, 15))]
+    model = torch.cat([part * portions[:, None, i, :, None] for i, part in enumerate(parts)], -1)
+    wanted = {"text": model[..., :5].sum(-1), "self": torch.zeros(2, 4, 20)}
+    for r, (softmax, own) in enumerate(((1, slice(5, 11)), (2, slice(11, 15)))):
+        by = weights[:, None, softmax].double()
+        m_g = logits[..., own].softmax(-2).mean(-1) * by
+        mean = by.mean(-1, keepdim=True)
+        m_r = logits[..., own].softmax(-1) * torch.where(mean > 0, by / mean, 0)[..., None]
+        wanted |= {
+            f"share {r}": model[..., own].sum(-1),
+            f"paper r2g {r}": (m_g / m_g.sum(-1, keepdim=True)).nan_to_num(0),
+            f"paper g2r {r}": m_r.mean(-2),
+            f"model g2r {r}": model[..., own].mean(-2),
+            f"pairs {r}": m_r.mean(1),
+            f"model pairs {r}": model[..., own].mean(1),
+        }
+    assert_right(found, wanted)
+    torch.testing.assert_close(found.share.sum(2), torch.ones(2, 4, 20))
+
+
+def test_even_weights_change_no_map() -> None:
+    """The paper's maps do not see how strong an adapter is; the shares do."""
+    q, k, spans, weights = two_softmaxes(9)
+    one, other = (
+        attention_marginals(q, k, spans, weights=torch.ones_like(weights) * strength)
+        for strength in (1.0, torch.tensor([1.0, 0.5, 3.0])[:, None])
+    )
+    torch.testing.assert_close(one.paper_r2g, other.paper_r2g)
+    for r in range(2):
+        torch.testing.assert_close(one.g2r[r][:, :, 0], other.g2r[r][:, :, 0])
+    torch.testing.assert_close(other.share[:, :, 3], torch.full((2, 4, 20), 3 / 4.5))

@@ -65,6 +65,7 @@ def adapter_attention(
     weight: Any = 1.0,
     mask: Any = None,
     embeds_scaling: str = "V only",
+    unfold_batch: bool = False,
     **_: Any,
 ) -> Any:
     if isinstance(weight, dict):  # layers by name; the others are left out
@@ -73,9 +74,10 @@ def adapter_attention(
         weight = weight[extra_options["transformer_index"]]
     chunks = extra_options["cond_or_uncond"]
     batch = q.shape[0] // len(chunks)
+    times = 1 if unfold_batch else batch  # unfolded, each item has a picture of its own
     to_k, to_v = projections[module_key]
     ip_k, ip_v = (
-        torch.cat([(cond, uncond)[chunk].repeat(batch, 1, 1) @ to for chunk in chunks])
+        torch.cat([(cond, uncond)[chunk].repeat(times, 1, 1) @ to for chunk in chunks])
         for to in (to_k, to_v)
     )
     if embeds_scaling == "K+V":

@@ -167,6 +167,9 @@ CASES: dict[str, list[tuple[Adapter, dict[str, Any]]]] = {
     "base": [(BASE, {"weight": 0.8})],
     "plus, K+V": [(PLUS, {"weight": 0.6, "embeds_scaling": "K+V"})],
     "full face, two pictures, masked": [(FULL, {"weight": 1.3, "mask": HALF})],
+    "full face, a picture for each item": [
+        (Adapter(1, 257, 1, (16, 16)), {"weight": 0.9, "unfold_batch": True, **tokens(80, FULL)}),
+    ],
     "three, of which two come and go": [
         (PLUS, {"weight": 0.7, "sigma_end": 5.0}),
         (FULL, {"weight": 0.9, "mask": 1 - HALF}),
@@ -183,7 +186,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
     places = SD15_PLACES if family == "SD15" else SDXL_PLACES
     model = tiny.build(family, **config)
     for number, (adapter, settings) in enumerate(CASES[case]):
-        model = pack.apply(model, places, number, **tokens(50 + 2 * number, adapter), **settings)
+        model = pack.apply(model, places, number, **tokens(50 + 2 * number, adapter) | settings)
     start = tiny.latent(32, 2, 4, *SIZE)
     pooled: dict[str, Any] = {"pooled_output": tiny.latent(5, 1, 10)}
     positive, negative = (tiny.conditioning(seed, TEXT, 24, **pooled) for seed in (30, 31))
@@ -217,7 +220,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
     seen = len(record.header.layers), record.header.expected_layers
     assert seen == ((6, 7) if family == "SD15" else (9, 11))  # the pack's middle is never called
     has_places = [picture.has_places for picture in record.header.references]
-    assert has_places == [a is FULL for a in adapters for _ in range(a.pictures)]
+    assert has_places == [a.tokens == 257 for a in adapters for _ in range(a.pictures)]
     if not has_places[0]:
         assert_no_map_over_the_reference(comfy, record)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from graph import attribution_map, capture, collect, filled, given, node, sampler
 
 WIDTH = 24
 
@@ -104,3 +105,33 @@ def test_from_a_vision_model(comfy: Any) -> None:
     ((made, options),) = run(comfy, output)
     assert made.shape == (1, 20, WIDTH)
     assert options["i2am_image_tokens"] == [(1, 3, 3), (11, 3, 3)]
+
+
+@pytest.mark.usefixtures("tiny_nodes")
+def test_in_a_graph(run_graph: Any) -> None:
+    """Two pictures after a text → sampler → a map over each of them, and over the result."""
+    run = run_graph(
+        {
+            "model": node("Test_UNet", seed=0),
+            "capture": capture(),
+            "vision": given("vision", seen(2, 10, (42, 42))),
+            "text": node("Test_Conditioning", seed=20, references=0, dim=WIDTH),
+            "positive": filled(
+                "I2AM_ImageTokens", clip_vision_output=["vision", 0], conditioning=["text", 0]
+            ),
+            "negative": node("Test_Conditioning", seed=21, references=0, dim=WIDTH),
+            "empty": node("EmptyLatentImage", width=72, height=112, batch_size=2),
+            "sampler": sampler(cfg=2.0),
+            "collect": collect(),
+            "r2g": attribution_map(),
+            "g2r": attribution_map(direction="generated to reference", reference=2),
+        },
+        ["r2g", "g2r"],
+    )
+    assert run.ok, run.errors
+    header = run.value("collect").recording.header
+    assert [(r.kind, r.grid.sides) for r in header.references] == [("image tokens", (3, 3))] * 2
+    assert header.generated.grid.sides == (14, 9)
+    assert "reference 2" in run.value("collect", 2)
+    assert run.value("r2g", 1).shape[:3] == (2, 112, 72)
+    assert run.value("g2r", 1).shape[0] == 2
