@@ -137,15 +137,16 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        last = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.conv = nn.Sequential(
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            last,
         )
-        nn.init.zeros_(self.conv[4].weight)
-        nn.init.zeros_(self.conv[4].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv(x) + x)
@@ -161,8 +162,9 @@ class Decoder(nn.Module):
             self.layers[str(position)] = Block()
         for position in (7, 12, 17):
             self.layers[str(position)] = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
-        self.layers["19"] = nn.Conv2d(WIDTH, 3, 3, padding=1)
-        nn.init.constant_(self.layers["19"].bias, 0.5)
+        colours = nn.Conv2d(WIDTH, 3, 3, padding=1)
+        colours.load_state_dict({"bias": torch.full((3,), 0.5)}, strict=False)
+        self.layers["19"] = colours
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents (B, 16, h, w) to pictures (B, 3, 8h, 8w)."""
