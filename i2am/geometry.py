@@ -91,6 +91,7 @@ def picture_grid(height: int, width: int, cell: int) -> Grid:
 
 # The kinds of tokens that tell of a whole picture each.
 STYLE_TOKENS, ADAPTER_TOKENS = "style tokens", "IP-Adapter tokens"
+UNCLIP_TOKENS = "unCLIP tokens"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Picture:
     @property
     def has_places(self) -> bool:
         """Whether its tokens lie at places of a picture, so that there can be a map over it."""
-        return self.kind not in (STYLE_TOKENS, ADAPTER_TOKENS) and self.grid.area > 1
+        return self.kind not in (STYLE_TOKENS, ADAPTER_TOKENS, UNCLIP_TOKENS) and self.grid.area > 1
 
 
 class Role(str, Enum):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ..errors import I2AMError
 from .base import Adapter, Architecture, Call, Forward, ImageTokens, Layer
+from .cascade import CASCADE
 from .flux import FLUX
 from .hidream import HIDREAM
 from .hidream_o1 import HIDREAM_O1
@@ -20,7 +21,7 @@ from .unread import NOT_YET, WITHOUT_REFERENCES
 
 ARCHITECTURES = (
     *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2),
-    *(UNET, ONE_TOKEN_UNET),
+    *(CASCADE, UNET, ONE_TOKEN_UNET),
 )
 
 __all__ = [

@@ -31,7 +31,6 @@ WITHOUT_REFERENCES = {
 
 # Tokens that could be read, but are not so far.
 NOT_YET = {
-    "StableCascade_C": "each picture of unCLIP is four tokens behind the text, without places",
     "WAN21": "video with the tokens of CLIP vision, of a reference latent or of context latents",
     "WAN21_HuMo": "video with reference latents as frames",
     "WAN21_Vace": "video with control frames in blocks of their own",

@@ -73,6 +73,14 @@ PASSES |= {
         ),
         [Call({}, 43, 43, nth) for nth in (0, 1)],
     ),
+    "Stable Cascade": (
+        Forward(
+            latent=(6, 5),
+            shapes={"clip_text": (2, 7, 24), "unclip_conditioning": ((), ())},
+            layers=(Layer("down", 0), Layer("up", 0)),
+        ),
+        [Call({}, 30, 49, nth) for nth in (0, 1)],
+    ),
     "HiDream-O1": (
         Forward(
             latent=(96, 128),
