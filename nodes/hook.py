@@ -164,7 +164,9 @@ class _Probe:
     def _listen(self, options: dict[str, Any]) -> None:
         """Listen to adapters, whose attention no override sees."""
         patches = (self._patches or {}).get("attn2", {})
-        found = {place: adapters_of(patch) for place, patch in patches.items()}
+        blocks = {(layer.block, layer.index) for layer in self._layers}
+        # A place the network does not have, as the pack's middle block, is never called.
+        found = {p: adapters_of(patch) for p, patch in patches.items() if p[:2] in blocks}
         kinds = {adapters for adapters in found.values() if adapters}
         if len(kinds) > 1:
             raise I2AMError(
@@ -174,9 +176,9 @@ class _Probe:
         if kinds:
             (self._adapters,) = kinds
             listening = {
-                place: listened(patch, self._is_recorded, self._fold_adapters)
-                for place, patch in patches.items()
-                if found[place]
+                place: listened(patches[place], self._is_recorded, self._fold_adapters)
+                for place, adapters in found.items()
+                if adapters
             }
             options["patches_replace"] = {**(self._patches or {}), "attn2": patches | listening}
 

@@ -270,6 +270,21 @@ def test_nothing_is_left(comfy: Any, pack: ModuleType) -> None:
     )
 
 
+def test_adapters_that_differ_between_layers(comfy: Any, pack: ModuleType) -> None:
+    """They cannot be told apart: the picture is safe, and whoever asks for the maps is told."""
+    model = pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, **tokens(50, BASE))
+    some = {place: SD15_PLACES[place] for place in (("input", 1), ("output", 2))}
+    both = pack.apply(model, some, 1, **tokens(52, PLUS))
+    armed = comfy.pack("nodes.hook").arm(both, comfy.pack("i2am.recorder").Plan())
+    positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
+    start = tiny.latent(32, 1, 4, *SIZE)
+    sampled = tiny.sample(armed, positive, negative, start, steps=1)
+    assert torch.equal(sampled, tiny.sample(both, positive, negative, start, steps=1))
+    name = comfy.pack("i2am.store").fingerprint(sampled)
+    refused = comfy.pack("nodes.sockets").RECORDINGS.get(name)
+    assert "differ from layer to layer" in refused.reason
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
     """Where the pack lies beside ComfyUI, it gives the same latent, and the same recording."""
