@@ -12,7 +12,7 @@ from torch import Tensor
 from .architectures.base import Architecture, Layer
 from .attention import Marginals, attention_marginals, correspondence_grid, mean_over_cells
 from .errors import I2AMError
-from .geometry import Grid, Picture, TokenLayout, spread
+from .geometry import Grid, Picture, Role, TokenLayout, spread
 from .ranges import Ranges, contains
 
 MAP_SIDE = 64
@@ -187,6 +187,7 @@ class Recorder:
         self._layer_grids: dict[Layer, Grid] = {}
         self._pictures: tuple[Grid, ...] | None = None
         self._expected = self._evaluations = 0
+        self._joint = architecture.joint
         self._seen = True  # whether the evaluation under way has been recorded
 
     def step_at(self, sigma: float) -> int:
@@ -245,6 +246,7 @@ class Recorder:
                     "different reference pictures. Give all of them the same ones."
                 )
             self._pictures = pictures
+            self._joint = any(span.role is Role.GENERATED for span in layout.keys)
             if layer not in self._generated:
                 self._layer_grids[layer] = grid
                 self._generated[layer] = _Side(map_grid(grid))
@@ -306,7 +308,7 @@ class Recorder:
             run=self.run,
             plan=self.plan,
             architecture=self.architecture.name,
-            joint=self.architecture.joint,
+            joint=self._joint,
             steps=tuple(self._steps[step][0] for step in steps),
             sigmas=tuple(self._steps[step][1] for step in steps),
             layers=layers,

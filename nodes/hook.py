@@ -409,10 +409,10 @@ def _patch(network: Any) -> int:
 
 
 def _numbers(network: Module) -> dict[str, int]:
-    """The whole numbers a network keeps, and how many blocks each of its lists has."""
+    """The whole numbers a network keeps, and how many blocks each of its parts has."""
     numbers = {name: value for name, value in vars(network).items() if isinstance(value, int)}
-    lists = {n: len(m) for n, m in network.named_children() if isinstance(m, ModuleList)}
-    return numbers | lists
+    parts = network.named_children()
+    return numbers | {n: len(m) if isinstance(m, ModuleList) else 1 for n, m in parts}
 
 
 def _shape(value: Any) -> tuple[Any, ...]:

@@ -18,10 +18,12 @@ from .omnigen2 import BOOGU, OMNIGEN2
 from .qwen import QWEN
 from .unet import ONE_TOKEN_UNET, UNET
 from .unread import NOT_YET, WITHOUT_REFERENCES
+from .wan import WAN, WAN_WITH_POSE, WAN_WITH_SOUND
 
 ARCHITECTURES = (
     *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2),
     *(CASCADE, UNET, ONE_TOKEN_UNET),
+    *(WAN, WAN_WITH_SOUND, WAN_WITH_POSE),
 )
 
 __all__ = [

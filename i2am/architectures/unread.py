@@ -31,13 +31,9 @@ WITHOUT_REFERENCES = {
 
 # Tokens that could be read, but are not so far.
 NOT_YET = {
-    "WAN21": "video with the tokens of CLIP vision, of a reference latent or of context latents",
-    "WAN21_HuMo": "video with reference latents as frames",
+    "WAN21_CausalAR": "video made some frames at a time, with those before it kept in a cache",
     "WAN21_Vace": "video with control frames in blocks of their own",
     "WAN22_Animate": "video with a face and a pose, some of whose attention is out of reach",
-    "WAN22_S2V": "video with reference latents, motion and sound",
-    "WAN21_SCAIL": "video with reference latents and poses as frames",
-    "WAN21_SCAIL2": "video with reference latents, poses and masks as frames",
     "WAN22_WanDancer": "video with the tokens of CLIP vision of two pictures, and sound",
     "HunyuanVideo": "video with a reference latent before it",
     "HunyuanVideo15": "video with vision tokens before the text",

@@ -111,6 +111,43 @@ PASSES |= {
         ],
     ),
 }
+PASSES |= {
+    "Wan": (
+        Forward(
+            *((7, 10), (), 2, 9),
+            frames=3,
+            shapes={
+                "reference_latent": (1, 16, 8, 10),
+                "time_dim_concat": (1, 16, 2, 7, 10),
+                "context_latents": ((1, 16, 2, 5, 8), (1, 16, 1, 4, 6)),
+            },
+            numbers={"ref_conv": 1},
+        ),
+        [Call({"block_type": "double", "block_index": index}, 150, 150) for index in (0, 1)],
+    ),
+    "Wan HuMo and S2V": (
+        Forward(
+            *((8, 10), (), 2, 9),
+            frames=3,
+            shapes={
+                "reference_latent": (1, 16, 1, 8, 10),
+                "reference_motion": (1, 16, 19, 8, 10),
+            },
+        ),
+        [Call({"block_type": "double", "block_index": index}, 108, 108) for index in (0, 1)],
+    ),
+    "Wan SCAIL": (
+        Forward(
+            *((8, 10), (), 2, 9),
+            frames=3,
+            shapes={
+                "reference_latent": (1, 20, 2, 8, 10),
+                "pose_latents": (1, 20, 3, 4, 6),
+            },
+        ),
+        [Call({"block_type": "double", "block_index": index}, 118, 118) for index in (0, 1)],
+    ),
+}
 every = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.name)
 
 
@@ -169,5 +206,5 @@ def test_a_model_without_references() -> None:
 
 
 def test_a_model_that_is_not_read_yet() -> None:
-    with pytest.raises(I2AMError, match="cannot read WAN22_S2V models yet: video with reference"):
-        find(["WAN22_S2V", "WAN21", "BaseModel", "WanModel_S2V", "Module"])
+    with pytest.raises(I2AMError, match="cannot read LTXV models yet: video with key frames"):
+        find(["LTXV", "BaseModel", "LTXVModel", "Module"])

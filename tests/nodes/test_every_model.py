@@ -47,7 +47,7 @@ def test_every_model(comfy: Any) -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("WAN22_S2V", "cannot read WAN22_S2V models yet: video with reference latents"),
+        ("WAN21_Vace", "cannot read WAN21_Vace models yet: video with control frames"),
         ("ChromaRadiance", "Chroma models have no reference to watch: it ignores"),
     ],
 )

@@ -1,0 +1,69 @@
+"""The proof of a video: each array of its recording equals the dense oracle's.
+
+The oracle knows still pictures. To it a video of T frames of h×w tokens is one picture of T·h rows,
+which has the same tokens in the same order; a correspondence is then averaged over the frames of
+the result, and added up over those of a reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tiny
+import torch
+from oracle import Place, Seen, Spy, expected, largest_deviation
+from proof import TOLERANCE, recording, rows_of
+from torch import Tensor
+
+
+def prove_video(
+    comfy: Any,
+    model: Callable[[], Any],
+    positive: list[Any],
+    negative: list[Any],
+    start: Tensor,
+    place_of: Callable[[Seen], Place | None],
+    *,
+    grid: tuple[int, int, int],
+    heads: int = 2,
+    reference_frames: tuple[int, ...] = (),
+    note: Callable[[str, Any], None] | None = None,
+    **options: Any,
+) -> tuple[Any, list[Seen]]:
+    """The recording of one run, proven, and the attention calls of that run.
+
+    grid: frames, height and width of the result in tokens; in `place_of` it is (frames × height,
+    width), and so are references of several `reference_frames`.
+    """
+    hook, recorder, spy = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder"), Spy()
+    plain = tiny.sample(model(), positive, negative, start, **options)
+    armed = hook.arm(spy.on(model()), recorder.Plan())
+    latent = tiny.sample(armed, positive, negative, start, **options)
+    assert torch.equal(latent, plain)
+    record = recording(comfy, latent)
+    levels = record.header.run.schedule[:-1]
+
+    def step_of(sigma: float) -> int:
+        return max(i for i, level in enumerate(levels) if level >= sigma * 0.9999)
+
+    frames, height, width = grid
+    rows = rows_of(0, start.shape[0])
+    wanted = expected(spy.calls, rows, place_of, step_of, (frames * height, width), heads)
+    counts = reference_frames or (1,) * len(record.header.references)
+    for name, array in wanted.items():
+        r = int(name.split(".")[-1]) if name.startswith("corr") else 0
+        if name.startswith("correspondence"):
+            array = array.unflatten(1, (frames, height)).mean(1)
+            wanted[name] = array.unflatten(3, (counts[r], -1)).sum(3)
+        elif "r2g" in name or name == "share.map":
+            wanted[name] = array.unflatten(-2, (frames, height)) if frames > 1 else array
+        elif "g2r" in name and counts[int(name.split(".")[2])] > 1:
+            wanted[name] = array.unflatten(-2, (counts[int(name.split(".")[2])], -1))
+    deviations = largest_deviation(dict(record.arrays), wanted)
+    if note is not None:
+        note("largest deviation", max(deviations.values()))
+    assert max(deviations.values()) < TOLERANCE, deviations
+    assert record.header.evaluations == record.header.expected_evaluations
+    assert len(record.header.layers) == record.header.expected_layers
+    return record, spy.calls
