@@ -62,7 +62,9 @@ def tokens(seed: int, adapter: Adapter) -> dict[str, Tensor]:
     return {"cond": tiny.latent(seed, *shape), "uncond": tiny.latent(seed + 1, *shape)}
 
 
-def dense(adapters: tuple[Adapter, ...]) -> Callable[..., dict[str, Tensor]]:
+def dense(
+    adapters: tuple[Adapter, ...], marks: list[tuple[int, int, int]]
+) -> Callable[..., dict[str, Tensor]]:
     """All of one call. Text and each adapter have a softmax of their own; their results are added,
     the text's once and an adapter's by its weight at each place."""
 
@@ -74,43 +76,46 @@ def dense(adapters: tuple[Adapter, ...]) -> Callable[..., dict[str, Tensor]]:
         nothing = torch.zeros(q.shape[0], area).double()
         weights = [nothing if a is None else a[1][rows] for a in call.adapters]
         total = 1 + torch.stack(weights).sum(0)
-        text = (1 / total)[:, None].expand(q.shape[:3]).clone()
         arrays: dict[str, Tensor] = {}
         shares: list[Tensor] = []
+        text = torch.zeros(q.shape[:3]).double()
 
         def over_result(values: Tensor, mass: bool = True) -> Tensor:
             maps = values.unflatten(-1, place.grid)
             return resampled(maps, place.cell, grid, latent)[0 if mass else 1]
 
-        for seen, weight, adapter in zip(call.adapters, weights, adapters, strict=True):
+        def one_softmax(k: Tensor, weight: Tensor, pictures: list[tuple[slice, Any]]) -> None:
+            """Its text, and each of its pictures."""
             weight = weight[:, None]  # the same for every head
-            keys = adapter.pictures * adapter.tokens
-            k = (
-                torch.zeros(*q.shape[:2], keys, q.shape[3]).double()
-                if seen is None
-                else seen[0][rows]
-            )
             logits = q @ k.transpose(-1, -2) * scale
             attended = logits.softmax(-1) * (weight / total[:, None])[..., None]
+            text.add_(attended.sum(-1))
             on_average = weight.mean(-1, keepdim=True)
             counts = torch.where(on_average > 0, weight / on_average, 0)[..., None]
-            for picture in range(adapter.pictures):
+            for own, cells in pictures:
                 r = len(shares)
-                first = picture * adapter.tokens + adapter.before
-                own = slice(first, (picture + 1) * adapter.tokens)
-                text += attended[..., first - adapter.before : first].sum(-1)
                 m_g = logits[..., own].softmax(-2).mean(-1) * weight
                 norm = m_g.sum(-1, keepdim=True)
                 m_r = logits[..., own].softmax(-1) * counts
                 mass = attended[..., own]
                 shares.append(mass.sum(-1))
+                text.sub_(shares[-1])
                 arrays[f"paper.r2g.{r}"] = over_result(torch.where(norm > 0, m_g / norm, 0))
-                arrays[f"paper.g2r.{r}"] = m_r.mean(-2).unflatten(-1, adapter.grid)
+                arrays[f"paper.g2r.{r}"] = m_r.mean(-2).unflatten(-1, cells)
                 arrays[f"model.r2g.{r}"] = over_result(mass.sum(-1) / area)
-                arrays[f"model.g2r.{r}"] = mass.mean(-2).unflatten(-1, adapter.grid)
+                arrays[f"model.g2r.{r}"] = mass.mean(-2).unflatten(-1, cells)
                 for kind, values in (("", m_r), ("model.", mass)):
                     pairs = over_result(values.transpose(-1, -2), mass=False).movedim(2, -1)
-                    arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, adapter.grid)
+                    arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, cells)
+
+        in_context = [(slice(start, start + h * w), (h, w)) for start, h, w in marks]
+        one_softmax(call.k[rows][..., :TEXT, :], torch.ones_like(nothing), in_context)
+        for seen, weight, adapter in zip(call.adapters, weights, adapters, strict=True):
+            count, before = adapter.pictures * adapter.tokens, adapter.before
+            k = torch.zeros(*q.shape[:2], count, q.shape[3]) if seen is None else seen[0][rows]
+            firsts = range(0, count, adapter.tokens)
+            own = [(slice(f + before, f + adapter.tokens), adapter.grid) for f in firsts]
+            one_softmax(k.double(), weight, own)
         every = torch.stack((text, torch.zeros_like(text), *shares), dim=2)
         arrays["share"] = every.mean(-1)
         arrays["share.map"] = over_result(every, mass=False)
@@ -167,6 +172,7 @@ CASES: dict[str, list[tuple[Adapter, dict[str, Any]]]] = {
     "base": [(BASE, {"weight": 0.8})],
     "plus, K+V": [(PLUS, {"weight": 0.6, "embeds_scaling": "K+V"})],
     "full face, two pictures, masked": [(FULL, {"weight": 1.3, "mask": HALF})],
+    "full face, beside a picture in the text": [(FULL, {"weight": 0.5, "mask": HALF})],
     "full face, a picture for each item": [
         (Adapter(1, 257, 1, (16, 16)), {"weight": 0.9, "unfold_batch": True, **tokens(80, FULL)}),
     ],
@@ -189,7 +195,9 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
         model = pack.apply(model, places, number, **tokens(50 + 2 * number, adapter) | settings)
     start = tiny.latent(32, 2, 4, *SIZE)
     pooled: dict[str, Any] = {"pooled_output": tiny.latent(5, 1, 10)}
-    positive, negative = (tiny.conditioning(seed, TEXT, 24, **pooled) for seed in (30, 31))
+    marks = [(1, 2, 2)] if case.endswith("in the text") else []
+    positive = tiny.conditioning(30, TEXT, 24, **pooled, i2am_image_tokens=marks)
+    negative = tiny.conditioning(31, 2 * TEXT if marks else TEXT, 24, **pooled)
     options: dict[str, Any] = {"cfg": 3.0, "steps": 3, "scheduler": "normal"}
 
     plain = tiny.sample(model, positive, negative, start, **options)
@@ -212,7 +220,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
         (-(-SIZE[0] // cell), -(-SIZE[1] // cell)),
         heads=8 if family == "SD15" else 2,
         latent=SIZE,
-        dense=dense(adapters),
+        dense=dense(adapters, marks),
     )
     deviations = largest_deviation(dict(record.arrays), wanted)
     record_property("largest deviation", max(deviations.values()))
@@ -220,7 +228,9 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
     seen = len(record.header.layers), record.header.expected_layers
     assert seen == ((6, 7) if family == "SD15" else (9, 11))  # the pack's middle is never called
     has_places = [picture.has_places for picture in record.header.references]
-    assert has_places == [a.tokens == 257 for a in adapters for _ in range(a.pictures)]
+    assert has_places[len(marks) :] == [
+        a.tokens == 257 for a in adapters for _ in range(a.pictures)
+    ]
     if not has_places[0]:
         assert_no_map_over_the_reference(comfy, record)
 
