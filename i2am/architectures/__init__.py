@@ -10,6 +10,7 @@ from .cascade import CASCADE
 from .flux import FLUX
 from .hidream import HIDREAM
 from .hidream_o1 import HIDREAM_O1
+from .hunyuan_video import HUNYUAN_VIDEO
 from .joyimage import JOYIMAGE
 from .krea2 import KREA2
 from .lumina2 import LUMINA2
@@ -23,7 +24,7 @@ from .wan import WAN, WAN_WITH_POSE, WAN_WITH_SOUND
 ARCHITECTURES = (
     *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2),
     *(CASCADE, UNET, ONE_TOKEN_UNET),
-    *(WAN, WAN_WITH_SOUND, WAN_WITH_POSE),
+    *(WAN, WAN_WITH_SOUND, WAN_WITH_POSE, HUNYUAN_VIDEO),
 )
 
 __all__ = [

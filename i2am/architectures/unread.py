@@ -35,8 +35,6 @@ NOT_YET = {
     "WAN21_Vace": "video with control frames in blocks of their own",
     "WAN22_Animate": "video with a face and a pose, some of whose attention is out of reach",
     "WAN22_WanDancer": "video with the tokens of CLIP vision of two pictures, and sound",
-    "HunyuanVideo": "video with a reference latent before it",
-    "HunyuanVideo15": "video with vision tokens before the text",
     "LTXV": "video with key frames among its own",
     "LTXAV": "video and sound with key frames among its own",
     "MiniMaxH3": "video and sound with reference frames among its own",

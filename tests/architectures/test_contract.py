@@ -148,6 +148,15 @@ PASSES |= {
         [Call({"block_type": "double", "block_index": index}, 118, 118) for index in (0, 1)],
     ),
 }
+PASSES["HunyuanVideo"] = (
+    Forward(
+        *((6, 10), (), 2, 9, (ImageTokens(2, 2, 3),)),
+        frames=2,
+        shapes={"ref_latent": (1, 16, 1, 8, 6), "clip_fea": (1, 729, 1152)},
+        numbers={"vision_in": 1},
+    ),
+    [Call({"block_type": kind, "block_index": 0}, 780, 780) for kind in ("double", "single")],
+)
 every = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.name)
 
 
