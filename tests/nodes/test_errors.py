@@ -290,6 +290,7 @@ class TestLoad:
         secret = comfy.base / "secret.safetensors"
         secret.write_bytes(b"secret")
         link = Path(comfy.folder_paths.get_output_directory()) / "link.safetensors"
+        link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(secret)
         message = error_of({"collect": node("I2AM_Load", file="link.safetensors")}, "collect")
