@@ -53,8 +53,8 @@ class CaptureAttention(io.ComfyNode):
                     "steps",
                     default="",
                     advanced=True,
-                    tooltip="Which sampling steps to watch, numbered from 0, such as 0-9. "
-                    "Empty watches all of them.",
+                    tooltip="Which steps of the sampler to watch, such as 0-9. Each sampler's own "
+                    "first step is 0, also in a second stage. Empty watches all of them.",
                 ),
                 io.Combo.Input(
                     "branch",
