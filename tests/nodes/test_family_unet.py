@@ -141,11 +141,12 @@ def _novel_view() -> Any:
     from comfy.model_patcher import ModelPatcher
 
     unet = tiny.build("SD15", **SD15 | {"in_channels": 8}).model
-    model = Stable_Zero123(
-        unet.model_config,
-        cc_projection_weight=torch.eye(24),
-        cc_projection_bias=torch.zeros(24),
-    )
+    with torch.no_grad():
+        model = Stable_Zero123(
+            unet.model_config,
+            cc_projection_weight=torch.eye(24),
+            cc_projection_bias=torch.zeros(24),
+        )
     model.diffusion_model = unet.diffusion_model
     cpu = torch.device("cpu")
     return ModelPatcher(model, load_device=cpu, offload_device=cpu)

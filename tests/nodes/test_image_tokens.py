@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,7 +91,7 @@ def test_errors(comfy: Any) -> None:
         run(comfy, seen(1, 729, (384, 384)), cls_token="alone")
 
 
-def test_from_a_vision_model(comfy: Any) -> None:
+def test_from_a_vision_model(comfy: Any, tmp_path: Path) -> None:
     """What ComfyUI's own CLIP vision class gives fits."""
     from comfy.clip_vision import ClipVisionModel
 
@@ -98,7 +100,9 @@ def test_from_a_vision_model(comfy: Any) -> None:
         **{"intermediate_size": 32, "hidden_act": "gelu", "num_channels": 3, "image_size": 42},
         **{"patch_size": 14, "projection_dim": 16, "model_type": "clip_vision_model"},
     }
-    vision = ClipVisionModel(config)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    vision = ClipVisionModel(str(file))
     for weight in vision.model.parameters():
         torch.nn.init.normal_(weight)
     output = vision.encode_image(torch.rand(2, 60, 40, 3))
