@@ -78,7 +78,7 @@ def test_layout_and_range():
 
 @pytest.mark.parametrize("recipe", [*ALIGNED, UNALIGNED], ids=names)
 def test_the_hole_is_grey_and_the_rest_is_the_target(recipe):
-    scenes = make_scenes(8, SEED, recipe=recipe)
+    scenes = make_scenes(4, SEED, recipe=recipe)
     inside = scenes.hole.bool()
     assert (scenes.scene[inside] == HOLE_GREY).all()
     assert torch.equal(scenes.scene[~inside], scenes.target[~inside])
@@ -87,7 +87,7 @@ def test_the_hole_is_grey_and_the_rest_is_the_target(recipe):
 @pytest.mark.parametrize("recipe", [*ALIGNED, UNALIGNED], ids=names)
 def test_the_object_is_what_belongs_in_the_hole(recipe):
     """Hole and object have one silhouette, and the object's colours fill the hole."""
-    scenes = make_scenes(8, SEED, recipe=recipe)
+    scenes = make_scenes(4, SEED, recipe=recipe)
     for n in range(len(scenes)):
         inside, on_object = scenes.hole[n].bool(), scenes.object[n].bool()
         assert inside.sum() == on_object.sum() > 0
@@ -97,7 +97,7 @@ def test_the_object_is_what_belongs_in_the_hole(recipe):
 
 @pytest.mark.parametrize("recipe", ALIGNED, ids=names)
 def test_copying_the_corresponding_tokens_fills_the_hole(recipe):
-    scenes = make_scenes(8, SEED, recipe=recipe)
+    scenes = make_scenes(4, SEED, recipe=recipe)
     copied = tokens(scenes.reference).gather(
         1, scenes.correspondence.clamp(min=0)[..., None].expand(-1, -1, TOKEN * TOKEN * 3)
     )
@@ -108,7 +108,7 @@ def test_copying_the_corresponding_tokens_fills_the_hole(recipe):
 
 @pytest.mark.parametrize("recipe", [*ALIGNED, UNALIGNED], ids=names)
 def test_correspondence_is_given_for_the_hole_alone(recipe):
-    scenes = make_scenes(8, SEED, recipe=recipe)
+    scenes = make_scenes(4, SEED, recipe=recipe)
     given = scenes.correspondence >= 0
     assert torch.equal(given, token_coverage(scenes.hole) >= 0.5)
     on_object = token_coverage(scenes.object).gather(1, scenes.correspondence.clamp(min=0))
