@@ -93,7 +93,7 @@ class Attribution:
         if self.frames(direction, reference) == 1:
             return picture.unsqueeze(1)
         # A reference that is a video is one for all results.
-        results = direction is Direction.REFERENCE_TO_GENERATED
+        results = direction is Direction.REFERENCE_TO_GENERATED or self.recording.header.plan.within
         batch = self.recording.header.run.batch if results else 1
         return picture.reshape(batch, -1, *picture.shape[1:])
 

@@ -162,6 +162,7 @@ def _header(values: dict[str, Any]) -> Header:
             steps=tuple(_pair(pair) for pair in plan["steps"]),
             branch=str(plan["branch"]),
             correspondence=bool(plan["correspondence"]),
+            within=bool(plan.get("within", False)),
         ),
         architecture=str(values["architecture"]),
         joint=bool(values["joint"]),
@@ -285,7 +286,7 @@ def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], header: He
 def _fits(count: int, name: str, header: Header) -> bool:
     """Whether so many pictures are one for each result, or for all; a video's, of its frames."""
     batch = header.run.batch
-    if name == "image":
+    if name == "image" or header.plan.within:
         return count % batch == 0 and bool(frames_of(count // batch, header.generated.grid.frames))
     frames = header.references[int(name.removeprefix("reference."))].grid.frames
     return bool(frames_of(count, frames)) or (frames == 1 and count == batch)

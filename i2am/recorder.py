@@ -21,12 +21,16 @@ MAP_CELLS = 2 * MAP_SIDE**2  # of all frames of a video: what bounds the memory 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to keep: layers and steps by number (empty for all), the branch, the correspondence."""
+    """What to keep: layers and steps by number (empty for all), the branch, the correspondence.
+
+    within: of the picture's look at itself instead of its references.
+    """
 
     layers: Ranges = ()
     steps: Ranges = ()
     branch: str = "conditional"
     correspondence: bool = True
+    within: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ class Recorder:
         self._references: dict[Layer, tuple[_Side, ...]] = {}
         self._matches: dict[tuple[int, Grid, Grid], _Matches] = {}
         self._layer_grids: dict[Layer, Grid] = {}
-        self._pictures: tuple[Grid, ...] | None = None
+        self._pictures: dict[Layer, tuple[Grid, ...]] = {}
         self._expected = self._evaluations = 0
         self._joint = architecture.joint
         self._seen = True  # whether the evaluation under way has been recorded
@@ -240,12 +244,11 @@ class Recorder:
         pictures = tuple(span.grid or Grid(1, span.length) for span in layout.references)
         sums = _on_map_grids(marginals, grid, pictures)
         with self._lock:
-            if self._pictures not in (None, pictures):
+            if self._pictures.setdefault(layer, pictures) != pictures:
                 raise I2AMError(
                     "The references changed while sampling: conditionings that are combined hold "
                     "different reference pictures. Give all of them the same ones."
                 )
-            self._pictures = pictures
             self._joint = any(span.role is Role.GENERATED for span in layout.keys)
             if layer not in self._generated:
                 self._layer_grids[layer] = grid
@@ -284,7 +287,7 @@ class Recorder:
             self._close_step()
         steps = [number for number, counts in enumerate(self._counts) if counts]
         layers = tuple(layer for layer in self.layers if layer in self._generated)
-        if not steps or self._pictures is None:
+        if not steps or not self._pictures:
             where = "the positive conditioning of this sampler"
             if self.plan.branch != "conditional":
                 where = "the negative conditioning of this sampler, that its cfg is not 1"
@@ -331,7 +334,7 @@ class Recorder:
 
     @property
     def _indices(self) -> range:
-        return range(len(self._pictures or ()))
+        return range(len(next(iter(self._pictures.values()), ())))
 
     def _map_arrays(
         self,

@@ -19,12 +19,14 @@ from .hook import arm
 from .sockets import RECORDINGS, AttributionSocket
 
 CAPTURE_ID = "I2AM_Capture"
+_GIVEN, _ITSELF = "references", "the picture itself"
 _REFERENCES = [f"reference_{number}" for number in range(1, 9)]
 
 
-def _plan(layers: str, steps: str, branch: str, correspondence: bool) -> Plan:
+def _plan(layers: str, steps: str, branch: str, within: str, correspondence: bool) -> Plan:
     return Plan(
-        parse_ranges(layers, "layers"), parse_ranges(steps, "steps"), branch, correspondence
+        *(parse_ranges(layers, "layers"), parse_ranges(steps, "steps")),
+        *(branch, correspondence, within == _ITSELF),
     )
 
 
@@ -71,6 +73,15 @@ class CaptureAttention(io.ComfyNode):
                     tooltip="Also keep which place looked at which place, for questions about one "
                     "point. Off saves a little time and memory.",
                 ),
+                io.Combo.Input(
+                    "within",
+                    options=[_GIVEN, _ITSELF],
+                    default=_GIVEN,
+                    advanced=True,
+                    tooltip="What to watch the result look at. The picture itself: where each "
+                    "place of the result looked within the result, without any reference, in "
+                    "models whose attention has the picture alone in a sequence.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -81,9 +92,15 @@ class CaptureAttention(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, layers: str, steps: str, branch: str, correspondence: bool
+        cls,
+        model: ModelPatcher,
+        layers: str,
+        steps: str,
+        branch: str,
+        correspondence: bool,
+        within: str = _GIVEN,
     ) -> io.NodeOutput:
-        return io.NodeOutput(arm(model, _plan(layers, steps, branch, correspondence)))
+        return io.NodeOutput(arm(model, _plan(layers, steps, branch, within, correspondence)))
 
 
 class CollectAttribution(io.ComfyNode):
@@ -157,7 +174,10 @@ class CollectAttribution(io.ComfyNode):
         plans = _upstream_plans(cls.hidden.prompt or {}, str(cls.hidden.unique_id))
         record = _find(samples["samples"], plans)
         given = _reference_pictures(references or {}, record)
-        attribution = Attribution(record, _result_picture(image, record), given, mask)
+        result = _result_picture(image, record)
+        if record.header.plan.within and result is not None:
+            given = (result,)
+        attribution = Attribution(record, result, given, mask)
         return io.NodeOutput(attribution, samples, report(record), ui={"i2am": [summary(record)]})
 
 
@@ -197,6 +217,7 @@ def _upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
             continue
         # What lies above it on its wire is replaced by it.
         widgets = [inputs.get(widget) for widget in ("layers", "steps", "branch")]
+        widgets.append(inputs.get("within", _GIVEN))
         if not all(isinstance(widget, str) for widget in widgets):
             return ()
         plans.append(_plan(*widgets, correspondence=bool(inputs.get("correspondence", True))))

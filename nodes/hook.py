@@ -23,6 +23,7 @@ from torch.nn import Module, ModuleList
 
 from ..i2am import __version__
 from ..i2am.architectures import Adapter, Architecture, Call, Forward, ImageTokens, Layer, find
+from ..i2am.architectures.within import within
 from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.geometry import Picture
 from ..i2am.recorder import Plan, Recorder, Run
@@ -48,7 +49,14 @@ def arm(model: ModelPatcher, plan: Plan) -> ModelPatcher:
     """
     base = model.model
     classes = (*type(base).__mro__, *type(base.diffusion_model).__mro__)
-    architecture = find(cls.__name__ for cls in classes)
+    try:
+        architecture = find(cls.__name__ for cls in classes)
+    except I2AMError:
+        if not plan.within:
+            raise
+        architecture = None
+    if plan.within or architecture is None:
+        architecture = within(architecture)
     layers = architecture.layers(base.diffusion_model)
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -39,7 +39,7 @@ def _references(forward: Forward) -> tuple[Picture, ...]:
     return (*in_context, *adapter_pictures(forward.adapters))
 
 
-def _generated(forward: Forward, height: int, width: int) -> Grid:
+def level_grid(forward: Forward, height: int, width: int) -> Grid:
     """The grid of a level: each halving rounds up, so its last cells may stick out."""
     for level in range(_MAX_LEVELS):
         cell = 2**level
@@ -67,7 +67,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     height, width = call.options["activations_shape"][-2:]
     if call.queries != height * width:
         raise LayoutMismatch(f"{call.queries} queries for a level of {height}×{width}")
-    grid = _generated(forward, height, width)
+    grid = level_grid(forward, height, width)
     kind, index = call.options["block"][:2]
     layer = Layer(kind, index, call.options["block_index"])
     keys = (*context_spans(forward), *adapter_spans(forward.adapters, forward.context))
