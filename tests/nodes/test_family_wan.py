@@ -184,3 +184,26 @@ def test_a_model_without_the_convolution(comfy: Any) -> None:
     refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
     assert "held a reference" in refusal.reason
     assert torch.isfinite(latent).all()
+
+
+def test_with_earlier_frames(comfy: Any, record_property: Any) -> None:
+    """S2V: [video 3×4×5 | reference 4×5 | earlier frames 1×4×5, 1×2×2 and 4×1×1]"""
+    positive, negative = texts(
+        reference_latents=[tiny.latent(74, 1, 16, 1, 8, 10)],
+        reference_motion=tiny.latent(75, 1, 16, 19, 8, 10),
+    )
+    place = joint(
+        *(("result", (12, 5)), ("reference", (4, 5))),
+        *(("earlier", (4, 5)), ("earlier", (2, 2)), ("earlier", (4, 1))),
+    )
+
+    def s2v() -> Any:
+        return wan("WAN22_S2V", model_type="s2v", audio_dim=32, audio_inject_layers=[0])
+
+    prove_video(
+        *(comfy, s2v, positive, negative, EVEN, place),
+        grid=(3, 4, 5),
+        note=record_property,
+        cfg=3.0,
+        steps=2,
+    )
