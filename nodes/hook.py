@@ -38,6 +38,8 @@ _PASS = "i2am_pass"
 _ATTENTION_ARGUMENTS = (
     *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
 )
+# The other names of what video models are given to look at.
+_GIVEN_TO_VIDEOS = {"clip_fea", "context_latents", "time_dim_concat", "ref_latent"}
 _BRANCHES = {"conditional": "positive", "unconditional": "negative"}
 _log = logging.getLogger(__name__)
 
@@ -330,6 +332,9 @@ class _Probe:
         if cond["uuid"] in self._pictures:
             return
         pictures: list[Tensor] = list(cond.get("reference_latents") or ())
+        for name in sorted(_GIVEN_TO_VIDEOS & cond["model_conds"].keys()):
+            given = cond["model_conds"][name].cond
+            pictures += given if isinstance(given, list) else [given]
         for tokens in forward.image_tokens:
             text: Tensor = cond["model_conds"]["c_crossattn"].cond
             pictures.append(text[:, tokens.start : tokens.start + tokens.height * tokens.width])

@@ -174,6 +174,18 @@ def test_with_pose(comfy: Any, record_property: Any) -> None:
     )
 
 
+def test_other_pictures_in_a_combination(comfy: Any) -> None:
+    """Two positive conditionings with CLIP tokens of different pictures have no one map."""
+    first, _ = texts(clip_vision_output=clip(63))
+    second, negative = texts(clip_vision_output=clip(64))
+    hook, recorder = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder")
+    armed = hook.arm(wan("WAN21_I2V", model_type="i2v", in_dim=36), recorder.Plan())
+    latent = tiny.sample(armed, [*first, *second], negative, START, steps=1)
+    store = comfy.pack("i2am.store")
+    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
+    assert "different reference pictures" in refusal.reason
+
+
 def test_a_model_without_the_convolution(comfy: Any) -> None:
     """It is given a reference latent, and leaves it out: there is nothing to record."""
     positive, _ = texts(reference_latents=[tiny.latent(65, 1, 16, 1, 8, 10)])
