@@ -79,11 +79,10 @@ class Host:
     vae: Any
     pack: SimpleNamespace
 
-    def sample(self, references: list[Tensor], count: int, **plan: Any) -> tuple[Tensor, Any]:
-        """Fill the holes: pictures (B, H, W, 3) and what was recorded (None without a plan)."""
+    def sample(self, latents: list[Tensor], count: int, **plan: Any) -> tuple[Tensor, Any]:
+        """Fill the holes, given encoded references: a latent, and its recording if planned."""
         import comfy.sample
 
-        latents = [self.vae.encode(picture) for picture in references]
         options = {"reference_latents": latents}
         positive = [[torch.zeros(1, 1, 16), options]]
         start = torch.zeros(count, 16, *latents[0].shape[-2:])
@@ -97,7 +96,7 @@ class Host:
         record = self.pack.RECORDINGS.get(self.pack.fingerprint(latent)) if plan else None
         if plan and not isinstance(record, self.pack.Recording):
             raise SystemExit(f"Nothing was recorded: {record}")
-        return self.vae.decode(latent).clamp(0, 1), record
+        return latent, record
 
 
 def pack_names(package: str) -> SimpleNamespace:
@@ -126,7 +125,7 @@ def load(pack: SimpleNamespace, model: Path = MODEL, vae: Path = VAE) -> Host:
 
 def psnr(pictures: Tensor, scenes: Scenes) -> float:
     """Mean over scenes of the PSNR in dB inside the hole."""
-    error = ((pictures - scenes.target) ** 2).mean(-1)
+    error = ((pictures.clamp(0, 1) - scenes.target) ** 2).mean(-1)
     inside = (error * scenes.hole).sum((1, 2)) / scenes.hole.sum((1, 2))
     return float((-10 * inside.log10()).mean())
 
@@ -135,10 +134,11 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
     """The figures of one set of scenes."""
     count = len(scenes)
     tokens = scenes.grid[0] * scenes.grid[1]
-    pictures, recording = host.sample([scenes.scene, scenes.reference], count, branch="conditional")
-    _, last = host.sample([scenes.scene, scenes.reference], count, layers=((LAST, LAST),))
-    wrong, _ = host.sample([scenes.scene, scenes.reference.roll(1, 0)], count)
-    none, _ = host.sample([scenes.scene], count)
+    scene, reference = host.vae.encode(scenes.scene), host.vae.encode(scenes.reference)
+    right, recording = host.sample([scene, reference], count, branch="conditional")
+    _, last = host.sample([scene, reference], count, layers=((LAST, LAST),))
+    wrong, _ = host.sample([scene, reference.roll(1, 0)], count)
+    none, _ = host.sample([scene], count)
 
     hole = token_coverage(scenes.hole) >= 0.5
     touched = (token_coverage(scenes.hole) > 0).float()
@@ -163,9 +163,9 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
         "r2g_mass_last": _mass(r2g, touched),
         "area_object": float(on_object.mean()),
         "area_hole": float(touched.mean()),
-        "psnr_right": psnr(pictures, scenes),
-        "psnr_wrong": psnr(wrong, scenes),
-        "psnr_none": psnr(none, scenes),
+        "psnr_right": psnr(host.vae.decode(right), scenes),
+        "psnr_wrong": psnr(host.vae.decode(wrong), scenes),
+        "psnr_none": psnr(host.vae.decode(none), scenes),
         "imacs_r_trained": imacs_over_object(host, recording, scenes),
     }
     for other in ("wrong", "none"):
@@ -204,10 +204,11 @@ def imacs_untrained(pack: SimpleNamespace) -> float:
     """Mean IMACS over the object of several models that never learned to look there."""
     scenes = make_scenes(UNTRAINED_SCENES, HELD_OUT_SEEDS.start)
     found: list[float] = []
+    both: list[Tensor] = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(UNTRAINED_MODELS):
             host = load(pack, untrained(Path(folder), seed))
-            both = [scenes.scene, scenes.reference]
+            both = both or [host.vae.encode(p) for p in (scenes.scene, scenes.reference)]
             _, recording = host.sample(both, len(scenes), branch="conditional")
             found.append(imacs_over_object(host, recording, scenes))
     return sum(found) / len(found)
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("--recipe", choices=list(RECIPES), default=PLAIN.name, help="which kind")
     parser.add_argument("--model", type=Path, default=MODEL, help="weights to measure")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # tensors this small only wait for a second one
     import_comfyui()
     pack = pack_names(import_pack().__name__)
     torch.manual_seed(0)
