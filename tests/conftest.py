@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_COMFYUI = ROOT / ".comfyui" / "0.30.0"
+
+# How fast a busy machine draws examples says nothing about what is tested.
+settings.register_profile("i2am", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("i2am")
 
 # The pictures are tiny: more threads only fight with each other and with the next test.
 torch.set_num_threads(1)
