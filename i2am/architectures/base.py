@@ -153,6 +153,17 @@ def generated_grid(forward: Forward) -> Grid:
     return replace(picture_grid(*forward.latent, forward.patch), frames=forward.frames)
 
 
+def marked_pictures(forward: Forward) -> tuple[Picture, ...]:
+    """The pictures whose tokens are marked in the conditioning."""
+    grids = (Grid(tokens.height, tokens.width) for tokens in forward.image_tokens)
+    return tuple(Picture(grid, (0, 0), "image tokens") for grid in grids)
+
+
+def told_layer(call: Call) -> Layer:
+    """The layer of a call whose block the host tells."""
+    return Layer(call.options["block_type"], call.options["block_index"])
+
+
 def nth_layer(layers: tuple[Layer, ...], nth: int) -> Layer:
     """The layer of a call whose block the host does not tell: they run in order."""
     if nth >= len(layers):

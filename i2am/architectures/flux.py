@@ -12,8 +12,10 @@ from .base import (
     blocks,
     context_spans,
     generated_grid,
+    marked_pictures,
     reference_latents,
     side_by_side,
+    told_layer,
 )
 
 # USO: 64 tokens from each of three depths of a vision model, in no shape of their own.
@@ -26,12 +28,7 @@ def _styles(forward: Forward) -> tuple[Picture, ...]:
 
 
 def _references(forward: Forward) -> tuple[Picture, ...]:
-    tokens = (Grid(tokens.height, tokens.width) for tokens in forward.image_tokens)
-    return (
-        *_styles(forward),
-        *(Picture(grid, (0, 0), "image tokens") for grid in tokens),
-        *reference_latents(forward),
-    )
+    return (*_styles(forward), *marked_pictures(forward), *reference_latents(forward))
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
@@ -57,7 +54,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
             f"{[picture.grid.area for picture in _references(forward)]}"
         )
     queries = tuple(span for span in spans if span.stop <= call.queries)
-    layer = Layer(call.options["block_type"], call.options["block_index"])
+    layer = told_layer(call)
     return layer, TokenLayout(queries, spans)
 
 

@@ -6,7 +6,16 @@ import math
 
 from ..errors import LayoutMismatch
 from ..geometry import Grid, Picture, Role, TokenLayout
-from .base import Architecture, Call, Forward, Layer, blocks, generated_grid, side_by_side
+from .base import (
+    Architecture,
+    Call,
+    Forward,
+    Layer,
+    blocks,
+    generated_grid,
+    side_by_side,
+    told_layer,
+)
 
 # How much of the result's longer side a reference gets, in 64ths, by how many there are.
 _SIZES = ((1, 64), (2, 48), (4, 32), (8, 24))
@@ -65,7 +74,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
             f"{call.queries} queries and {call.keys} keys, but there are {text} text, "
             f"{generated.area} generated and {[p.grid.area for p in references]} reference"
         )
-    layer = Layer(call.options["block_type"], call.options["block_index"])
+    layer = told_layer(call)
     return layer, TokenLayout(queries, keys)
 
 

@@ -15,6 +15,8 @@ from .base import (
     context_spans,
     generated_grid,
     joint_layout,
+    marked_pictures,
+    told_layer,
 )
 
 _PATCHES = {729: Grid(27, 27), 1024: Grid(32, 32)}  # of SigLIP, by their number
@@ -30,11 +32,6 @@ def _vision(forward: Forward) -> tuple[Picture, ...]:
     return (Picture(_PATCHES[count], (0, 0), "vision tokens"),)
 
 
-def _marked(forward: Forward) -> tuple[Picture, ...]:
-    grids = (Grid(tokens.height, tokens.width) for tokens in forward.image_tokens)
-    return tuple(Picture(grid, (0, 0), "image tokens") for grid in grids)
-
-
 def _latent(forward: Forward) -> tuple[Picture, ...]:
     shape = forward.shapes.get("ref_latent", ())
     if not shape:
@@ -45,7 +42,7 @@ def _latent(forward: Forward) -> tuple[Picture, ...]:
 
 
 def _references(forward: Forward) -> tuple[Picture, ...]:
-    return (*_vision(forward), *_marked(forward), *_latent(forward))
+    return (*_vision(forward), *marked_pictures(forward), *_latent(forward))
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
@@ -65,7 +62,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
         *((Role.REFERENCE, picture.grid) for picture in _latent(forward)),
         (Role.GENERATED, generated_grid(forward)),
     )
-    return Layer(call.options["block_type"], call.options["block_index"]), layout
+    return told_layer(call), layout
 
 
 HUNYUAN_VIDEO = Architecture(

@@ -12,6 +12,7 @@ from .base import (
     generated_grid,
     joint_layout,
     reference_latents,
+    told_layer,
 )
 
 
@@ -21,7 +22,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
         return None
     references = ((Role.REFERENCE, picture.grid) for picture in reference_latents(forward))
     pieces = ((Role.GENERATED, generated_grid(forward)), *references, (Role.TEXT, forward.context))
-    layer = Layer(call.options["block_type"], call.options["block_index"])
+    layer = told_layer(call)
     return layer, joint_layout(call, *pieces)
 
 

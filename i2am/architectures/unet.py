@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import LayoutMismatch
 from ..geometry import Grid, Picture, Role, Span, TokenLayout
-from .base import Architecture, Call, Forward, ImageTokens, Layer, context_spans
+from .base import Architecture, Call, Forward, ImageTokens, Layer, context_spans, marked_pictures
 from .ip_adapter import adapter_pictures, adapter_spans
 
 _MAX_LEVELS = 8
@@ -34,9 +34,7 @@ def _layers(network: nn.Module) -> tuple[Layer, ...]:
 
 
 def _references(forward: Forward) -> tuple[Picture, ...]:
-    grids = (Grid(tokens.height, tokens.width) for tokens in forward.image_tokens)
-    in_context = (Picture(grid, (0, 0), "image tokens") for grid in grids)
-    return (*in_context, *adapter_pictures(forward.adapters))
+    return (*marked_pictures(forward), *adapter_pictures(forward.adapters))
 
 
 def level_grid(forward: Forward, height: int, width: int) -> Grid:

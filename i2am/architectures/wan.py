@@ -20,6 +20,7 @@ from .base import (
     generated_grid,
     joint_layout,
     side_by_side,
+    told_layer,
 )
 
 Piece = tuple[Role, int | Grid]
@@ -121,7 +122,7 @@ def _read(
         return None  # each frame looks at its sound
     if call.queries != spans[-1].stop:
         raise LayoutMismatch(f"{call.queries} queries, but the sequence has {spans[-1].stop}")
-    layer = Layer(call.options["block_type"], call.options["block_index"])
+    layer = told_layer(call)
     if among:
         own = call.keys == call.queries and call.nth == 0
         return (layer, joint_layout(call, *pieces(forward))) if own else None

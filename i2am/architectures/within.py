@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..geometry import Picture, Role, Span, TokenLayout
-from .base import Architecture, Call, Forward, Layer, generated_grid
+from .base import Architecture, Call, Forward, Layer, generated_grid, told_layer
 from .unet import level_grid
 
 
@@ -33,7 +33,7 @@ def within(family: Architecture | None) -> Architecture:
             kind, number = options["block"][:2]
             layer = Layer(kind, number, options["block_index"])
         elif family is not None:
-            layer = Layer(options["block_type"], options["block_index"])
+            layer = told_layer(call)
         if not call.queries == call.keys == grid.area:
             return None
         result = Span(Role.GENERATED, 0, grid.area, grid)
