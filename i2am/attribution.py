@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .errors import I2AMError
-from .geometry import Grid, Picture, spread
+from .geometry import Grid, Picture, frames_of, spread
 from .ranges import pick
-from .recorder import Recording
+from .recorder import Header, Recording
 
 # Which frames of a video a map is of, beside the number of one, from 0.
 MEAN_FRAME, EVERY_FRAME = -1, -2
@@ -117,6 +117,18 @@ def _side(recording: Recording, direction: Direction, reference: int) -> Picture
     if direction is Direction.REFERENCE_TO_GENERATED:
         return header.generated
     return header.references[reference]
+
+
+def fits_results(count: int, header: Header) -> bool:
+    """Whether so many pictures are one for each result, or all of each result's video."""
+    each, rest = divmod(count, header.run.batch)
+    return rest == 0 and bool(frames_of(each, header.generated.grid.frames))
+
+
+def fits_reference(count: int, header: Header, reference: int) -> bool:
+    """Whether so many pictures are a reference: one for all results or for each, or a video's."""
+    frames = header.references[reference].grid.frames
+    return bool(frames_of(count, frames)) or (frames == 1 and count == header.run.batch)
 
 
 def best_definition(recording: Recording) -> Definition:

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from .architectures.base import Layer
 from .attention import CORRESPONDENCE_SIDE
-from .attribution import Attribution
+from .attribution import Attribution, fits_reference, fits_results
 from .errors import I2AMError
-from .geometry import Grid, Picture, frames_of
+from .geometry import Grid, Picture
 from .recorder import Header, Plan, Recording, Run, map_grid
 
 FORMAT = "i2am.attribution/1"
@@ -84,7 +84,6 @@ def load_attribution(path: Path) -> Attribution:
             arrays = {
                 name: _number(name, reader.get_tensor(name), scales.get(name, 1.0))
                 for name in expected
-                if name in reader.keys()
             }
             shown = {name: reader.get_tensor(name).float() / 255 for name in pictures}
     except SafetensorError as error:
@@ -284,12 +283,10 @@ def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], header: He
 
 
 def _fits(count: int, name: str, header: Header) -> bool:
-    """Whether so many pictures are one for each result, or for all; a video's, of its frames."""
-    batch = header.run.batch
+    """Whether a file may hold so many pictures under this name."""
     if name == "image" or header.plan.within:
-        return count % batch == 0 and bool(frames_of(count // batch, header.generated.grid.frames))
-    frames = header.references[int(name.removeprefix("reference."))].grid.frames
-    return bool(frames_of(count, frames)) or (frames == 1 and count == batch)
+        return fits_results(count, header)
+    return fits_reference(count, header, int(name.removeprefix("reference.")))
 
 
 def _number(name: str, array: Tensor, scale: float) -> Tensor:

@@ -8,9 +8,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..i2am.attribution import Attribution
+from ..i2am.attribution import Attribution, fits_reference, fits_results
 from ..i2am.errors import I2AMError
-from ..i2am.geometry import frames_of
 from ..i2am.ranges import parse_ranges
 from ..i2am.recorder import Plan, Recording
 from ..i2am.report import report, summary
@@ -25,8 +24,11 @@ _REFERENCES = [f"reference_{number}" for number in range(1, 9)]
 
 def _plan(layers: str, steps: str, branch: str, within: str, correspondence: bool) -> Plan:
     return Plan(
-        *(parse_ranges(layers, "layers"), parse_ranges(steps, "steps")),
-        *(branch, correspondence, within == _ITSELF),
+        layers=parse_ranges(layers, "layers"),
+        steps=parse_ranges(steps, "steps"),
+        branch=branch,
+        correspondence=correspondence,
+        within=within == _ITSELF,
     )
 
 
@@ -228,7 +230,7 @@ def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
     if image is None:
         return None
     batch, frames = record.header.run.batch, record.header.generated.grid.frames
-    if image.shape[0] % batch or not frames_of(image.shape[0] // batch, frames):
+    if not fits_results(image.shape[0], record.header):
         sampled = str(batch) if frames == 1 else f"{batch} × {frames} latent frames"
         raise I2AMError(
             f"The image input holds {image.shape[0]} pictures, but {sampled} were sampled in this "
@@ -255,10 +257,7 @@ def _reference_pictures(given: dict[str, Tensor], record: Recording) -> tuple[Te
             "Connect one picture for each reference, in the order the model was given them."
         )
     for number, pictures in enumerate(inputs, start=1):
-        frames = record.header.references[number - 1].grid.frames
-        if pictures is None or (frames > 1 and frames_of(len(pictures), frames)):
-            continue
-        if frames > 1 or len(pictures) not in (1, batch):
+        if pictures is not None and not fits_reference(len(pictures), record.header, number - 1):
             raise I2AMError(
                 f"Reference {number} holds {len(pictures)} pictures, but the model was given "
                 f"{count} references for {batch} results. Connect one picture for each reference."
