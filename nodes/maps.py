@@ -41,6 +41,13 @@ from .sockets import AttributionSocket
 
 AUTO = "auto"
 PREVIEW_SIDE = 384  # pixels of the longer side of what the node itself shows, at least
+REFERENCE = io.Int.Input(
+    "reference",
+    default=1,
+    min=1,
+    max=64,
+    tooltip="Which reference, in the order the model was given them, from 1.",
+)
 WITHIN_MASK = io.Boolean.Input(
     "within_mask",
     default=False,
@@ -92,13 +99,7 @@ class AttributionMapNode(io.ComfyNode):
                     "reference was used. Generated to reference (G2R) lies over the reference: "
                     "what of it was used.",
                 ),
-                io.Int.Input(
-                    "reference",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Which reference, in the order the model was given them, from 1.",
-                ),
+                REFERENCE,
                 io.Combo.Input(
                     "definition",
                     options=[AUTO, *(definition.value for definition in Definition)],

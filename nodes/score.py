@@ -10,7 +10,7 @@ from torch import Tensor
 from ..i2am.attribution import Attribution, Definition, Direction, attribution_map
 from ..i2am.errors import I2AMError
 from ..i2am.metric import PENALTY, THRESHOLD, Preset, Score, imacs
-from .maps import AUTO, WITHIN_MASK, choose_definition, mask_to_look_from
+from .maps import AUTO, REFERENCE, WITHIN_MASK, choose_definition, mask_to_look_from
 from .sockets import AttributionSocket
 
 
@@ -42,13 +42,7 @@ class Imacs(io.ComfyNode):
                     optional=True,
                     tooltip="White where the wanted object is in the reference.",
                 ),
-                io.Int.Input(
-                    "reference",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Which reference, in the order the model was given them, from 1.",
-                ),
+                REFERENCE,
                 io.Combo.Input(
                     "preset",
                     options=[preset.value for preset in Preset],
