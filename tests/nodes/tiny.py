@@ -58,9 +58,12 @@ def build(family: str, seed: int = 0, **config: Any) -> Any:
     """A model of one of the classes of comfy.supported_models, of this network configuration."""
     import comfy.model_patcher
     import comfy.supported_models
+    import comfyui_version
 
     cpu = torch.device("cpu")
     if not hasattr(comfy.supported_models, family):
+        # The models page says each was tested on this release: a skip there would hide a hole.
+        assert comfyui_version.__version__ != "0.30.0", f"no {family}"
         pytest.skip(f"this release of ComfyUI has no {family}")
     settings = getattr(comfy.supported_models, family)(config)
     settings.set_inference_dtype(torch.float32, None)
