@@ -372,7 +372,7 @@ class _Probe:
         current.calls[site] += 1
         for rows, forward in current.rows:
             read = self._architecture.read(forward, call)
-            if read is None:
+            if read is None or not read[1].references:
                 continue
             layer, layout = read
             keys = layout.key_count  # a context repeated to a common length is read once

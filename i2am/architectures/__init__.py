@@ -13,6 +13,7 @@ from .hidream_o1 import HIDREAM_O1
 from .hunyuan_video import HUNYUAN_VIDEO
 from .joyimage import JOYIMAGE
 from .krea2 import KREA2
+from .ltxv import LTXV
 from .lumina2 import LUMINA2
 from .mage_flow import MAGE_FLOW
 from .omnigen2 import BOOGU, OMNIGEN2
@@ -24,7 +25,7 @@ from .wan import WAN, WAN_WITH_POSE, WAN_WITH_SOUND
 ARCHITECTURES = (
     *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2),
     *(CASCADE, UNET, ONE_TOKEN_UNET),
-    *(WAN, WAN_WITH_SOUND, WAN_WITH_POSE, HUNYUAN_VIDEO),
+    *(WAN, WAN_WITH_SOUND, WAN_WITH_POSE, HUNYUAN_VIDEO, LTXV),
 )
 
 __all__ = [

@@ -100,9 +100,10 @@ class Architecture:
     layers: the network → every layer that can look at a reference, in the order they run.
     references: a pass → each reference on the key axis, on the grid of its tokens.
     reference_kind: how a reference gets into these models, in a user's words.
-    read: a pass and a call → the layer and its layout, or None for a call that holds no reference
-        by design (self-attention beside cross-attention, refiners). Raises LayoutMismatch if the
-        counts are not those of the architecture.
+    read: a pass and a call → the layer and its layout, or None for a call that never holds a
+        reference (self-attention beside cross-attention, refiners). A pass without references may
+        have a layout, of the picture and the text alone. Raises LayoutMismatch if the counts are
+        not those of the architecture.
     note: what a user should know of its maps. tested: the host's releases it was tested on.
     video: whether a latent of several frames is a video, and can be read.
     """

@@ -37,8 +37,6 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     From the second evaluation on a cache of reference keys may leave the references out of the
     queries alone.
     """
-    if not _references(forward):
-        return None
     latents = reference_latents(forward)
     spans = side_by_side(
         *((Role.REFERENCE, style.grid) for style in _styles(forward)),

@@ -18,8 +18,6 @@ from .base import (
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """[result | reference 1 | reference 2 … | text]."""
-    if not forward.references:
-        return None
     references = ((Role.REFERENCE, picture.grid) for picture in reference_latents(forward))
     pieces = ((Role.GENERATED, generated_grid(forward)), *references, (Role.TEXT, forward.context))
     layer = told_layer(call)

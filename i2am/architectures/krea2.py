@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..geometry import TokenLayout
 from .base import Architecture, Call, Forward, Layer, blocks, generated_grid
 from .flux import FLUX
@@ -11,9 +13,9 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """Before the blocks the text looks at itself; and without a reference method the model leaves
     its references out."""
     plain = forward.context + generated_grid(forward).area
-    if "block_index" not in call.options or call.keys == plain:
+    if "block_index" not in call.options:
         return None
-    return FLUX.read(forward, call)
+    return FLUX.read(replace(forward, references=()) if call.keys == plain else forward, call)
 
 
 KREA2 = Architecture(

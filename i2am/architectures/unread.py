@@ -33,9 +33,6 @@ WITHOUT_REFERENCES = {
 NOT_YET = {
     "WAN21_CausalAR": "video made some frames at a time, with those before it kept in a cache",
     "WAN21_Vace": "video with control frames in blocks of their own",
-    "WAN22_Animate": "video with a face and a pose, some of whose attention is out of reach",
-    "WAN22_WanDancer": "video with the tokens of CLIP vision of two pictures, and sound",
-    "LTXV": "video with key frames among its own",
     "LTXAV": "video and sound with key frames among its own",
     "MiniMaxH3": "video and sound with reference frames among its own",
     "CosmosVideo": "video with given frames among its own",

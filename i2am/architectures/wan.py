@@ -136,7 +136,7 @@ def _read(
 
 
 def _architecture(
-    name: str, pieces: Callable[[Forward], tuple[Piece, ...]], *models: str
+    name: str, pieces: Callable[[Forward], tuple[Piece, ...]], *models: str, note: str = ""
 ) -> Architecture:
     return Architecture(
         name=name,
@@ -148,11 +148,15 @@ def _architecture(
         read=partial(_read, pieces),
         note="Where a model has both CLIP tokens and pictures among the video's tokens, the maps "
         "are of the pictures. A start image that is only added to the video's first frames is "
-        "nothing the model looks at.",
+        "nothing the model looks at." + note,
         video=True,
     )
 
 
-WAN = _architecture("Wan", _wan, "WAN21")
+WAN = _architecture(
+    *("Wan", _wan, "WAN21"),
+    note=" WanDancer's reference comes before its start image; Animate's face acts where no node "
+    "can watch.",
+)
 WAN_WITH_SOUND = _architecture("Wan HuMo and S2V", _with_sound, "WAN21_HuMo", "WAN22_S2V")
 WAN_WITH_POSE = _architecture("Wan SCAIL", _with_pose, "WAN21_SCAIL")

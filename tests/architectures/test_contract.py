@@ -157,6 +157,15 @@ PASSES["HunyuanVideo"] = (
     ),
     [Call({"block_type": kind, "block_index": 0}, 780, 780) for kind in ("double", "single")],
 )
+PASSES["LTX-Video"] = (
+    Forward(
+        *((4, 5), (), 1, 9),
+        frames=5,
+        shapes={"keyframe_idxs": (1, 3, 40, 2)},
+        layers=(Layer("block", 0), Layer("block", 1)),
+    ),
+    [Call({}, queries, 100, nth) for nth in (0, 1) for queries in (100, 60)],
+)
 every = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.name)
 
 
@@ -215,5 +224,5 @@ def test_a_model_without_references() -> None:
 
 
 def test_a_model_that_is_not_read_yet() -> None:
-    with pytest.raises(I2AMError, match="cannot read LTXV models yet: video with key frames"):
-        find(["LTXV", "BaseModel", "LTXVModel", "Module"])
+    with pytest.raises(I2AMError, match="cannot read LTXAV models yet: video and sound"):
+        find(["LTXAV", "BaseModel", "LTXAVModel", "Module"])

@@ -8,7 +8,7 @@ from torch import nn
 from i2am.architectures.base import Call, Forward, ImageTokens, Layer
 from i2am.architectures.flux import FLUX
 from i2am.errors import LayoutMismatch
-from i2am.geometry import Grid, Picture
+from i2am.geometry import Grid, Picture, Role
 
 # A latent of 12×10 (30 tokens), references of 7×14 and 6×5: odd sides are padded to whole tokens.
 FORWARD = Forward(latent=(12, 10), references=((7, 14), (6, 5)), patch=2, context=7)
@@ -101,7 +101,10 @@ def test_refuses_marks_in_a_text_that_is_filled_up() -> None:
 
 
 def test_no_reference() -> None:
-    assert FLUX.read(Forward(latent=(12, 10), patch=2), Call(DOUBLE, 37, 37)) is None
+    """Text and picture have their places; there is no reference among them."""
+    read = FLUX.read(Forward(latent=(12, 10), patch=2, context=7), Call(DOUBLE, 37, 37))
+    assert read is not None
+    assert [span.role for span in read[1].keys] == [Role.TEXT, Role.GENERATED]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ def test_layout(
     assert layout.generated.grid == Grid(6, 5)
     assert [span.grid for span in layout.references] == grids
     plain = Forward(forward.latent, patch=forward.patch, context=9)
-    assert architecture.read(plain, Call(options, 39, 39)) is None
+    read = architecture.read(plain, Call(options, 39, 39))
+    assert read is not None
+    assert read[1].references == ()
     for tokens in (75, 77):
         with pytest.raises(LayoutMismatch, match=f"{tokens} queries and {tokens} keys"):
             architecture.read(forward, Call(options, tokens, tokens))
@@ -58,7 +60,9 @@ def test_krea2_holds_no_reference() -> None:
     """In the blocks of the text, and where the model leaves its references out."""
     for tokens in (3, 9, 76):
         assert KREA2.read(FORWARD, Call({}, tokens, tokens)) is None
-    assert KREA2.read(FORWARD, Call({"block_type": "single", "block_index": 0}, 39, 39)) is None
+    read = KREA2.read(FORWARD, Call({"block_type": "single", "block_index": 0}, 39, 39))
+    assert read is not None
+    assert read[1].references == ()
 
 
 def test_layers() -> None:

@@ -9,7 +9,7 @@ from i2am.architectures import find
 from i2am.architectures.base import Call, Forward, Layer
 from i2am.architectures.qwen import QWEN
 from i2am.errors import I2AMError, LayoutMismatch
-from i2am.geometry import Grid
+from i2am.geometry import Grid, Role
 
 # A latent of 12×10 (30 tokens), references of 7×14 and 6×5: odd sides are padded to whole tokens.
 SHAPES = {"ref_latents": ((1, 16, 1, 7, 14), (1, 16, 1, 6, 5))}
@@ -56,7 +56,10 @@ def test_refuses_a_reference_of_several_frames() -> None:
 
 
 def test_no_reference() -> None:
-    assert QWEN.read(Forward((12, 10), patch=2, context=9), Call(OPTIONS, 39, 39)) is None
+    """Text and picture have their places; there is no reference among them."""
+    read = QWEN.read(Forward((12, 10), patch=2, context=9), Call(OPTIONS, 39, 39))
+    assert read is not None
+    assert [span.role for span in read[1].keys] == [Role.TEXT, Role.GENERATED]
 
 
 def test_layers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -38,18 +39,24 @@ def texts(**extra: Any) -> tuple[list[Any], list[Any]]:
     return tiny.conditioning(61, TEXT, 24, **extra), tiny.conditioning(62, TEXT, 24, **extra)
 
 
-@pytest.mark.parametrize("pictures", [1, 2], ids=["I2V", "FLF"])
-def test_clip_tokens(comfy: Any, pictures: int, record_property: Any) -> None:
-    """[CLS | 16×16 | CLS | 16×16], seen by 60 tokens of video, apart from the text."""
+def beside_the_text(pictures: int, columns: int = 5) -> Callable[[Seen], Place | None]:
+    """[CLS | 16×16] of each picture, seen by 3×4×`columns` tokens of video, apart from the text."""
     spans = tuple((257 * n + 1, 257 * (n + 1)) for n in range(pictures))
 
     def place(call: Seen) -> Place | None:
         if call.k.shape[2] != 257 * pictures:
             return None
         layer = call.options["block_index"]
-        whole = (0, 60), (12, 5), None
+        whole = (0, 12 * columns), (12, columns), None
         return Place(layer, *whole, spans, ((16, 16),) * pictures, 257 * pictures)
 
+    return place
+
+
+@pytest.mark.parametrize("pictures", [1, 2], ids=["I2V", "FLF"])
+def test_clip_tokens(comfy: Any, pictures: int, record_property: Any) -> None:
+    """The start image, and the end image where there is one."""
+    place = beside_the_text(pictures)
     config: dict[str, Any] = {"model_type": "i2v", "in_dim": 36}
     if pictures == 2:
         config["flf_pos_embed_token_number"] = 514
@@ -66,6 +73,51 @@ def test_clip_tokens(comfy: Any, pictures: int, record_property: Any) -> None:
     assert (header.architecture, header.joint) == ("Wan", False)
     assert (header.generated.grid.covered, header.generated.grid.frames) == ((3.5, 5.0), 3)
     assert {call.k.shape[2] for call in calls} == {60, TEXT, 257 * pictures}
+
+
+def test_animate(comfy: Any, record_property: Any) -> None:
+    """CLIP tokens of the character; the face acts outside of what can be watched."""
+    image = tiny.latent(64, 1, 16, 3, 7, 10)
+    positive, negative = texts(
+        clip_vision_output=clip(63),
+        concat_latent_image=image,
+        pose_video_latent=tiny.latent(76, 1, 16, 2, 8, 10),
+        face_video_pixels=tiny.latent(77, 1, 3, 1, 512, 512).tanh(),
+    )
+
+    def animate() -> Any:
+        return wan("WAN22_Animate", model_type="animate", in_dim=36, num_layers=5)
+
+    record, _ = prove_video(
+        *(comfy, animate, positive, negative, START, beside_the_text(1)),
+        grid=(3, 4, 5),
+        note=record_property,
+        steps=1,
+    )
+    assert len(record.header.layers) == 5
+
+
+def test_dancer(comfy: Any, record_property: Any) -> None:
+    """CLIP tokens of the reference before those of the start image, and music."""
+    start = tiny.latent(60, 2, 16, 3, 8, 12)
+    positive, negative = texts(
+        clip_vision_output=clip(63),
+        clip_vision_output_ref=clip(78),
+        concat_latent_image=start[:1],
+        audio_embed=tiny.latent(79, 1, 6, 35),
+    )
+
+    def dancer() -> Any:
+        return wan("WAN22_WanDancer", model_type="wandancer", in_dim=36, audio_inject_layers=[0])
+
+    record, _ = prove_video(
+        *(comfy, dancer, positive, negative, start, beside_the_text(2, 6)),
+        grid=(3, 4, 6),
+        note=record_property,
+        cfg=3.0,
+        steps=2,
+    )
+    assert len(record.header.references) == 2
 
 
 def joint(*pieces: tuple[str, tuple[int, int]]) -> Any:

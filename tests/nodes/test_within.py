@@ -58,3 +58,24 @@ def test_is_off_unless_asked_for(comfy: Any, within: bool) -> None:
     assert isinstance(found, recorder.Recording) == within
     if within:
         assert found.arrays["paper.g2r.0.step_layer"].shape == (2, 1, 2, 3, 4, 5)
+
+
+def test_beside_a_text(comfy: Any, record_property: Any) -> None:
+    """Flux without references: text and picture in one sequence, and the picture's look at both."""
+
+    def place(call: Seen) -> Place | None:
+        return Place(layer(call), (7, 37), (6, 5), None, ((7, 37),), ((6, 5),), 37)
+
+    def layer(call: Seen) -> int:
+        kind, index = call.options["block_type"], call.options["block_index"]
+        return index + 2 * (kind == "single")
+
+    text = tiny.conditioning(90, 7, 16, pooled_output=tiny.latent(91, 1, 8))
+    prove(
+        *(comfy, tiny.flux, text, text, tiny.latent(92, 2, 16, 12, 10), place),
+        grid=(6, 5),
+        heads=2,
+        plan={"within": True},
+        note=record_property,
+        steps=2,
+    )
