@@ -117,8 +117,12 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
     return (total / where.sum((-2, -1))).float()
 
 
-def _inside(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -> Tensor:
-    """The checked mask as bool, (batch or 1, height, width)."""
+def fitting_mask(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -> Tensor:
+    """A mask held against its picture of (height, width): (batch or 1, height, width).
+
+    name: the mask, for messages. Raises I2AMError for one that is not a number somewhere, or of
+    another size or batch.
+    """
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3:
         raise I2AMError(
@@ -133,7 +137,7 @@ def _inside(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -
         )
     if mask.shape[0] not in (1, batch):
         raise I2AMError(
-            f"The {name} is a batch of {mask.shape[0]}, but there are {batch} maps to score. "
+            f"The {name} is a batch of {mask.shape[0]}, but there are {batch} maps. "
             f"Give one mask for all, or {batch}."
         )
     broken = int(mask.isnan().sum())
@@ -142,6 +146,12 @@ def _inside(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -
             f"The {name} is not a number in {broken} of its {mask.numel()} pixels. "
             "Check the node that makes it."
         )
+    return mask
+
+
+def _inside(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -> Tensor:
+    """The checked mask as bool, (batch or 1, height, width)."""
+    mask = fitting_mask(mask, batch, size, name)
     inside = mask >= 0.5
     for fills, word, found in (
         (~inside.flatten(1).any(1), "empty", "no pixel is"),

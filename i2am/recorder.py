@@ -16,7 +16,6 @@ from .geometry import Grid, Picture, Role, TokenLayout, spread
 from .ranges import Ranges, contains
 
 MAP_SIDE = 64
-MAP_CELLS = 2 * MAP_SIDE**2  # of all frames of a video: what bounds the memory it takes
 
 
 @dataclass(frozen=True)
@@ -385,10 +384,10 @@ class Recorder:
         return arrays
 
 
-def map_grid(grid: Grid) -> Grid:
-    """The grid maps are kept on: at most MAP_SIDE cells a side, a video's also MAP_CELLS in all."""
-    side = MAP_SIDE
-    while grid.at_most(side).area > MAP_CELLS and side > 1:
+def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
+    """The grid maps are kept on: at most `side` cells a side, a video's in all 2 × `side`²."""
+    most = 2 * side**2  # of all frames: what bounds the memory it takes
+    while grid.at_most(side).area > most and side > 1:
         side -= 1
     return grid.at_most(side)
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .attribution import best_definition
 from .recorder import Recording
 
 
-def shares(recording: Recording) -> dict[str, Any]:
-    """Mean share of the model's attention on text, on the picture itself, on each reference.
+def item_shares(recording: Recording) -> Tensor:
+    """Share of the model's attention on text, the picture itself, each reference: (batch, 2 + R).
 
-    Over all generated tokens, heads, recorded layers and steps; the values add up to one.
+    Mean over all generated tokens, heads, recorded layers and steps; each row adds up to one.
     """
     seen = torch.tensor(recording.header.counts) > 0
-    mean = recording.arrays["share.step_layer"][:, seen].mean((0, 1))
-    text, own, *references = (float(share) for share in mean)
+    return recording.arrays["share.step_layer"][:, seen].mean(1)
+
+
+def shares(recording: Recording) -> dict[str, Any]:
+    """The mean of `item_shares` over the batch, by name."""
+    text, own, *references = (float(share) for share in item_shares(recording).mean(0))
     return {"text": text, "self": own, "references": references}
 
 

@@ -14,6 +14,7 @@ from .image_tokens import ImageTokensToConditioning
 from .maps import AttributionMapNode
 from .redux import MarkReduxTokens
 from .score import Imacs
+from .viewer import AttributionViewer
 
 _MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -30,6 +31,7 @@ class I2AMExtension(ComfyExtension):
             CaptureAttention,
             CollectAttribution,
             AttributionMapNode,
+            AttributionViewer,
             Imacs,
             SaveAttribution,
             LoadAttribution,

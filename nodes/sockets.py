@@ -15,7 +15,8 @@ MEMORY_BYTES = 512 * 2**20
 FILE_BYTES = 4 * 2**30
 
 
-def _temporary_folder() -> Path:
+def temporary_folder() -> Path:
+    """Our own folder below ComfyUI's temporary one, which it empties when it starts."""
     folder = Path(folder_paths.get_temp_directory()) / "i2am"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -23,4 +24,4 @@ def _temporary_folder() -> Path:
 
 # Recordings must outlive the nodes that made them: ComfyUI's cache brings back old latents at any
 # time, and each must find its own. Bounded; the oldest go to ComfyUI's temporary folder.
-RECORDINGS = Store(MEMORY_BYTES, FILE_BYTES, _temporary_folder)
+RECORDINGS = Store(MEMORY_BYTES, FILE_BYTES, temporary_folder)

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from i2am.architectures.base import Architecture, Forward, Layer
 from i2am.attribution import Attribution
 from i2am.geometry import Grid, Picture, Role, Span, TokenLayout
-from i2am.recorder import Plan, Recorder, Recording, Run
+from i2am.recorder import Header, Plan, Recorder, Recording, Run, map_grid
 
 GENERATED = Grid(4, 3)
 REFERENCES = (Grid(2, 3), Grid(3, 2, (2.5, 2.0)))
+SQUARE = Grid(64, 64)
 
 
 def _none(*_: object) -> None:
@@ -80,3 +81,51 @@ def attribution(**options: object) -> Attribution:
     mask = torch.zeros(1, 64, 48)
     mask[:, 16:40, 8:32] = 1
     return Attribution(made, torch.rand(batch, 64, 48, 3), tuple(pictures), mask)
+
+
+def made_up(
+    *,
+    batch: int = 1,
+    steps: int = 28,
+    blocks: tuple[tuple[str, int], ...] = (("double", 19), ("single", 38)),
+    heads: int = 24,
+    generated: Grid = SQUARE,
+    references: tuple[Grid, ...] = (SQUARE,),
+) -> Recording:
+    """A recording as large as a real model's (Flux at 1024×1024), of random maps."""
+    layers = tuple(Layer(block, index) for block, count in blocks for index in range(count))
+    count, sides = len(layers), [map_grid(grid) for grid in (generated, *references)]
+    header = Header(
+        run=Run("Flux", batch, 7, tuple(1 - s / steps for s in range(steps + 1)), (128, 128)),
+        plan=Plan(),
+        architecture="Flux",
+        joint=True,
+        steps=tuple(range(steps)),
+        sigmas=tuple(1 - s / steps for s in range(steps)),
+        layers=layers,
+        layer_grids=(generated,) * count,
+        heads=(heads,) * count,
+        counts=((1,) * count,) * steps,
+        generated=Picture(sides[0], (128, 128), "result"),
+        references=tuple(Picture(side, (128, 128), "reference latent") for side in sides[1:]),
+        evaluations=steps,
+        expected_evaluations=steps,
+        expected_layers=count,
+    )
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    arrays = {"share.step_layer": rand(batch, steps, count, 2 + len(references))}
+    arrays["share.map"] = rand(batch, 2 + len(references), *sides[0].shape)
+    for r, side in enumerate(sides[1:]):
+        for direction, grid in (("r2g", sides[0]), ("g2r", side)):
+            for definition in ("paper", "model"):
+                name = f"{definition}.{direction}.{r}"
+                arrays[f"{name}.step_layer"] = rand(batch, steps, count, *grid.shape)
+                arrays[f"{name}.layer_head"] = rand(batch, count, heads, *grid.shape)
+        few = [grid.at_most(32).sides for grid in (sides[0], side)]
+        for name in (f"correspondence.{r}", f"correspondence.model.{r}"):
+            arrays[name] = rand(batch, *few[0], *few[1])
+    return Recording(header, arrays)

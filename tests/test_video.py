@@ -20,7 +20,7 @@ from i2am.attribution import (
 from i2am.errors import I2AMError, LayoutMismatch
 from i2am.files import load_attribution, save_attribution
 from i2am.geometry import Grid, frames_of, spread
-from i2am.recorder import MAP_CELLS, map_grid
+from i2am.recorder import MAP_SIDE, map_grid
 from i2am.report import report
 
 VIDEO = Grid(4, 3, frames=3)
@@ -67,8 +67,8 @@ def test_frames_of(pictures: int, frames: int, expected: tuple[int, ...]) -> Non
 def test_long_videos_are_kept_small() -> None:
     """81 pictures of 832×480: maps take no more memory than a still picture's of two grids."""
     kept = map_grid(Grid(30, 52, frames=21))
-    assert (kept.frames, kept.area <= MAP_CELLS) == (21, True)
-    assert kept.area > MAP_CELLS * 0.9
+    assert (kept.frames, kept.area <= 2 * MAP_SIDE**2) == (21, True)
+    assert kept.area > 2 * MAP_SIDE**2 * 0.9
     assert map_grid(Grid(64, 64)) == Grid(64, 64)
 
 

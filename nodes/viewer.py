@@ -1,0 +1,90 @@
+"""Attribution Viewer: an attribution, sent to the page, which asks it anything."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..i2am.attribution import Attribution
+from ..i2am.errors import I2AMError
+from ..i2am.payload import pack, read_header
+from .sockets import AttributionSocket, temporary_folder
+
+
+class AttributionViewer(io.ComfyNode):
+    """The payload and the pictures, as files the page fetches; nothing is kept in Python."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Viewer",
+            display_name="Attribution Viewer",
+            category="I2AM",
+            description="Point at a place of the result and see where in the reference it came "
+            "from, or the other way round. All maps, steps, layers and heads, without running "
+            "anything again.",
+            search_aliases=["interactive", "hover", "heatmap", "attention map", "explain", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="White where the wanted object is in the first reference: it is "
+                    "outlined there and scored. The mask over the result is the one given to "
+                    "Collect Attribution.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, attribution: Attribution, reference_mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        payload = pack(attribution, {} if reference_mask is None else {0: reference_mask})
+        items, batch = read_header(payload)["batch"], attribution.recording.header.run.batch
+        image = attribution.image
+        # Those of the items that are sent; a video's pictures come item by item.
+        result = _saved(cls, None if image is None else image[: len(image) // batch * items])
+        shown = {
+            "payload": _written(payload),
+            "result": result,
+            "references": [
+                result if pictures is image else _saved(cls, pictures)
+                for pictures in attribution.references
+            ],
+            "bytes": len(payload),
+        }
+        return io.NodeOutput(ui={"i2am_viewer": [shown]})
+
+
+def _written(payload: bytes) -> dict[str, str]:
+    """Where the page finds the payload: in ComfyUI's temporary folder, named by its content."""
+    folder: Path = temporary_folder()
+    path = folder / f"{hashlib.blake2b(payload, digest_size=16).hexdigest()}.i2am"
+    if not path.exists():
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            part.write_bytes(payload)
+            os.replace(part, path)
+        except OSError as error:
+            raise I2AMError(
+                "What the viewer shows could not be written to ComfyUI's temporary folder: "
+                f"{error.strerror or error}. Free some space and run again."
+            ) from None
+        finally:
+            part.unlink(missing_ok=True)
+    return {"filename": path.name, "subfolder": folder.name, "type": "temp"}
+
+
+def _saved(node: type[io.ComfyNode], pictures: Tensor | None) -> list[dict[str, Any]]:
+    """Where the page finds these pictures, which are saved as ComfyUI's own previews are."""
+    if pictures is None:
+        return []
+    return ui.PreviewImage(pictures, cls=node).as_dict()["images"]
