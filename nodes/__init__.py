@@ -14,6 +14,7 @@ from .image_tokens import ImageTokensToConditioning
 from .maps import AttributionMapNode
 from .redux import MarkReduxTokens
 from .score import Imacs
+from .trace import TraceAdapterTokens
 from .viewer import AttributionViewer
 
 _MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -37,5 +38,6 @@ class I2AMExtension(ComfyExtension):
             LoadAttribution,
             ImageTokensToConditioning,
             MarkReduxTokens,
+            TraceAdapterTokens,
             BlankPrompt,
         ]

@@ -102,7 +102,8 @@ UNET = Architecture(
     tested="0.16.3, 0.30.0",
     note="Image tokens of the conditioning, marked by Image Tokens to Conditioning; a single token "
     "has no map over the reference. IP-Adapters of the pack ComfyUI_IPAdapter_plus: over the "
-    "result always, over the reference with 257 tokens (full face). Their shares weigh the text "
+    "result always, over the reference with 257 tokens (full face), or with a resampler (plus) "
+    "after Trace IP-Adapter Tokens. Their shares weigh the text "
     "as one, an adapter by its weight and mask. The pack leaves the middle block out. Pictures "
     "that enter as channels (inpainting, InstructPix2Pix, the x4 upscaler), as one vector "
     "(unCLIP) or through SUPIR have no attention to read.",
