@@ -190,6 +190,7 @@ class Recorder:
         self._layer_grids: dict[Layer, Grid] = {}
         self._pictures: dict[Layer, tuple[Grid, ...]] = {}
         self._expected = self._evaluations = 0
+        self._finished = 0  # how many of the steps are closed
         self._joint = architecture.joint
         self._seen = True  # whether the evaluation under way has been recorded
 
@@ -275,6 +276,30 @@ class Recorder:
         self._open = {}
         for matches in self._matches.values():
             matches.close()
+        self._finished = len(self._steps)
+
+    @property
+    def joint(self) -> bool:
+        """Whether text, result and references share one softmax, as far as calls have shown."""
+        return self._joint
+
+    def step_of(self, row: int) -> int:
+        """The number in the schedule of a recorded step."""
+        return self._steps[row][0]
+
+    def finished_maps(self, since: int) -> tuple[int, list[tuple[Grid, Tensor]]]:
+        """What was brought to the CPU of the recorded steps from `since` on, but for the open one.
+
+        How many steps are finished by now; and for each of the new ones and each layer the maps
+        over the result on their grid, (batch, kinds, cells), mean over heads.
+        """
+        with self._lock:
+            return self._finished, [
+                (side.grid, side.steps[row])
+                for side in self._generated.values()
+                for row in range(since, self._finished)
+                if row in side.steps
+            ]
 
     def finish(self, references: tuple[Picture, ...], seconds: float = 0.0) -> Recording:
         """Freeze what was added up.

@@ -44,6 +44,7 @@ class CaptureAttention(io.ComfyNode):
             description="Watches how the model uses its references while it samples. The picture "
             "does not change by a single bit. Put it right before the sampler.",
             search_aliases=["attention map", "heatmap", "explain", "reference", "I2AM"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The model that goes into the sampler."),
                 io.String.Input(
@@ -84,6 +85,13 @@ class CaptureAttention(io.ComfyNode):
                     "place of the result looked within the result, without any reference, in "
                     "models whose attention has the picture alone in a sequence.",
                 ),
+                io.Boolean.Input(
+                    "live",
+                    default=True,
+                    advanced=True,
+                    tooltip="Show on this node, while it samples, where the references are used "
+                    "so far. Neither the picture nor the recording depends on it.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -101,8 +109,10 @@ class CaptureAttention(io.ComfyNode):
         branch: str,
         correspondence: bool,
         within: str = _GIVEN,
+        live: bool = True,
     ) -> io.NodeOutput:
-        return io.NodeOutput(arm(model, _plan(layers, steps, branch, within, correspondence)))
+        plan = _plan(layers, steps, branch, within, correspondence)
+        return io.NodeOutput(arm(model, plan, str(cls.hidden.unique_id) if live else ""))
 
 
 class CollectAttribution(io.ComfyNode):

@@ -26,9 +26,11 @@ from ..i2am.architectures import Adapter, Architecture, Call, Forward, ImageToke
 from ..i2am.architectures.within import within
 from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.geometry import Picture
+from ..i2am.live import Live
 from ..i2am.recorder import Plan, Recorder, Run
 from ..i2am.store import Refusal, fingerprints
 from .ip_adapter import Heard, adapters_of, keys_and_weights, listened
+from .live import live
 from .sockets import RECORDINGS
 
 KEY = "i2am"
@@ -44,8 +46,10 @@ _BRANCHES = {"conditional": "positive", "unconditional": "negative"}
 _log = logging.getLogger(__name__)
 
 
-def arm(model: ModelPatcher, plan: Plan) -> ModelPatcher:
+def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
     """A clone of the model whose sampling runs are recorded as planned.
+
+    node: the one that shows the page what is recorded so far; nothing is shown without.
 
     Raises I2AMError if the model's attention cannot be read.
     """
@@ -62,7 +66,7 @@ def arm(model: ModelPatcher, plan: Plan) -> ModelPatcher:
     layers = architecture.layers(base.diffusion_model)
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
-        return _sample(executor, plan, architecture, layers, args, kwargs)
+        return _sample(executor, plan, node, architecture, layers, args, kwargs)
 
     armed = model.clone()
     # A second Capture Attention on the same model takes the place of the first.
@@ -74,6 +78,7 @@ def arm(model: ModelPatcher, plan: Plan) -> ModelPatcher:
 def _sample(
     executor: Any,
     plan: Plan,
+    node: str,
     architecture: Architecture,
     layers: tuple[Layer, ...],
     args: tuple[Any, ...],
@@ -92,7 +97,9 @@ def _sample(
             latent=(noise.shape[-2], noise.shape[-1]),
             versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
         )
-        probe = _Probe(Recorder(plan, run, architecture, layers), layers, guider, noise.shape[2:])
+        recorder = Recorder(plan, run, architecture, layers)
+        shown = live(recorder, node) if node else None
+        probe = _Probe(recorder, layers, guider, noise.shape[2:], shown)
         frames = noise.shape[2] if noise.ndim == 5 else 1
         if noise.ndim not in (4, 5) or (frames > 1 and not architecture.video):
             probe.stop(
@@ -142,6 +149,7 @@ class _Probe:
         layers: tuple[Layer, ...],
         guider: Any,
         whole: tuple[int, ...],
+        shown: Live | None,
     ) -> None:
         self._layers = layers
         self._whole = whole  # the latent's sides, frames first
@@ -149,6 +157,7 @@ class _Probe:
         self._run = recorder.run
         self._architecture = recorder.architecture
         self._recorder: Recorder | None = recorder
+        self._live = shown
         self._guider = guider
         self._reason = ""
         self._previous: Callable[..., Tensor] | None = None
@@ -236,6 +245,7 @@ class _Probe:
                 try:
                     recording = self._recorder.finish(self._references, seconds)
                     RECORDINGS.put(names, recording)
+                    self._show(Live.finish)
                     return
                 except Exception as error:
                     self._stop_for(error)
@@ -251,10 +261,21 @@ class _Probe:
             )
         except Exception as error:
             self._stop_for(error)
+        self._show(Live.look)
         try:
             return executor(x, timestep, *args, **kwargs)
         finally:
             self._wanted = False
+
+    def _show(self, what: Callable[[Live], None]) -> None:
+        """Tell the page; if that fails it is told nothing more, and all else goes on."""
+        if self._live is None or self._recorder is None:
+            return
+        try:
+            what(self._live)
+        except Exception as error:
+            _log.warning("I2AM: the page is not told of this run any more", exc_info=error)
+            self._live = None
 
     def _apply_model(
         self,

@@ -1,0 +1,29 @@
+"""Messages to the page while it samples: what Capture Attention has seen so far.
+
+Message `i2am.live`, to the client whose prompt runs, at most three a second and one at the end of
+a run: what `i2am/live.py` tells, and `node`, the id of the Capture Attention node as prompts name
+it ("7"; within subgraphs "3:7", the ids of the nodes that hold it first). Where two Capture
+Attention nodes are alike, ComfyUI runs one of them, and that one is named.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ..i2am.live import Live
+from ..i2am.recorder import Recorder
+
+MESSAGE = "i2am.live"
+
+
+def live(recorder: Recorder, node: str) -> Live | None:
+    """What tells the page of a run, or None where nobody listens."""
+    # The module is there if ComfyUI serves; outside it, importing it is no use and can fail.
+    server: Any = getattr(
+        getattr(sys.modules.get("server"), "PromptServer", None), "instance", None
+    )
+    client = getattr(server, "client_id", None)
+    if client is None or client not in server.sockets:
+        return None
+    return Live(recorder, lambda facts: server.send_sync(MESSAGE, {"node": node} | facts, client))
