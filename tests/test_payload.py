@@ -190,7 +190,10 @@ class TestWhatIsSent:
         header, arrays = unpack(pack(given, {1: over_reference}))
         assert header["arrays"]["reference_mask.1"]["shape"] == [1, 16, 24]
         assert (arrays["reference_mask.1"] - over_reference).abs().max() <= 0.5 / 255 + 1e-6
+        # Bytes stand for 0 to 1 whatever the mask holds.
+        assert header["arrays"]["reference_mask.1"]["scale"] == pytest.approx(1 / 255, rel=1e-6)
         weak = replace(given, mask=torch.full((1, 64, 48), 0.6))
+        assert unpack(pack(weak))[0]["arrays"]["mask"]["scale"] == pytest.approx(1 / 255, rel=1e-6)
         assert float(unpack(pack(weak))[1]["mask"].max()) == pytest.approx(0.6, abs=BITS_8)
 
     @pytest.mark.parametrize(
