@@ -44,7 +44,9 @@ class CaptureAttention(io.ComfyNode):
             description="Watches how the model uses its references while it samples. The picture "
             "does not change by a single bit. Put it right before the sampler.",
             search_aliases=["attention map", "heatmap", "explain", "reference", "I2AM"],
+            # The node that shows what is recorded is this very one, not another one like it.
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model that goes into the sampler."),
                 io.String.Input(

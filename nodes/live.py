@@ -2,8 +2,7 @@
 
 Message `i2am.live`, to the client whose prompt runs, at most three a second and one at the end of
 a run: what `i2am/live.py` tells, and `node`, the id of the Capture Attention node as prompts name
-it ("7"; within subgraphs "3:7", the ids of the nodes that hold it first). Where two Capture
-Attention nodes are alike, ComfyUI runs one of them, and that one is named.
+it ("7"; within subgraphs "3:7", the ids of the nodes that hold it first).
 """
 
 from __future__ import annotations

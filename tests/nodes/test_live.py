@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from graph import changed, flux_graph, same
+from graph import changed, flux_graph, same, sampler
 
 TARGET = ["collect"]
 pytestmark = pytest.mark.usefixtures("tiny_nodes")
@@ -54,6 +54,20 @@ def test_messages_name_the_node(server: Server, run_graph: Any) -> None:
     assert facts[-1]["share"]["references"] == pytest.approx(
         summary["share"]["references"], rel=1e-4
     )
+
+
+@pytest.mark.usefixtures("every_step")
+def test_each_of_two_alike_is_named(server: Server, run_graph: Any) -> None:
+    """Also where an older prompt left the same node under another name in the cache."""
+    graph = flux_graph()
+    graph |= {"capture 2": graph["capture"], "sampler 2": sampler("capture 2", seed=2)}
+    assert run_graph(graph, ["sampler", "sampler 2"]).ok
+    assert sorted({data["node"] for _, data, _ in server.sent}) == ["capture", "capture 2"]
+    server.sent.clear()
+    graph["capture 3"] = graph.pop("capture")
+    graph["sampler"]["inputs"]["model"] = ["capture 3", 0]
+    assert run_graph(changed(graph, "sampler", seed=3), ["sampler"]).ok
+    assert {data["node"] for _, data, _ in server.sent} == {"capture 3"}
 
 
 @pytest.mark.usefixtures("every_step")
