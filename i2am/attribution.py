@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
 from torch import Tensor
 
 from .errors import I2AMError
-from .geometry import Grid, Picture, frames_of, spread
+from .geometry import Grid, Picture, frames_of, resample_cells, spread, unspread
 from .ranges import pick
-from .recorder import Header, Recording
+from .recorder import Header, Recording, map_grid
 
 # Which frames of a video a map is of, beside the number of one, from 0.
 MEAN_FRAME, EVERY_FRAME = -1, -2
@@ -42,6 +42,25 @@ class Level(str, Enum):
     HEAD = "head"
 
 
+class LayerWeight(str, Enum):
+    """How much a layer counts in a mean of layers: its map times a factor, on average one.
+
+    Layers of one grid weigh the same by value as by mass; in the paper's definition every layer
+    gives the same attention, so that equal is the same as by mass.
+    """
+
+    MASS = "mass"  # as recorded: by the attention it gave
+    VALUE = "value"  # by the height of its values, attention per token: the authors' code
+    EQUAL = "equal"  # all the same: each layer's map is first brought to the sum one
+
+
+class Order(str, Enum):
+    """How a layer's map comes to the grid all layers share."""
+
+    MASS_KEPT = "mass kept"  # each cell spread evenly over the place it covers
+    OFFICIAL = "official"  # the authors' code: summed over steps, bicubic, no value below zero
+
+
 @dataclass(frozen=True)
 class AttributionMap:
     """Values over one grid, un-normalised: a share credited to each place.
@@ -50,6 +69,9 @@ class AttributionMap:
     paper definition each map sums to one, in the model definition to the attention it is made of.
     labels: one short name for each of `maps` ("steps 0-3", "double 2", "head 5", "frame 1").
     Of a video it is a map of one frame, or of each, and then their mean is what is said above.
+    weight, order: how layers were averaged; with other than the first of each, the sums said above
+    hold for the paper's definition by value, and by equal all maps of one layer sum to one.
+    notes: what else was done to it, in words, for its caption.
     """
 
     values: Tensor
@@ -58,6 +80,9 @@ class AttributionMap:
     definition: Definition
     direction: Direction
     level: Level
+    weight: LayerWeight = LayerWeight.MASS
+    order: Order = Order.MASS_KEPT
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,12 +167,31 @@ def best_definition(recording: Recording) -> Definition:
 
 @dataclass(frozen=True)
 class Selection:
-    """What to average over, as range texts (empty for all), and into how many groups of steps."""
+    """What to average over, as range texts (empty for all), and into how many groups of steps.
+
+    weight, order: how layers are averaged.
+    """
 
     steps: str = ""
     layers: str = ""
     heads: str = ""
     time_groups: int = 5
+    weight: LayerWeight = LayerWeight.MASS
+    order: Order = Order.MASS_KEPT
+
+
+def paper_selection(recording: Recording, selection: Selection) -> Selection:
+    """The same steps, layers and heads, averaged as the authors' code does.
+
+    Layers weigh by value, in the official order. Where no layers were picked, a UNet's middle
+    block is left out.
+    """
+    layers = selection.layers
+    if not layers.strip():
+        kept = [n for n, layer in enumerate(recording.header.layers) if layer.block != "middle"]
+        if 0 < len(kept) < len(recording.header.layers):
+            layers = ",".join(map(str, kept))
+    return replace(selection, layers=layers, weight=LayerWeight.VALUE, order=Order.OFFICIAL)
 
 
 def attribution_map(
@@ -163,10 +207,11 @@ def attribution_map(
     """Average a recording down to a level: the paper's ULAM, TLAM, LLAM or HLAM.
 
     reference: from 0. Steps, layers and heads are numbered as they were recorded, from 0; every
-    one of them weighs the same. within: a mask over the result, (1 or batch, height, width); G2R
-    then is of the places inside alone, which only the unified level over everything can tell, from
-    the correspondence (the authors' generated-side mask). frame: of a video, the latent frame,
-    MEAN_FRAME or EVERY_FRAME, which gives a map for each; a still picture has but one.
+    step and head weighs the same, and layers as `selection.weight` says. within: a mask over the
+    result, (1 or batch, height, width); G2R then is of the places inside alone, which only the
+    unified level over everything can tell, from the correspondence (the authors' generated-side
+    mask). frame: of a video, the latent frame, MEAN_FRAME or EVERY_FRAME, which gives a map for
+    each; a still picture has but one.
 
     Raises I2AMError for a reference, range or combination of ranges the recording cannot answer:
     it holds sums over steps × layers and layers × heads, so a range of heads cannot be joined with
@@ -203,35 +248,95 @@ def attribution_map(
                 "Choose the unified level and clear the ranges, or record fewer steps and layers "
                 "with Capture Attention."
             )
+        _check_weight_from_a_mask(header, definition, over.grid, selection)
         return _seen_from(recording, definition, reference, within)
     name = "r2g" if direction is Direction.REFERENCE_TO_GENERATED else "g2r"
-    table = "layer_head" if by_head else "step_layer"
-    maps = recording.arrays[f"{definition.value}.{name}.{reference}.{table}"]
-    if by_head:
-        rows, columns = layers, heads
-        has_head = [[head < count for head in range(max(header.heads))] for count in header.heads]
-        seen = torch.tensor(has_head)
-    else:
-        rows, columns = steps, layers
-        seen = torch.tensor(header.counts) > 0
+    maps, seen = _table(recording, f"{definition.value}.{name}.{reference}", by_head)
+    # One axis of the two, steps and heads, is averaged already.
+    steps, heads = ([0], heads) if by_head else (steps, [0])
     match level:
         case Level.UNIFIED:
-            parts = [("unified", rows, columns)]
+            parts = [("unified", steps, layers, heads)]
         case Level.TIME:
-            groups = _split(rows, min(selection.time_groups, len(rows)))
-            parts = [(_steps_name(header.steps, group), group, columns) for group in groups]
-        case Level.LAYER if by_head:
-            parts = [(header.layers[row].name, [row], columns) for row in rows]
+            groups = _split(steps, min(selection.time_groups, len(steps)))
+            parts = [(_steps_name(header.steps, group), group, layers, heads) for group in groups]
         case Level.LAYER:
-            parts = [(header.layers[column].name, rows, [column]) for column in columns]
+            parts = [(header.layers[layer].name, steps, [layer], heads) for layer in layers]
         case Level.HEAD:
-            parts = [(f"head {column}", rows, [column]) for column in columns]
-    values = torch.stack([_mean(maps, seen, *part[1:]) for part in parts], dim=1)
-    labels = tuple(label for label, _, _ in parts)
+            parts = [(f"head {head}", steps, layers, [head]) for head in heads]
     grid = _side(recording, direction, reference).grid
+    grids = _layer_grids(header, direction, grid)
+    if selection.weight is not LayerWeight.MASS:
+        maps = maps * _layer_factors(maps, seen, grids, layers, selection.weight)
+    values = torch.stack(
+        [_mean(maps, seen, grids, grid, selection.order, *part[1:]) for part in parts], dim=1
+    )
+    labels = tuple(label for label, *_ in parts)
     if grid.frames > 1:
         values, labels = _of_frames(values, labels, frame)
-    return AttributionMap(values, labels, grid.one_frame, definition, direction, level)
+    return AttributionMap(
+        values,
+        labels,
+        grid.one_frame,
+        definition,
+        direction,
+        level,
+        selection.weight,
+        selection.order,
+    )
+
+
+def _table(recording: Recording, name: str, by_head: bool) -> tuple[Tensor, Tensor]:
+    """The maps of a name, (batch, steps, layers, heads, cells), and which of them were seen.
+
+    Either the heads are one, their mean, or the steps are.
+    """
+    header, most = recording.header, max(recording.header.heads)
+    if by_head:
+        maps = recording.arrays[f"{name}.layer_head"].flatten(3).unsqueeze(1)
+        has_head = [[head < count for head in range(most)] for count in header.heads]
+        return maps, torch.tensor(has_head).unsqueeze(0)
+    maps = recording.arrays[f"{name}.step_layer"].flatten(3).unsqueeze(3)
+    return maps, (torch.tensor(header.counts) > 0).unsqueeze(2)
+
+
+def _layer_grids(header: Header, direction: Direction, grid: Grid) -> tuple[Grid, ...]:
+    """The grid each layer has over one side. Only a result that looks at itself has several over
+    the reference: what a model is given comes as the same tokens to all of its layers."""
+    if direction is Direction.REFERENCE_TO_GENERATED or header.plan.within:
+        return header.layer_grids
+    return (grid,) * len(header.layers)
+
+
+def _layer_factors(
+    maps: Tensor, seen: Tensor, grids: tuple[Grid, ...], layers: list[int], weight: LayerWeight
+) -> Tensor:
+    """What each layer's maps are multiplied by: (batch or 1, 1, layers, 1, 1)."""
+    if weight is LayerWeight.VALUE:
+        factors = torch.tensor([[1 / grid.area for grid in grids]])
+        factors = factors / factors[:, layers].mean()
+    else:
+        mass = maps.sum((1, 3, 4)) / seen.sum((0, 2)).clamp(min=1)
+        factors = torch.where(mass > 0, 1 / mass, 0)
+    return factors[:, None, :, None, None]
+
+
+def _check_weight_from_a_mask(
+    header: Header, definition: Definition, over: Grid, selection: Selection
+) -> None:
+    """The correspondence is a mean of all layers as they are, which is not every weighting."""
+    grids = _layer_grids(header, Direction.GENERATED_TO_REFERENCE, over)
+    as_recorded = selection.weight is LayerWeight.MASS or (
+        definition is Definition.PAPER
+        if selection.weight is LayerWeight.EQUAL
+        else len(set(grids)) == 1
+    )
+    if not as_recorded or (selection.order is Order.OFFICIAL and len(set(grids)) > 1):
+        raise I2AMError(
+            "What a mask looked at is kept as the mean of all layers by mass alone. Choose "
+            f"layer_weight mass instead of {selection.weight.value}, without a preset, or do "
+            "without the mask."
+        )
 
 
 def _of_frames(
@@ -294,10 +399,26 @@ def _coverage(mask: Tensor, grid: Grid) -> Tensor:
     return spread(mask.float().flatten(1), pixels, grid) / area
 
 
-def _mean(maps: Tensor, seen: Tensor, rows: list[int], columns: list[int]) -> Tensor:
-    """Mean of (B, rows, columns, h, w) over the entries that were seen; the others are zero."""
-    count = seen[rows][:, columns].sum()
-    return maps[:, rows][:, :, columns].sum((1, 2)) / count.clamp(min=1)
+def _mean(
+    maps: Tensor,
+    seen: Tensor,
+    grids: tuple[Grid, ...],
+    grid: Grid,
+    order: Order,
+    steps: list[int],
+    layers: list[int],
+    heads: list[int],
+) -> Tensor:
+    """Mean of `_table`'s maps over the entries that were seen, (batch, …); the others are zero."""
+    count = seen[steps][:, layers][:, :, heads].sum().clamp(min=1)
+    some = maps[:, steps][:, :, layers][:, :, :, heads].sum(1)  # (batch, layers, heads, cells)
+    if order is Order.OFFICIAL:
+        for number, layer in enumerate(layers):
+            own = map_grid(grids[layer])
+            if own != grid:
+                values = unspread(some[:, number], grid, own) * (own.area / grid.area)
+                some[:, number] = resample_cells(values, own, grid).clamp(min=0)
+    return (some.sum((1, 2)) / count).reshape(-1, *grid.shape)
 
 
 def _split(numbers: list[int], groups: int) -> list[list[int]]:

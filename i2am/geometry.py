@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .errors import LayoutMismatch
 
+_CUBIC = -0.75  # the free parameter of torch's bicubic
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -222,3 +224,64 @@ def spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
     if target.frames < source.frames:
         rows = rows.sum(-3, keepdim=True)
     return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-3)
+
+
+def unspread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
+    """What `spread` brought from `target` to the finer `source`: (…, source area) to (…, target
+    area). A finer grid keeps all there was, so this is exact."""
+    if source == target:
+        return maps
+    down, across = (
+        torch.pinverse(_overlap(cells, covered, finer, finer_covered))
+        for cells, covered, finer, finer_covered in zip(
+            target.sides, target.covered, source.sides, source.covered, strict=True
+        )
+    )
+    rows = maps.reshape(*maps.shape[:-1], source.frames, source.height, source.width)
+    return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-3)
+
+
+def resample(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """Cells to the pixels of the picture they divide: (..., h, w) to (..., height, width).
+
+    Torch's bicubic (align_corners=False) over the padded picture, of which `grid.covered` is
+    kept; the average of the cells under each pixel along a side with fewer pixels than cells.
+    It can swing below the lowest and above the highest cell.
+    """
+    down = _reading(grid.height, grid.covered[0], size[0])
+    across = _reading(grid.width, grid.covered[1], size[1])
+    values = values.float()
+    return down.to(values) @ values @ across.to(values).mT
+
+
+def resample_cells(maps: Tensor, source: Grid, target: Grid) -> Tensor:
+    """`resample` to the cells of another grid of the same picture: (…, source area) to (…, target
+    area). It keeps values, not sums."""
+    down, across = (
+        _reading(cells, covered / target_covered * wanted, wanted)
+        for cells, covered, wanted, target_covered in zip(
+            source.sides, source.covered, target.sides, target.covered, strict=True
+        )
+    )
+    rows = maps.reshape(*maps.shape[:-1], source.frames, source.height, source.width)
+    return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-3)
+
+
+def _reading(cells: int, covered: float, pixels: int) -> Tensor:
+    """How much each pixel of a line reads of each cell: (pixels, cells), rows sum to one."""
+    cells_per_pixel = covered / pixels
+    edges = torch.arange(pixels + 1, dtype=torch.float64) * cells_per_pixel
+    if cells_per_pixel > 1:
+        starts = torch.arange(cells, dtype=torch.float64)
+        high = torch.minimum(edges[1:, None], starts + 1)
+        return (high - torch.maximum(edges[:-1, None], starts)).clamp(min=0) / cells_per_pixel
+    centre = (edges[:-1] + edges[1:]) / 2 - 0.5  # in cells, 0 at the centre of the first
+    left = centre.floor()
+    reading = torch.zeros(pixels, cells, dtype=torch.float64)
+    for tap in range(-1, 3):
+        x = (centre - left - tap).abs()
+        near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+        far = _CUBIC * (((x - 5) * x + 8) * x - 4)
+        cell = (left + tap).clamp(0, cells - 1).long()  # the border repeats
+        reading.scatter_add_(1, cell[:, None], torch.where(x <= 1, near, far)[:, None])
+    return reading

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .attribution import AttributionMap
 from .errors import I2AMError
-from .geometry import Grid
-from .render import resample
+from .geometry import Grid, resample
 
 EPSILON = 1e-8  # of the authors' norm: keeps a flat map at 0
 PENALTY = 3.0  # the authors' lambda

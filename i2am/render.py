@@ -13,56 +13,22 @@ from torch import Tensor
 
 from .attribution import AttributionMap, Definition, Direction
 from .colormaps import Colormap, colorize, table
-from .geometry import Grid
+from .geometry import Grid, resample
 
 FLAT = 1e-3  # of a map's level: a range narrower than this is rounding noise, not a pattern
 ABSOLUTE_HIGH = 4.0  # times an even spread: the top of the absolute scale
 DIM = 0.35  # of the picture's light, taken where the map is low, at opacity 1
 FADE = 0.5  # of the picture's colour, likewise
 
-_CUBIC = -0.75  # the free parameter of torch's bicubic
 _PAPER = (22, 22, 24)  # behind labels, sRGB
 _INK = (236, 236, 238)
 _UNDRAWN = str.maketrans("×–—", "x--")  # signs that Pillow's own font lacks
 _CAPTION_FROM = 160  # pixels of width: a narrower picture has room for numbers alone
 
 
-def resample(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Cells to the pixels of the picture they divide: (..., h, w) to (..., height, width).
-
-    Torch's bicubic (align_corners=False) over the padded picture, of which `grid.covered` is
-    kept; the average of the cells under each pixel along a side with fewer pixels than cells.
-    It can swing below the lowest and above the highest cell.
-    """
-    down = _reading(grid.height, grid.covered[0], size[0])
-    across = _reading(grid.width, grid.covered[1], size[1])
-    values = values.float()
-    return down.to(values) @ values @ across.to(values).mT
-
-
 def resize(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     """`resample` without the swing below zero: attention is never negative."""
     return resample(values, grid, size).clamp(min=0)
-
-
-def _reading(cells: int, covered: float, pixels: int) -> Tensor:
-    """How much each pixel of a line reads of each cell: (pixels, cells), rows sum to one."""
-    cells_per_pixel = covered / pixels
-    edges = torch.arange(pixels + 1, dtype=torch.float64) * cells_per_pixel
-    if cells_per_pixel > 1:
-        starts = torch.arange(cells, dtype=torch.float64)
-        high = torch.minimum(edges[1:, None], starts + 1)
-        return (high - torch.maximum(edges[:-1, None], starts)).clamp(min=0) / cells_per_pixel
-    centre = (edges[:-1] + edges[1:]) / 2 - 0.5  # in cells, 0 at the centre of the first
-    left = centre.floor()
-    reading = torch.zeros(pixels, cells, dtype=torch.float64)
-    for tap in range(-1, 3):
-        x = (centre - left - tap).abs()
-        near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
-        far = _CUBIC * (((x - 5) * x + 8) * x - 4)
-        cell = (left + tap).clamp(0, cells - 1).long()  # the border repeats
-        reading.scatter_add_(1, cell[:, None], torch.where(x <= 1, near, far)[:, None])
-    return reading
 
 
 class Scale(str, Enum):

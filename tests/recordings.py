@@ -53,20 +53,24 @@ def recording(
     missing: tuple[tuple[int, int], ...] = (),
     correspondence: bool = True,
     references: tuple[Grid, ...] = REFERENCES,
-    generated: Grid = GENERATED,
+    generated: Grid | tuple[Grid, ...] = GENERATED,
     seed: int = 0,
 ) -> Recording:
-    """A run of so many steps and layers (one head count for each); `missing` (step, layer)s."""
+    """A run of so many steps and layers (one head count for each); `missing` (step, layer)s.
+
+    generated: of all layers, or of each.
+    """
     schedule = tuple(1 - step / steps for step in range(steps + 1))
     run = Run("Test", batch, 7, schedule, (8, 6), {"i2am": "0", "comfyui": "0"})
     layers = tuple(Layer("double", index) for index in range(len(heads)))
     recorder = Recorder(Plan(correspondence=correspondence), run, JOINT, layers)
-    spans = layout(generated, references)
+    grids = generated if isinstance(generated, tuple) else (generated,) * len(layers)
     for step in range(steps):
         recorder.begin_evaluation(schedule[step])
         for number, layer in enumerate(layers):
             if (step, number) in missing:
                 continue
+            spans = layout(grids[number], references)
             one = seed + 1000 * step + 10 * number
             shape = (batch, heads[number], spans.key_count, 8)
             recorder.add(layer, rand(one, *shape), rand(one + 1, *shape), spans)

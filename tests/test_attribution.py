@@ -8,16 +8,21 @@ import pytest
 import torch
 from recordings import attribution, recording
 
+from i2am.architectures.base import Layer
 from i2am.attribution import (
     Attribution,
     Definition,
     Direction,
+    LayerWeight,
     Level,
+    Order,
     Selection,
     attribution_map,
     best_definition,
+    paper_selection,
 )
 from i2am.errors import I2AMError
+from i2am.geometry import Grid
 
 R2G, G2R = Direction.REFERENCE_TO_GENERATED, Direction.GENERATED_TO_REFERENCE
 EVERY_MAP = [(d, s, r) for d in Definition for s in Direction for r in (0, 1)]
@@ -53,6 +58,117 @@ def test_invariant_3_and_23_levels(
     assert int(ends[0][0]) == 0
     weighted = (time.values * sizes[None, :, None, None]).sum(1) / 4
     torch.testing.assert_close(weighted, unified[:, 0], atol=1e-6, rtol=1e-5)
+
+
+COARSE, FINE = Grid(3, 2), Grid(6, 4)
+OFFICIAL = Selection(weight=LayerWeight.VALUE, order=Order.OFFICIAL)
+
+
+def official(own: torch.Tensor) -> torch.Tensor:
+    """A coarse map (batch, heads, h, w) on the fine grid, as the authors' code brings it there."""
+    bicubic = torch.nn.functional.interpolate(own, FINE.sides, mode="bicubic", align_corners=False)
+    return bicubic.clamp(min=0)
+
+
+@pytest.mark.parametrize("level", [Level.UNIFIED, Level.HEAD])
+def test_the_official_order(level: Level) -> None:
+    """Values at each layer's own grid, summed over steps, bicubic, no value below zero, mean."""
+    made = recording(generated=(COARSE, FINE, COARSE), steps=3)
+    found = attribution_map(made, Definition.PAPER, R2G, level, selection=OFFICIAL).values
+    heads = made.arrays["paper.r2g.0.layer_head"]
+    if level is Level.UNIFIED:
+        heads = made.arrays["paper.r2g.0.step_layer"].mean(1).unsqueeze(2)
+    # Each coarse cell covers four fine ones, among which its mass was spread.
+    own = heads[..., ::2, ::2] * 4
+    torch.testing.assert_close(own.sum((-2, -1))[:, [0, 2]], torch.ones(2, 2, own.shape[2]))
+    layers = [official(own[:, 0]), heads[:, 1], official(own[:, 2])]
+    wanted = torch.stack(layers).mean(0)
+    if level is Level.HEAD:
+        assert wanted.shape == found.shape
+    scale = found.sum() / wanted.sum()
+    torch.testing.assert_close(found, wanted * scale, atol=1e-6, rtol=1e-5)
+    assert float(scale) == pytest.approx(1 / (4 + 4 + 1) * 3, rel=0.1)  # a mean factor of one
+
+
+@pytest.mark.parametrize(("definition", "direction", "reference"), EVERY_MAP)
+def test_on_one_grid_the_official_order_is_ours(
+    definition: Definition, direction: Direction, reference: int
+) -> None:
+    """All layers of a transformer have one grid: nothing is resized, and nothing is below zero."""
+    made = recording()
+    for level in Level:
+        ours, theirs = (
+            attribution_map(made, definition, direction, level, reference, selection).values
+            for selection in (Selection(), OFFICIAL)
+        )
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_layers_by_value() -> None:
+    """Attention per token: a layer of a quarter of the tokens weighs four times as much."""
+    made = recording(generated=(COARSE, FINE), heads=(2, 2))
+    by_value = Selection(weight=LayerWeight.VALUE)
+    found = attribution_map(made, Definition.PAPER, R2G, selection=by_value)
+    table = made.arrays["paper.r2g.0.step_layer"].mean(1)
+    torch.testing.assert_close(found.values[:, 0], (4 * table[:, 0] + table[:, 1]) / 5)
+    torch.testing.assert_close(found.values.sum((-2, -1)), torch.ones(2, 1))
+
+
+@pytest.mark.parametrize(("definition", "direction", "reference"), EVERY_MAP)
+@pytest.mark.parametrize("weight", LayerWeight)
+def test_invariant_3_holds_for_every_weight(
+    definition: Definition, direction: Direction, reference: int, weight: LayerWeight
+) -> None:
+    """A layer's factor is the same for its steps and heads, so levels are means of each other."""
+    made = recording(generated=(COARSE, FINE, COARSE))
+
+    def level(which: Level) -> torch.Tensor:
+        chosen = Selection(weight=weight, time_groups=2)
+        return attribution_map(made, definition, direction, which, reference, chosen).values
+
+    unified = level(Level.UNIFIED)[:, 0]
+    for which in (Level.TIME, Level.LAYER, Level.HEAD):
+        torch.testing.assert_close(level(which).mean(1), unified, atol=1e-6, rtol=1e-5)
+    if weight is LayerWeight.EQUAL:
+        torch.testing.assert_close(level(Level.LAYER).sum((-2, -1)), torch.ones(2, 3))
+
+
+def test_a_layer_that_reads_nothing_weighs_nothing() -> None:
+    """By equal, it has no map to bring to the sum one."""
+    made = recording()
+    arrays = {name: array.clone() for name, array in made.arrays.items()}
+    arrays["model.g2r.0.step_layer"][:, :, 1] = 0
+    equal = Selection(weight=LayerWeight.EQUAL)
+    found = attribution_map(
+        replace(made, arrays=arrays), Definition.MODEL, G2R, Level.LAYER, 0, equal
+    )
+    assert not found.values[:, 1].any()
+    torch.testing.assert_close(found.values[:, 0].sum((-2, -1)), torch.ones(2))
+
+
+def test_the_paper_leaves_out_the_middle_block() -> None:
+    """The authors hook all layers but a UNet's middle one; picked layers stay picked."""
+    made = recording()
+    layers = (Layer("input", 1), Layer("middle", 0), Layer("output", 3))
+    unet = replace(made, header=replace(made.header, layers=layers))
+    assert paper_selection(unet, Selection()).layers == "0,2"
+    assert paper_selection(unet, Selection(layers="1")).layers == "1"
+    assert paper_selection(made, Selection(steps="1")) == replace(OFFICIAL, steps="1")
+
+
+def test_a_mask_looks_at_all_layers_by_mass() -> None:
+    """The correspondence knows no layers: other weights are refused, those that agree are not."""
+    made, mask = recording(), torch.ones(1, 4, 3)
+
+    def map_of(definition: Definition, weight: LayerWeight) -> torch.Tensor:
+        chosen = Selection(weight=weight, order=Order.OFFICIAL)
+        return attribution_map(made, definition, G2R, selection=chosen, within=mask).values
+
+    with pytest.raises(I2AMError, match="kept as the mean of all layers by mass alone"):
+        map_of(Definition.MODEL, LayerWeight.EQUAL)
+    for weight in LayerWeight:
+        whole = attribution_map(made, Definition.PAPER, G2R, selection=Selection(weight=weight))
+        torch.testing.assert_close(map_of(Definition.PAPER, weight), whole.values)
 
 
 def test_mass() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from i2am.errors import I2AMError, LayoutMismatch
-from i2am.geometry import Grid, Role, Span, TokenLayout, picture_grid, spread
+from i2am.geometry import Grid, Role, Span, TokenLayout, picture_grid, spread, unspread
 
 # Parts in 64ths are exact in binary, so the brute force below can divide them evenly.
 PARTS = st.integers(1, 64).map(lambda part: part / 64)
@@ -135,6 +135,13 @@ class TestSpread:
         added = moved.view(2, h, down, w, across).sum((2, 4)).flatten(1)
         assert torch.allclose(added, maps, rtol=1e-5)
         assert torch.allclose(spread(moved, fine, coarse), maps, rtol=1e-5)
+
+    @given(grids(), st.integers(0, 5), st.integers(0, 5), SEEDS)
+    def test_unspread_is_its_inverse(self, grid: Grid, down: int, across: int, seed: int) -> None:
+        finer = Grid(grid.height + down, grid.width + across)
+        maps = maps_of(grid, 2, seed=seed)
+        back = unspread(spread(maps, grid, finer), finer, grid)
+        torch.testing.assert_close(back, maps, atol=1e-4, rtol=1e-4)
 
     def test_nested_grids_with_padding_add_up_to_what_was(self) -> None:
         # 8 pixel and 16 pixel cells of one picture of 40 × 24 pixels.

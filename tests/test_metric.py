@@ -18,9 +18,9 @@ from torch import Tensor
 
 from i2am.attribution import AttributionMap, Definition, Direction, Level
 from i2am.errors import I2AMError
-from i2am.geometry import Grid
+from i2am.geometry import Grid, resample
 from i2am.metric import Preset, Score, imacs, paper_normalise, robust_normalise
-from i2am.render import resample, resize
+from i2am.render import resize
 
 SEEDS = st.integers(0, 10_000)
 

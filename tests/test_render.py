@@ -11,7 +11,7 @@ from torch import Tensor
 
 from i2am.attribution import AttributionMap, Definition, Direction, Level
 from i2am.colormaps import Colormap, table
-from i2am.geometry import Grid
+from i2am.geometry import Grid, resample
 from i2am.render import (
     ABSOLUTE_HIGH,
     Scale,
@@ -22,7 +22,6 @@ from i2am.render import (
     legend,
     normalise,
     overlay,
-    resample,
     resize,
     unit,
     value_range,
