@@ -194,6 +194,22 @@ def paper_selection(recording: Recording, selection: Selection) -> Selection:
     return replace(selection, layers=layers, weight=LayerWeight.VALUE, order=Order.OFFICIAL)
 
 
+def check_reference(header: Header, reference: int, direction: Direction) -> None:
+    """Raises I2AMError for a reference, from 0, that is not there or has no map in a direction."""
+    if not 0 <= reference < len(header.references):
+        raise I2AMError(
+            f"Reference {reference + 1} does not exist: the model was given "
+            f"{len(header.references)}. Choose 1 to {len(header.references)}."
+        )
+    over = header.references[reference]
+    if direction is Direction.GENERATED_TO_REFERENCE and not over.has_places:
+        raise I2AMError(
+            f"There is no map over reference {reference + 1}: its tokens ({over.kind}) stand for "
+            "the whole picture, not for places in it. Choose reference to generated, or read its "
+            "share in Collect Attribution's report."
+        )
+
+
 def attribution_map(
     recording: Recording,
     definition: Definition,
@@ -218,18 +234,8 @@ def attribution_map(
     a range of steps.
     """
     header = recording.header
-    if not 0 <= reference < len(header.references):
-        raise I2AMError(
-            f"Reference {reference + 1} does not exist: the model was given "
-            f"{len(header.references)}. Choose 1 to {len(header.references)}."
-        )
+    check_reference(header, reference, direction)
     over = header.references[reference]
-    if direction is Direction.GENERATED_TO_REFERENCE and not over.has_places:
-        raise I2AMError(
-            f"There is no map over reference {reference + 1}: its tokens ({over.kind}) stand for "
-            "the whole picture, not for places in it. Choose reference to generated, or read its "
-            "share in Collect Attribution's report."
-        )
     steps = pick(selection.steps, len(header.steps), "steps")
     layers = pick(selection.layers, len(header.layers), "layers")
     heads = pick(selection.heads, max(header.heads), "heads")
@@ -363,36 +369,67 @@ def _of_frames(
     return values[:, :, frame], labels
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Which place of the result looked at which place of a reference, pooled.
+
+    values: (batch, result cells, reference cells), mean over heads, layers and steps. Each row of
+    the paper's definition sums to one, of the model's to its share. result, reference: the grids.
+    """
+
+    values: Tensor
+    result: Grid
+    reference: Grid
+
+    @property
+    def looks(self) -> Tensor:
+        """Each row as a distribution over the reference: (batch, result cells, reference cells).
+
+        A place that gave the reference no attention at all has a row of zeros.
+        """
+        total = self.values.sum(-1, keepdim=True)
+        return torch.where(total > 0, self.values / total, 0)
+
+
+def pairs_of(recording: Recording, definition: Definition, reference: int) -> Pairs:
+    """The correspondence of a recording. Raises I2AMError if it was not recorded."""
+    kind = "" if definition is Definition.PAPER else "model."
+    values = recording.arrays.get(f"correspondence.{kind}{reference}")
+    if values is None:
+        raise I2AMError(
+            "This needs the correspondence, which was not recorded. Turn it on in Capture "
+            "Attention."
+        )
+    result = recording.header.generated.grid.one_frame
+    over = recording.header.references[reference].grid.one_frame
+    return Pairs(
+        values.flatten(3).flatten(1, 2),
+        result.with_cells(*values.shape[1:3]),
+        over.with_cells(*values.shape[3:]),
+    )
+
+
 def _seen_from(
     recording: Recording, definition: Definition, reference: int, within: Tensor
 ) -> AttributionMap:
     """G2R of the places inside a mask: the mean of their rows of the correspondence."""
-    kind = "" if definition is Definition.PAPER else "model."
-    pairs = recording.arrays.get(f"correspondence.{kind}{reference}")
-    if pairs is None:
-        raise I2AMError(
-            "Limiting a map to a mask needs the correspondence, which was not recorded. Turn it on "
-            "in Capture Attention."
-        )
-    header = recording.header
-    rows = header.generated.grid.one_frame.with_cells(*pairs.shape[1:3])
-    inside = _coverage(within, rows)  # (1 or batch, rows)
+    pairs = pairs_of(recording, definition, reference)
+    inside = coverage(within, pairs.result)  # (1 or batch, cells)
     if not bool((inside.sum(1) > 0).all()):
         raise I2AMError("The mask over the result is empty. Paint where the reference was meant.")
     weights = inside / inside.sum(1, keepdim=True)
-    values = (weights.unsqueeze(1) @ pairs.flatten(3).flatten(1, 2)).squeeze(1)
-    columns = header.references[reference].grid.one_frame.with_cells(*pairs.shape[3:])
+    values = (weights.unsqueeze(1) @ pairs.values).squeeze(1)
     return AttributionMap(
-        values.reshape(-1, 1, columns.height, columns.width),
+        values.reshape(-1, 1, *pairs.reference.sides),
         ("unified",),
-        columns,
+        pairs.reference,
         definition,
         Direction.GENERATED_TO_REFERENCE,
         Level.UNIFIED,
     )
 
 
-def _coverage(mask: Tensor, grid: Grid) -> Tensor:
+def coverage(mask: Tensor, grid: Grid) -> Tensor:
     """How much of each cell a mask over the picture covers, 0 to 1: (batch, area)."""
     pixels = Grid(mask.shape[-2], mask.shape[-1])
     area = spread(mask.new_full((pixels.area,), 1.0), pixels, grid)

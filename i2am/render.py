@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .attribution import AttributionMap, Definition, Direction
+from .attribution import AttributionMap, Definition, Direction, LayerWeight, Order
 from .colormaps import Colormap, colorize, table
 from .geometry import Grid, resample
+from .metric import THRESHOLD, paper_normalise
 
 FLAT = 1e-3  # of a map's level: a range narrower than this is rounding noise, not a pattern
 ABSOLUTE_HIGH = 4.0  # times an even spread: the top of the absolute scale
@@ -37,11 +39,18 @@ class Scale(str, Enum):
     PER_MAP = "per map"  # each map's own lowest and highest: shows its pattern
     SHARED = "shared"  # the lowest and highest of all: shows how maps compare
     ABSOLUTE = "absolute"  # the same for every run: shows how runs compare
+    PAPER = "paper"  # the authors' code: min-max before and after resizing, cut at 0.4
+    PAPER_COMPLEMENT = "paper, complement"  # one minus that before the cut
 
 
 def is_share(map: AttributionMap) -> bool:
     """Whether a map shows the part of each place's attention that the reference got."""
-    return map.definition is Definition.MODEL and map.direction is Direction.REFERENCE_TO_GENERATED
+    return (
+        map.definition is Definition.MODEL
+        and map.direction is Direction.REFERENCE_TO_GENERATED
+        and map.weight is LayerWeight.MASS
+        and map.order is Order.MASS_KEPT
+    )
 
 
 def unit(map: AttributionMap) -> str:
@@ -50,9 +59,14 @@ def unit(map: AttributionMap) -> str:
 
 
 def caption(map: AttributionMap) -> str:
-    """What was measured, in short: "R2G · model · unified"."""
-    arrow = "R2G" if map.direction is Direction.REFERENCE_TO_GENERATED else "G2R"
-    return f"{arrow} · {map.definition.value} · {map.level.value}"
+    """What was measured, in short: "R2G · model · unified · layers by value"."""
+    parts = ["R2G" if map.direction is Direction.REFERENCE_TO_GENERATED else "G2R"]
+    parts += [map.definition.value, map.level.value]
+    if map.weight is not LayerWeight.MASS:
+        parts.append("layers equal" if map.weight is LayerWeight.EQUAL else "layers by value")
+    if map.order is Order.OFFICIAL:
+        parts.append("official order")
+    return " · ".join((*parts, *map.notes))
 
 
 def display_values(map: AttributionMap) -> Tensor:
@@ -82,6 +96,35 @@ def value_range(values: Tensor, scale: Scale, map: AttributionMap) -> tuple[Tens
         low, high = values.aminmax()
         return low.expand(values.shape[:2]), high.expand(values.shape[:2])
     return values.amin((-2, -1)), values.amax((-2, -1))
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Values to colour, 0 to 1: (batch, maps, height, width), and what their ends stand for.
+
+    low, high: (batch, maps), in the numbers of `unit`; words: what was done to them, for captions.
+    """
+
+    values: Tensor
+    low: Tensor
+    high: Tensor
+    unit: str
+    words: str = ""
+
+
+def paint(map: AttributionMap, scale: Scale, size: tuple[int, int]) -> Painted:
+    """A map over a picture of (height, width) pixels, brought to the range of the colours."""
+    if scale in (Scale.PAPER, Scale.PAPER_COMPLEMENT):
+        values = paper_normalise(map.values, map.grid, size)
+        words = f"min-max, cut at {THRESHOLD}"
+        if scale is Scale.PAPER_COMPLEMENT:
+            values, words = 1 - values, f"complement, {words}"
+        values = torch.where(values > THRESHOLD, values, 0)
+        low = torch.zeros_like(values[..., 0, 0])
+        return Painted(values, low, low + 1, "", words)
+    values = resize(display_values(map), map.grid, size)
+    low, high = value_range(values, scale, map)
+    return Painted(normalise(values, low, high), low, high, unit(map))
 
 
 def normalise(values: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -7,8 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attribution import best_definition
-from .recorder import Recording
+from .attribution import (
+    AttributionMap,
+    Definition,
+    Direction,
+    LayerWeight,
+    Level,
+    Order,
+    Pairs,
+    Selection,
+    best_definition,
+    pairs_of,
+)
+from .correspondence import SINK_LEVEL, SINK_PART, sink_mass, sinks
+from .files import DEFINITIONS
+from .recorder import Header, Recording
+from .render import Scale, is_share
 
 
 def item_shares(recording: Recording) -> Tensor:
@@ -84,4 +98,117 @@ def report(recording: Recording) -> str:
         lines.append("Some evaluations were not seen: another node skips or replaces them.")
     if found["layers"] < found["expected_layers"]:
         lines.append("Some layers were not seen: another node replaces their attention.")
+    return "\n".join(lines + _sink_lines(recording))
+
+
+_WEIGHTS = {
+    LayerWeight.MASS: "each layer counts by the attention it gave",
+    LayerWeight.VALUE: "each layer counts by its attention per token, so coarse layers count most",
+    LayerWeight.EQUAL: "each layer counts the same",
+}
+_SCALES = {
+    Scale.PER_MAP: "each map's lowest value to its highest",
+    Scale.SHARED: "the lowest value of all maps to the highest",
+    Scale.ABSOLUTE: "nothing to a fixed end, the same for every run",
+    Scale.PAPER: "min-max before and after resizing; what is not above 0.4 counts as nothing",
+    Scale.PAPER_COMPLEMENT: "one minus the map after min-max before and after resizing; what is "
+    "not above 0.4 counts as nothing",
+}
+
+
+def describe(
+    map: AttributionMap, header: Header, reference: int, selection: Selection, scale: Scale
+) -> str:
+    """What a map is a mean of and what its numbers and colours mean, in full sentences."""
+    arrow = "r2g" if map.direction is Direction.REFERENCE_TO_GENERATED else "g2r"
+    side = "result" if map.direction is Direction.REFERENCE_TO_GENERATED else "reference"
+    definition = DEFINITIONS[f"{map.definition.value}.{arrow}"]
+    which = [
+        f"{name} {text.strip() or 'all'}"
+        for name, text in (
+            *(("steps", selection.steps), ("layers", selection.layers)),
+            ("heads", selection.heads),
+        )
+    ]
+    many = "" if map.level is Level.UNIFIED else f", {len(map.labels)} maps"
+    lines = [
+        f"{map.direction.value.capitalize()} (over the {side}), reference {reference + 1}, "
+        f"{map.definition.value} definition: {definition}.",
+        f"Level {map.level.value}{many}: mean over {', '.join(which)}, of "
+        f"{len(header.steps)} steps and {len(header.layers)} layers recorded; "
+        f"{_WEIGHTS[map.weight]}.",
+    ]
+    if map.order is Order.OFFICIAL:
+        resized = len(set(header.layer_grids)) > 1
+        lines.append(
+            "Official order: summed over steps, resized by bicubic, nothing below zero, then "
+            + (
+                "averaged. Reference tokens are averaged before resizing and not after, which "
+                "differs where bicubic goes below zero."
+                if resized
+                else "averaged. All layers have one grid, so nothing had to be resized."
+            )
+        )
+    if map.notes:
+        lines.append(f"Also: {'; '.join(map.notes)}.")
+    lines.append(_colours(map, scale))
     return "\n".join(lines)
+
+
+_LOOKS = {
+    (Definition.PAPER, Direction.GENERATED_TO_REFERENCE): "softmax over the reference's tokens of "
+    "what was asked about, its SRAM",
+    (Definition.MODEL, Direction.GENERATED_TO_REFERENCE): "the model's own attention of what was "
+    "asked about",
+    (Definition.PAPER, Direction.REFERENCE_TO_GENERATED): "of what each place of the result gives "
+    "this reference, the part that goes to what was asked about",
+    (Definition.MODEL, Direction.REFERENCE_TO_GENERATED): "of all its attention, the part that "
+    "each place of the result gives to what was asked about",
+}
+
+
+def describe_point(
+    map: AttributionMap, header: Header, reference: int, pairs: Pairs, scale: Scale
+) -> str:
+    """What `point_map`'s map shows, of what it was made, and what its numbers and colours mean."""
+    side = "result" if map.direction is Direction.REFERENCE_TO_GENERATED else "reference"
+    result, over = (
+        "×".join(str(n) for n in grid.sides) for grid in (pairs.result, pairs.reference)
+    )
+    return "\n".join(
+        (
+            f"Over the {side}, reference {reference + 1}, {map.definition.value} definition: "
+            f"{_LOOKS[map.definition, map.direction]} ({'; '.join(map.notes)}).",
+            f"From the correspondence, pooled to {result} places of the result and {over} of the "
+            f"reference: mean over all {len(header.steps)} steps, {len(header.layers)} layers and "
+            "all heads recorded.",
+            _colours(map, scale),
+        )
+    )
+
+
+def _colours(map: AttributionMap, scale: Scale) -> str:
+    unit = "the part of a place's attention, in %" if is_share(map) else "× an even spread"
+    if scale in (Scale.PAPER, Scale.PAPER_COMPLEMENT):
+        unit = "parts of the map's own range"
+    return f"Numbers: {unit}. Colours: {_SCALES[scale]}."
+
+
+def _sink_lines(recording: Recording) -> list[str]:
+    """One line for each reference of which some places are looked at from everywhere."""
+    lines: list[str] = []
+    for number, picture in enumerate(recording.header.references):
+        if not recording.header.plan.correspondence or not picture.has_places:
+            continue
+        pairs = pairs_of(recording, best_definition(recording), number)
+        found = sinks(pairs)
+        if not bool(found.any()):
+            continue
+        counts = ", ".join(str(int(count)) for count in found.sum(-1))
+        parts = ", ".join(f"{float(part):.0%}" for part in sink_mass(pairs, found))
+        lines.append(
+            f"Sinks: {counts} of {pairs.reference.area} places of reference {number + 1} get "
+            f"{SINK_LEVEL:g} times an even spread or more from {SINK_PART:.0%} of the result, "
+            f"whatever it shows there: {parts} of what the reference gets."
+        )
+    return lines

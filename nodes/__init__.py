@@ -12,6 +12,7 @@ from .demo import BlankPrompt
 from .files import LoadAttribution, SaveAttribution
 from .image_tokens import ImageTokensToConditioning
 from .maps import AttributionMapNode
+from .points import PointAttribution
 from .redux import MarkReduxTokens
 from .score import Imacs
 from .trace import TraceAdapterTokens
@@ -32,6 +33,7 @@ class I2AMExtension(ComfyExtension):
             CaptureAttention,
             CollectAttribution,
             AttributionMapNode,
+            PointAttribution,
             AttributionViewer,
             Imacs,
             SaveAttribution,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import torch
 from comfy_api.latest import io, ui
@@ -16,27 +17,29 @@ from ..i2am.attribution import (
     AttributionMap,
     Definition,
     Direction,
+    LayerWeight,
     Level,
     Selection,
     attribution_map,
     best_definition,
+    coverage,
+    pairs_of,
+    paper_selection,
 )
 from ..i2am.colormaps import Colormap
+from ..i2am.correspondence import without_sinks
 from ..i2am.errors import I2AMError
 from ..i2am.geometry import frames_of
 from ..i2am.render import (
     Scale,
     caption,
     contact_sheet,
-    display_values,
     heatmap,
     legend,
-    normalise,
     overlay,
-    resize,
-    unit,
-    value_range,
+    paint,
 )
+from ..i2am.report import describe
 from .sockets import AttributionSocket
 
 AUTO = "auto"
@@ -74,6 +77,19 @@ def mask_to_look_from(attribution: Attribution, within_mask: bool) -> Tensor | N
             "Collect Attribution, or turn within_mask off."
         )
     return attribution.mask
+
+
+KEEP, REMOVE = "keep", "remove"
+SINKS = io.Combo.Input(
+    "sinks",
+    options=[KEEP, REMOVE],
+    default=KEEP,
+    advanced=True,
+    tooltip="Places of the reference that nearly all of the result looks at, whatever it shows, "
+    "often at its border. Remove leaves them out of what lies over the reference, and the label "
+    "says how many there were and how much attention they had.",
+)
+AS_CHOSEN, PAPER = "as chosen", "paper"
 
 
 class AttributionMapNode(io.ComfyNode):
@@ -181,6 +197,33 @@ class AttributionMapNode(io.ComfyNode):
                     f"{MEAN_FRAME} the mean of all frames, and from 0 on one latent frame, each of "
                     "which stands for several pictures. Still pictures have but one.",
                 ),
+                io.Combo.Input(
+                    "layer_weight",
+                    options=[weight.value for weight in LayerWeight],
+                    default=LayerWeight.MASS.value,
+                    advanced=True,
+                    tooltip="How much each layer counts. Mass: by the attention it gave. Equal: "
+                    "all the same. Value: by the height of its values, so that a UNet's coarse "
+                    "layers count most, as in the authors' code.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=[AS_CHOSEN, PAPER],
+                    default=AS_CHOSEN,
+                    advanced=True,
+                    tooltip="Paper draws the maps as the I2AM authors' code does, whatever "
+                    "definition, layer_weight and scale say: the paper's definition, layers by "
+                    "value in the official order without a UNet's middle block, min-max before and "
+                    "after resizing, cut at 0.4, and the complement over the result where the "
+                    "reference is a single token.",
+                ),
+                SINKS,
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="Generated to reference only: blacks out what lies outside of it "
+                    "before colours are chosen, as the authors' code does with a garment's mask.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -192,6 +235,14 @@ class AttributionMapNode(io.ComfyNode):
                 io.Mask.Output(
                     display_name="mask",
                     tooltip="The values that were painted, 0 to 1, at the size of the picture.",
+                ),
+                io.Image.Output(
+                    display_name="sheet",
+                    tooltip="All maps of a picture side by side, each under its name.",
+                ),
+                io.String.Output(
+                    display_name="description",
+                    tooltip="What was measured, and what the numbers and colours mean.",
                 ),
             ],
         )
@@ -214,42 +265,121 @@ class AttributionMapNode(io.ComfyNode):
         time_groups: int,
         within_mask: bool,
         frame: int = EVERY_FRAME,
+        layer_weight: str = LayerWeight.MASS.value,
+        preset: str = AS_CHOSEN,
+        sinks: str = KEEP,
+        reference_mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        recording, towards = attribution.recording, Direction(direction)
+        which = choose_definition(attribution, definition)
+        selection = Selection(steps, layers, heads, time_groups, LayerWeight(layer_weight))
+        colours = Scale(scale)
+        if preset == PAPER:
+            which, selection = Definition.PAPER, paper_selection(recording, selection)
+            colours = paper_scale(attribution, towards, reference - 1)
+        within = mask_to_look_from(attribution, within_mask)
         maps = attribution_map(
-            attribution.recording,
-            choose_definition(attribution, definition),
-            Direction(direction),
-            Level(level),
-            reference - 1,
-            Selection(steps, layers, heads, time_groups),
-            mask_to_look_from(attribution, within_mask),
-            frame,
+            recording, which, towards, Level(level), reference - 1, selection, within, frame
         )
-        pictures = attribution.video(maps.direction, reference - 1)
-        over = _maps_over(pictures, len(maps.labels), attribution, maps.direction, reference, frame)
-        size = attribution.size(maps.direction, reference - 1)
-        look = Colormap(colormap), opacity, Scale(scale), legend
-        overlays, heatmaps, values = _draw(maps, pictures, over, size, *look)
-        shown, one_map = overlays, len(maps.labels) == 1
-        factor = math.ceil(PREVIEW_SIDE / max(size)) if one_map else 1
+        if within is not None and towards is Direction.GENERATED_TO_REFERENCE:
+            maps = replace(maps, notes=(*maps.notes, "from the mask alone"))
+        if reference_mask is not None:
+            maps = _masked(maps, reference_mask, attribution.size(towards, reference - 1))
+        if sinks == REMOVE:
+            maps = without_sinks(maps, pairs_of(recording, which, reference - 1))
+        pictures = attribution.video(towards, reference - 1)
+        over = maps_over(pictures, len(maps.labels), attribution, towards, reference, frame)
+        look = Colormap(colormap), opacity, colours, legend
+        made = drawn(maps, pictures, over, attribution.size(towards, reference - 1), look)
+        text = describe(maps, recording.header, reference - 1, selection, colours)
+        return io.NodeOutput(
+            *(made.overlay, made.heatmap, made.mask, made.sheet, text), ui=made.shown(cls, text)
+        )
+
+
+Look = tuple[Colormap, float, Scale, bool]  # colours, opacity, scale, whether with a legend
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A node's pictures, (pictures, height, width, 3), and mask; preview: what it shows itself."""
+
+    overlay: Tensor
+    heatmap: Tensor
+    mask: Tensor
+    sheet: Tensor
+    preview: Tensor
+
+    def shown(self, cls: type[io.ComfyNode], text: str) -> dict[str, object]:
+        """What the page shows on the node."""
+        return {**ui.PreviewImage(self.preview, cls=cls).as_dict(), "i2am_text": [text]}
+
+
+def drawn(
+    maps: AttributionMap,
+    pictures: Tensor | None,
+    over: list[tuple[int, int]],
+    size: tuple[int, int],
+    look: Look,
+) -> Drawn:
+    """Maps laid over their pictures.
+
+    over: which map goes over which of the pictures, (1 or batch, pictures, height, width, 3).
+    """
+    overlays, heatmaps, values = _draw(maps, pictures, over, size, *look)
+    # Where a map lies over several pictures, the first is enough to show.
+    numbers = [number for number, _ in over]
+    firsts = [numbers.index(number) for number in range(len(maps.labels))]
+    sheet = contact_sheet(overlays[:, firsts], maps.labels)
+    shown, one_map = sheet, len(maps.labels) == 1
+    if one_map:
+        factor = math.ceil(PREVIEW_SIDE / max(size))
+        shown = overlays
         if factor > 1:  # the page shows pictures no larger than they are: a small one is lost
             size = size[0] * factor, size[1] * factor
             _, number = over[0]
             picture = None if pictures is None else _enlarged(pictures[:, number], size)[:, None]
             shown, _, _ = _draw(maps, picture, [(0, 0)], size, *look)
-        # Where a map lies over several pictures, the first is enough to show.
-        numbers = [number for number, _ in over]
-        firsts = [numbers.index(number) for number in range(len(maps.labels))]
-        shown = shown.flatten(0, 1) if one_map else contact_sheet(shown[:, firsts], maps.labels)
-        return io.NodeOutput(
-            overlays.flatten(0, 1),
-            heatmaps.flatten(0, 1),
-            values.flatten(0, 1),
-            ui=ui.PreviewImage(shown, cls=cls),
+        shown = shown.flatten(0, 1)
+    return Drawn(overlays.flatten(0, 1), heatmaps.flatten(0, 1), values.flatten(0, 1), sheet, shown)
+
+
+def paper_scale(attribution: Attribution, direction: Direction, reference: int) -> Scale:
+    """How the authors' code paints: the complement where the reference is a single token."""
+    over = attribution.recording.header.references
+    single = reference < len(over) and over[reference].grid.area == 1
+    if direction is Direction.REFERENCE_TO_GENERATED and single:
+        return Scale.PAPER_COMPLEMENT
+    return Scale.PAPER
+
+
+def _masked(maps: AttributionMap, mask: Tensor, size: tuple[int, int]) -> AttributionMap:
+    if maps.direction is not Direction.GENERATED_TO_REFERENCE:
+        raise I2AMError(
+            "reference_mask lies over the reference, but this map lies over the result. Choose "
+            "generated to reference, or disconnect the mask."
+        )
+    check_mask(mask, "reference_mask", len(maps.values), size)
+    inside = coverage(mask, maps.grid).reshape(-1, 1, *maps.grid.sides)
+    return replace(maps, values=maps.values * inside, notes=(*maps.notes, "reference mask"))
+
+
+def check_mask(mask: Tensor, name: str, batch: int, size: tuple[int, int]) -> None:
+    """Raises I2AMError for a mask of another (height, width) or batch than its picture."""
+    if mask.ndim != 3 or tuple(mask.shape[1:]) != tuple(size):
+        raise I2AMError(
+            f"{name} is {'×'.join(map(str, mask.shape[:0:-1]))} (width × height), but the picture "
+            f"it belongs to is {size[1]}×{size[0]}. Resize the mask, or connect the one made for "
+            "this picture."
+        )
+    if len(mask) not in (1, batch):
+        raise I2AMError(
+            f"{name} is a batch of {len(mask)}, but there are {batch} results. Give one mask for "
+            f"all, or {batch}."
         )
 
 
-def _maps_over(
+def maps_over(
     pictures: Tensor | None,
     maps: int,
     attribution: Attribution,
@@ -289,23 +419,22 @@ def _draw(
 
     over: which map goes over which of the pictures, (1 or batch, pictures, height, width, 3).
     """
-    values = resize(display_values(maps), maps.grid, size)
-    low, high = value_range(values, scale, maps)
-    values = normalise(values, low, high)
+    painted = paint(maps, scale, size)
+    words = " · ".join(filter(None, (caption(maps), painted.words)))
     overlays: list[Tensor] = []
     heatmaps: list[Tensor] = []
     for column, number in over:
-        painted = values[:, column]
-        drawn = heatmap(painted, colormap)
+        values = painted.values[:, column]
+        drawn = heatmap(values, colormap)
         laid = drawn
         if pictures is not None:
-            laid = overlay(pictures[:, number], painted, colormap, opacity)
+            laid = overlay(pictures[:, number], values, colormap, opacity)
         if with_legend:
-            ends = low[:, column], high[:, column]
+            ends = painted.low[:, column], painted.high[:, column]
             drawn, laid = (
-                legend(image, *ends, colormap, caption(maps), unit(maps)) for image in (drawn, laid)
+                legend(picture, *ends, colormap, words, painted.unit) for picture in (drawn, laid)
             )
         overlays.append(laid)
         heatmaps.append(drawn)
     columns = [column for column, _ in over]
-    return torch.stack(overlays, 1), torch.stack(heatmaps, 1), values[:, columns]
+    return torch.stack(overlays, 1), torch.stack(heatmaps, 1), painted.values[:, columns]

@@ -31,7 +31,7 @@ def record(comfy: Any) -> Any:
     ],
     ids=["every frame", "mean", "first", "last"],
 )
-def test_maps_over_pictures(
+def testmaps_over_pictures(
     comfy: Any, record: Any, frame: int, expected: list[tuple[int, int]]
 ) -> None:
     """Every frame's map over all pictures it stands for; others over the middle one."""
@@ -40,7 +40,7 @@ def test_maps_over_pictures(
     direction = made.Direction.REFERENCE_TO_GENERATED
     found = made.attribution_map(record, made.Definition.MODEL, direction, frame=frame)
     pictures = attribution.video(direction, 0)
-    over = maps._maps_over(pictures, len(found.labels), attribution, direction, 1, frame)
+    over = maps.maps_over(pictures, len(found.labels), attribution, direction, 1, frame)
     assert over == expected
     look = maps.Colormap.INFERNO, 0.0, maps.Scale.SHARED, False
     overlays, _, values = maps._draw(found, pictures, over, (64, 80), *look)

@@ -1,0 +1,177 @@
+"""Which place looked at which: points and regions, best matches, and places that draw all eyes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .attribution import (
+    AttributionMap,
+    Definition,
+    Direction,
+    Level,
+    Pairs,
+    coverage,
+)
+from .errors import I2AMError
+from .geometry import Grid, spread
+
+SINK_LEVEL = 4.0  # times an even spread
+SINK_PART = 0.75  # of the result's places
+
+
+def sinks(pairs: Pairs) -> Tensor:
+    """Places of the reference that are looked at from wherever: (batch, reference cells), bool.
+
+    A sink gets at least SINK_LEVEL times an even spread from at least SINK_PART of the result's
+    places, each asked how it spreads the attention it gives this reference. Such places, often
+    at borders, take up attention that has nowhere to go, and say nothing of their content.
+    """
+    least = pairs.looks.quantile(1 - SINK_PART, dim=1, interpolation="lower")
+    return least * pairs.reference.area >= SINK_LEVEL
+
+
+def sink_mass(pairs: Pairs, found: Tensor) -> Tensor:
+    """The part of the reference's attention that its sinks got: (batch,)."""
+    columns = pairs.values.sum(1)
+    return (columns * found).sum(-1) / columns.sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def remove_sinks(pairs: Pairs, found: Tensor) -> Pairs:
+    """The same with nothing where the sinks are."""
+    return replace(pairs, values=pairs.values * ~found.unsqueeze(1))
+
+
+def without_sinks(map: AttributionMap, pairs: Pairs) -> AttributionMap:
+    """A map over the reference with nothing where the sinks are; what was taken is in its notes.
+
+    Raises I2AMError for a map over the result, which is a mean over all of the reference's tokens.
+    """
+    if map.direction is not Direction.GENERATED_TO_REFERENCE:
+        raise I2AMError(
+            "Sinks are places of the reference, so they can be taken out of maps over the "
+            "reference alone. Choose generated to reference, or keep the sinks."
+        )
+    found = sinks(pairs)
+    area = spread(torch.ones(pairs.reference.area), pairs.reference, map.grid)
+    covered = spread(found.float(), pairs.reference, map.grid) / area
+    values = map.values * (1 - covered).clamp(min=0).reshape(-1, 1, *map.grid.sides)
+    before, after = (v.sum((1, 2, 3)) for v in (map.values, values))
+    taken = 1 - after / before.clamp(min=torch.finfo(torch.float32).tiny)
+    return replace(map, values=values, notes=(*map.notes, sinks_out(found, taken)))
+
+
+def sinks_out(found: Tensor, taken: Tensor) -> str:
+    """What was taken out, in words: "2 sinks out (31% of it)", of each batch item."""
+    counts = [int(count) for count in found.sum(-1)]
+    if not any(counts):
+        return "no sinks found"
+    parts = ", ".join(f"{float(part):.0%}" for part in taken)
+    one = "sink" if counts == [1] else "sinks"
+    return f"{', '.join(map(str, counts))} {one} out ({parts} of it)"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is asked about: a point, as parts of the picture from the top left, or a region.
+
+    region: (1 or batch, height, width), 1 inside; where there is one, it counts and not the point.
+    """
+
+    x: float = 0.5
+    y: float = 0.5
+    region: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        """Short, for labels."""
+        return "a region" if self.region is not None else f"{self.x:.2f}, {self.y:.2f}"
+
+    def weights(self, grid: Grid) -> Tensor:
+        """How much of each cell is asked about, 0 to 1: (1 or batch, area).
+
+        Raises I2AMError if it is nothing.
+        """
+        if self.region is None:
+            weights = torch.zeros(1, grid.area)
+            row, column = (
+                min(int(at * covered), cells - 1)
+                for at, covered, cells in zip(
+                    (self.y, self.x), grid.covered, grid.sides, strict=True
+                )
+            )
+            weights[0, row * grid.width + column] = 1
+            return weights
+        inside = coverage(self.region, grid)
+        if not bool((inside.sum(1) > 0).all()):
+            raise I2AMError("The region is empty: nothing in it is painted. Paint what to ask of.")
+        return inside
+
+
+def point_map(
+    pairs: Pairs, definition: Definition, direction: Direction, place: Place
+) -> AttributionMap:
+    """What a place looked at, or from where it was looked at.
+
+    direction: generated to reference for a place of the result, the paper's SRAM: the mean of its
+    rows over the reference. Reference to generated for a place of the reference, its inverse: how
+    much of its attention each place of the result gave it, all of it for the model's definition,
+    what it gave this reference for the paper's.
+    """
+    if direction is Direction.GENERATED_TO_REFERENCE:
+        weights, grid = place.weights(pairs.result), pairs.reference
+        weights = weights / weights.sum(1, keepdim=True)
+        values = (weights.unsqueeze(1) @ pairs.values).squeeze(1)
+        notes = f"from {place.name} of the result"
+    else:
+        weights, grid = place.weights(pairs.reference), pairs.result
+        values = (pairs.values @ weights.unsqueeze(2)).squeeze(2) / grid.area
+        notes = f"to {place.name} of the reference"
+    values = values.reshape(-1, 1, *grid.sides)
+    return AttributionMap(
+        values, ("point",), grid, definition, direction, Level.UNIFIED, notes=(notes,)
+    )
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Each place of the result and the place of the reference it looks at most.
+
+    best: (batch, result cells), a reference cell. confidence: the part of what the place gives
+    the reference that falls on that cell, 0 to 1. mutual: whether no other place of the result
+    gives that cell a larger part. None of it means anything where a place looks nowhere.
+    """
+
+    best: Tensor
+    confidence: Tensor
+    mutual: Tensor
+    result: Grid
+    reference: Grid
+
+    @property
+    def steps(self) -> Tensor:
+        """From each place to its match, in parts of the picture: (batch, result cells, 2), x, y."""
+        return _centres(self.reference)[self.best] - _centres(self.result)
+
+    def ends(self, item: int, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Where some cells of the result are, and their matches: two of (cells, 2), x, y in 0–1."""
+        return _centres(self.result)[cells], _centres(self.reference)[self.best[item, cells]]
+
+
+def matches(pairs: Pairs) -> Matches:
+    """Every place of the result and its best match in the reference."""
+    looks = pairs.looks
+    confidence, best = looks.max(-1)
+    back = looks.argmax(1).gather(1, best)
+    mutual = (back == torch.arange(pairs.result.area)) & (confidence > 0)
+    return Matches(best, confidence, mutual, pairs.result, pairs.reference)
+
+
+def _centres(grid: Grid) -> Tensor:
+    """The middle of every cell, in parts of the picture: (area, 2), x, y."""
+    rows = (torch.arange(grid.height) + 0.5) / grid.covered[0]
+    columns = (torch.arange(grid.width) + 0.5) / grid.covered[1]
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack((x, y), -1).flatten(0, 1).clamp(max=1)
