@@ -192,34 +192,73 @@ class TokenLayout:
         return sum(span.length for span in self.keys)
 
 
-def _overlap(source: int, covered: float, target: int, target_covered: float) -> Tensor:
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a picture, in fractions of its sides."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    @property
+    def area(self) -> float:
+        """The fraction of the picture it takes."""
+        return self.height * self.width
+
+    def whole(self, grid: Grid) -> Grid:
+        """The grid of the whole picture in cells of the size that `grid` has over this part."""
+        if self == WHOLE:
+            return grid
+        down, across = (
+            round(covered / length, 9)  # of whole cells and halves, which a division may miss
+            for covered, length in zip(grid.covered, (self.height, self.width), strict=True)
+        )
+        return Grid(math.ceil(down), math.ceil(across), (down, across), grid.frames)
+
+
+WHOLE = Part(0.0, 0.0, 1.0, 1.0)
+
+
+def _overlap(
+    source: int,
+    covered: float,
+    target: int,
+    target_covered: float,
+    start: float = 0.0,
+    length: float = 1.0,
+) -> Tensor:
     """How much of each source interval lies in each target interval: (target, source).
 
-    Both sets of intervals divide one line of picture; what sticks out of it is cut off first.
-    Every column sums to one.
+    The target's intervals divide one line of picture, the source's the part of it that starts at
+    the fraction `start` and is so long; what sticks out of it is cut off first. Every column sums
+    to one.
     """
     edges = torch.arange(source + 1, dtype=torch.float64).div(covered).clamp(max=1)
+    edges = start + length * edges
     target_edges = torch.arange(target + 1, dtype=torch.float64).div(target_covered).clamp(max=1)
     low = torch.maximum(target_edges[:-1, None], edges[None, :-1])
     high = torch.minimum(target_edges[1:, None], edges[None, 1:])
     return (high - low).clamp(min=0) / (edges[1:] - edges[:-1])
 
 
-def spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
+def spread(maps: Tensor, source: Grid, target: Grid, part: Part = WHOLE) -> Tensor:
     """Move mass from one grid of a picture to another: (..., source area) to (..., target area).
 
+    part: the part of the target's picture that the source is a grid of.
     Each cell's mass is spread evenly over the place it covers, so every sum is kept, and a map
     moved to a grid that divides its cells evenly can be added up to what it was. A video keeps its
     frames, or has them added up where the target is of one frame.
 
     Raises LayoutMismatch for another number of frames.
     """
-    if source == target:
+    if source == target and part == WHOLE:
         return maps
     if target.frames not in (1, source.frames):
         raise LayoutMismatch(f"{source.frames} frames cannot be spread over {target.frames}")
-    down = _overlap(source.height, source.covered[0], target.height, target.covered[0])
-    across = _overlap(source.width, source.covered[1], target.width, target.covered[1])
+    lines = zip(source.sides, source.covered, target.sides, target.covered, strict=True)
+    placed = ((part.top, part.height), (part.left, part.width))
+    down, across = (_overlap(*line, *place) for line, place in zip(lines, placed, strict=True))
     rows = maps.reshape(*maps.shape[:-1], source.frames, source.height, source.width)
     if target.frames < source.frames:
         rows = rows.sum(-3, keepdim=True)

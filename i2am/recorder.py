@@ -12,9 +12,10 @@ from torch import Tensor
 from .architectures.base import Architecture, Layer
 from .attention import Marginals, attention_marginals, correspondence_grid, mean_over_cells
 from .errors import I2AMError
-from .geometry import Grid, Picture, Role, TokenLayout, spread
+from .geometry import WHOLE, Grid, Part, Picture, Role, TokenLayout, spread
 from .ranges import Ranges, contains
 
+_TINY = torch.finfo(torch.float32).tiny
 MAP_SIDE = 64
 
 
@@ -101,23 +102,57 @@ class Recording:
         return sum(array.numel() * array.element_size() for array in self.arrays.values())
 
 
+@dataclass(frozen=True)
+class Region:
+    """Where one of several conditionings acts, and how much it counts there.
+
+    part: of the result, the rectangle it was given alone. portions: (1 or batch, frames, height,
+    width) over that rectangle of the latent, its part of what all conditionings together make of
+    each place, 0..1.
+    """
+
+    part: Part
+    portions: Tensor
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(height, width) of the rectangle, in the latent's pixels."""
+        return self.portions.shape[-2], self.portions.shape[-1]
+
+    def of_tokens(self, grid: Grid) -> Tensor:
+        """Its portion of each token of this rectangle: (1 or batch, tokens)."""
+        frames, height, width = self.portions.shape[1:]
+        pixels = Grid(height, width, frames=frames)
+        # A cell may stick out of the picture: its portion is that of the places it does cover.
+        return mean_over_cells(self.portions.flatten(1).mT, pixels, grid).mT
+
+
 @dataclass
 class _Open:
     """One layer's sums within the step that is being sampled, on the model's device.
 
     generated: (batch, heads, kinds, cells), kinds = text, self, references, references again in
-    the paper's definition. references: each (batch, heads, 2, cells), paper and model.
+    the paper's definition. references: each (batch, heads, 2, cells), paper and model. weight: how
+    many evaluations of the whole picture that is, (batch,) where conditionings act in regions.
     """
 
     generated: Tensor
     references: tuple[Tensor, ...]
+    weight: float | Tensor = 1.0
     count: int = 1
 
     def add(self, other: _Open) -> None:
         self.generated += other.generated
         for total, new in zip(self.references, other.references, strict=True):
             total += new
+        self.weight += other.weight
         self.count += other.count
+
+    def mean(self, maps: Tensor) -> Tensor:
+        """Sums of so many evaluations (batch, heads, kinds, cells) as one's."""
+        if isinstance(self.weight, Tensor):
+            return maps / self.weight.clamp(min=_TINY)[:, None, None, None]
+        return maps / self.weight
 
 
 class _Side:
@@ -141,26 +176,37 @@ class _Side:
 
 @dataclass
 class _Matches:
-    """Correspondence between one pair of grids: within the open step, and over closed ones."""
+    """Correspondence between one pair of grids: within the open step, and over closed ones.
+
+    Each row is a mean of its own: of the calls, and then of the steps, that looked from there.
+    """
 
     open: Tensor = field(default_factory=lambda: torch.zeros(()))
-    calls: int = 0
+    weight: float | Tensor = 0.0  # of the open step's calls, (batch, 1, generated cells, 1)
     closed: Tensor = field(default_factory=lambda: torch.zeros(()))
-    steps: int = 0
+    steps: Tensor = field(default_factory=lambda: torch.zeros(()))
     layers: set[Layer] = field(default_factory=set[Layer])
 
-    def add(self, match: Tensor, layer: Layer) -> None:
+    def add(self, match: Tensor, layer: Layer, weight: float | Tensor = 1.0) -> None:
         """Take in one call's correspondence: (batch, 2, generated cells, reference cells)."""
-        self.open = match if self.calls == 0 else self.open + match
-        self.calls += 1
+        self.open = self.open + match
+        self.weight = self.weight + weight
         self.layers.add(layer)
 
     def close(self) -> None:
         """The step is finished: it counts once, however many calls it had."""
-        if self.calls:
-            self.closed = self.closed + (self.open / self.calls).cpu()
-            self.steps += 1
-            self.calls = 0
+        if isinstance(self.weight, Tensor):
+            self.closed = self.closed + (self.open / self.weight.clamp(min=_TINY)).cpu()
+            self.steps = self.steps + (self.weight > 0).cpu()
+        elif self.weight:
+            self.closed = self.closed + (self.open / self.weight).cpu()
+            self.steps = self.steps + 1
+        self.open, self.weight = torch.zeros(()), 0.0
+
+    @property
+    def mean(self) -> Tensor:
+        """Over the steps: (batch, 2, generated cells, reference cells), zero where none looked."""
+        return self.closed / self.steps.clamp(min=1)
 
 
 class Recorder:
@@ -223,14 +269,18 @@ class Recorder:
         scale: float | None = None,
         mask: Tensor | None = None,
         weights: Tensor | None = None,
+        region: Region | None = None,
     ) -> None:
         """Fold in one attention call, of the rows of one conditioning.
 
-        q, k, scale, mask, weights: as `attention_marginals` takes them. Raises I2AMError if the
-        references are not those of the calls before.
+        q, k, scale, mask, weights: as `attention_marginals` takes them. region: where the
+        conditioning acts, if it is one of several or is limited to a part. Raises I2AMError if
+        the references are not those of the calls before.
         """
         if layer not in self.layers:
             return
+        if region is not None:
+            weights = _portioned(weights, region, layout, q)
         marginals = attention_marginals(
             q,
             k,
@@ -240,9 +290,10 @@ class Recorder:
             weights=weights,
             correspondence=self.plan.correspondence,
         )
-        grid = layout.generated.grid or Grid(1, layout.generated.length)
+        tokens = layout.generated.grid or Grid(1, layout.generated.length)
+        grid = tokens if region is None else region.part.whole(tokens)
         pictures = tuple(span.grid or Grid(1, span.length) for span in layout.references)
-        sums = _on_map_grids(marginals, grid, pictures)
+        sums = _on_map_grids(marginals, tokens, pictures, region)
         with self._lock:
             if self._pictures.setdefault(layer, pictures) != pictures:
                 raise I2AMError(
@@ -260,7 +311,12 @@ class Recorder:
                 self._open[layer] = sums
             for index, match in enumerate(marginals.correspondence):
                 key = (index, correspondence_grid(grid), correspondence_grid(pictures[index]))
-                self._matches.setdefault(key, _Matches()).add(match, layer)
+                found = self._matches.setdefault(key, _Matches())
+                if region is None:
+                    found.add(match, layer)
+                else:
+                    placed, weight = _placed(match, tokens, key[1], region)
+                    found.add(placed, layer, weight)
             if not self._seen:
                 self._seen = True
                 self._evaluations += 1
@@ -271,7 +327,7 @@ class Recorder:
         for layer, sums in self._open.items():
             sides = (self._generated[layer], *self._references[layer])
             for side, maps in zip(sides, (sums.generated, *sums.references), strict=True):
-                side.close(step, (maps / sums.count).cpu())
+                side.close(step, sums.mean(maps).cpu())
             self._counts[step][layer] = sums.count
         self._open = {}
         for matches in self._matches.values():
@@ -400,7 +456,7 @@ class Recorder:
             columns = _finest(pair[1] for pair in pairs)
             total = torch.zeros(())
             for (looking, looked_at), found in pairs.items():
-                match = spread(found.closed / found.steps, looked_at, columns)
+                match = spread(found.mean, looked_at, columns)
                 total = total + len(found.layers) * mean_over_cells(match, looking, rows)
             mean = total / sum(len(found.layers) for found in pairs.values())
             sides = (rows.height, rows.width, columns.height, columns.width)
@@ -417,17 +473,63 @@ def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
     return grid.at_most(side)
 
 
-def _on_map_grids(marginals: Marginals, grid: Grid, pictures: tuple[Grid, ...]) -> _Open:
-    """A call's sums as maps on the grids that are kept, mass kept."""
+def _on_map_grids(
+    marginals: Marginals, tokens: Grid, pictures: tuple[Grid, ...], region: Region | None
+) -> _Open:
+    """A call's sums as maps on the grids that are kept, mass kept.
+
+    Of a region they are the sums of the whole picture's evaluation that it takes part in, by the
+    area and the portion it has in it.
+    """
     # A share is of one place's attention; over all places it is mass, which adds up to the mean.
-    generated = torch.cat((marginals.share / grid.area, marginals.paper_r2g), dim=2)
+    over_result, paper = marginals.share / tokens.area, marginals.paper_r2g
+    over_references, weight, part = marginals.g2r, 1.0, WHOLE
+    if region is not None:
+        part = region.part
+        weight = part.area * region.of_tokens(tokens).mean(1).to(paper).expand(len(paper))
+        each = weight[:, None, None, None]
+        over_result, paper = over_result * part.area, paper * each
+        # The paper's sum to one, the model's to what the portions left of them.
+        kinds = torch.cat((each, torch.full_like(each, part.area)), dim=2)
+        over_references = tuple(maps * kinds for maps in over_references)
     return _Open(
-        spread(generated, grid, map_grid(grid)),
+        spread(torch.cat((over_result, paper), dim=2), tokens, map_grid(part.whole(tokens)), part),
         tuple(
             spread(maps, picture, map_grid(picture))
-            for maps, picture in zip(marginals.g2r, pictures, strict=True)
+            for maps, picture in zip(over_references, pictures, strict=True)
         ),
+        weight,
     )
+
+
+def _portioned(weights: Tensor | None, region: Region, layout: TokenLayout, q: Tensor) -> Tensor:
+    """The weights of a call's softmaxes where only a portion of each place is the region's.
+
+    The rest of a place goes to one more softmax, of which no key is a part.
+    """
+    rows = layout.generated
+    if weights is None:
+        weights = torch.ones(len(q), 1, q.shape[2], device=q.device)
+    portions = torch.zeros_like(weights[:, 0])
+    portions[:, rows.slice] = region.of_tokens(rows.grid or Grid(1, rows.length)).to(portions)
+    portions = portions.unsqueeze(1)
+    return torch.cat((weights * portions, weights.sum(1, keepdim=True) * (1 - portions)), 1)
+
+
+def _placed(match: Tensor, tokens: Grid, rows: Grid, region: Region) -> tuple[Tensor, Tensor]:
+    """A region's correspondence among the rows of the whole picture's, and the rows' weights.
+
+    (batch, 2, cells of `rows`, reference cells) and (batch, 1, cells of `rows`, 1), to be divided
+    by when all regions are added up.
+    """
+    cells = correspondence_grid(tokens)
+    portions = region.of_tokens(tokens).to(match)
+    level = portions.mean(1)[:, None, None, None]
+    # The paper's rows count by their portion relative to the mean portion, the model's by it.
+    match = torch.cat((match[:, :1] * level, match[:, 1:]), 1)
+    portions = mean_over_cells(portions.mT, tokens, cells).mT.expand(len(match), -1)
+    weight = spread(portions, cells, rows, region.part)
+    return spread(match.mT, cells, rows, region.part).mT, weight[:, None, :, None]
 
 
 def _finest(grids: Iterable[Grid]) -> Grid:

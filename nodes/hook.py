@@ -27,10 +27,11 @@ from ..i2am.architectures.within import within
 from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.geometry import Picture
 from ..i2am.live import Live
-from ..i2am.recorder import Plan, Recorder, Run
+from ..i2am.recorder import Plan, Recorder, Region, Run
 from ..i2am.store import Refusal, fingerprints
 from .ip_adapter import Heard, adapters_of, keys_and_weights, listened
 from .live import live
+from .regions import regions
 from .sockets import RECORDINGS
 
 KEY = "i2am"
@@ -132,7 +133,7 @@ def _keeping(denoised: list[Tensor], callback: Callable[..., Any]) -> Callable[.
 class _Pass:
     """What is known of one pass of the model: which rows are recorded, as which conditioning."""
 
-    rows: list[tuple[slice, Forward]]
+    rows: list[tuple[slice, Forward, Region | None]]
     calls: Counter[tuple[Any, ...]] = field(default_factory=Counter)
 
 
@@ -162,6 +163,8 @@ class _Probe:
         self._reason = ""
         self._previous: Callable[..., Tensor] | None = None
         self._wanted = False
+        self._branch: int | None = None  # which of the host's lists of conditionings is recorded
+        self._regions: dict[Any, Region | None] = {}  # by conditioning, those that act now
         self._recorded: set[Any] = set()  # conditionings seen in this evaluation
         self._references: tuple[Picture, ...] = ()
         self._pictures: dict[Any, list[Tensor]] = {}  # by conditioning, what each was given
@@ -173,6 +176,7 @@ class _Probe:
         self._previous = options.get(_OVERRIDE)
         options[_OVERRIDE] = self._attention
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self._predict_noise, options)
+        add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, self._calc_cond_batch, options)
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._apply_model, options)
         self._patches = options.get("patches_replace")
         try:
@@ -209,7 +213,9 @@ class _Probe:
             options[_OVERRIDE] = self._previous
         if self._patches is not None:
             options["patches_replace"] = self._patches
-        for kind in (WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL):
+        for kind in (
+            *(WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL),
+        ):
             options["wrappers"].get(kind, {}).pop(KEY, None)
         if any(error):
             self._recorder = None
@@ -277,6 +283,32 @@ class _Probe:
             _log.warning("I2AM: the page is not told of this run any more", exc_info=error)
             self._live = None
 
+    def _calc_cond_batch(
+        self,
+        executor: Any,
+        model: Any,
+        conds: list[list[dict[str, Any]] | None],
+        x: Tensor,
+        timestep: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if self._wanted:
+            try:
+                wanted = self._conditionings()
+                names = [cond["uuid"] for cond in wanted]
+                lists = ([cond["uuid"] for cond in given or ()] for given in conds)
+                self._branch = next((n for n, found in enumerate(lists) if found == names), None)
+                if names and self._branch is not None:
+                    self._regions = regions(wanted, x, timestep)
+            except Exception as error:
+                self._stop_for(error)
+        return executor(model, conds, x, timestep, *args, **kwargs)
+
+    def _conditionings(self) -> list[dict[str, Any]]:
+        """Those of the branch that is recorded."""
+        return self._guider.conds.get(_BRANCHES[self._plan.branch]) or []
+
     def _apply_model(
         self,
         executor: Any,
@@ -300,27 +332,28 @@ class _Probe:
 
     def _rows(
         self, x: Tensor, context: Tensor | None, options: dict[str, Any], kwargs: dict[str, Any]
-    ) -> list[tuple[slice, Forward]]:
+    ) -> list[tuple[slice, Forward, Region | None]]:
         """The rows of a batch that belong to the branch wanted, each conditioning's once.
 
         Guidance that evaluates a conditioning again with tampered attention comes second, so the
         first time a conditioning is seen in an evaluation is the one that counts.
         """
-        wanted = self._guider.conds.get(_BRANCHES[self._plan.branch]) or ()
-        named = {cond["uuid"]: cond for cond in wanted}
+        named = {cond["uuid"]: cond for cond in self._conditionings()}
         uuids = options["uuids"]
         size = x.shape[0] // len(uuids)
-        rows: list[tuple[slice, Forward]] = []
-        for index, identity in enumerate(uuids):
-            cond = named.get(identity)
-            if cond is None or identity in self._recorded:
+        rows: list[tuple[slice, Forward, Region | None]] = []
+        # With areas the host gives one branch copies of the other's conditionings, uuid and all.
+        for index, identity in enumerate(zip(uuids, options["cond_or_uncond"], strict=True)):
+            cond = named.get(identity[0])
+            if cond is None or identity in self._recorded or identity[1] != self._branch:
                 continue
-            # With areas the host also gives one branch copies of the other's conditionings.
-            if cond.get("area") is not None or x.shape[2:] != self._whole:
+            region = self._regions[identity[0]]
+            whole = self._whole if region is None else (*self._whole[:-2], *region.sides)
+            if x.shape[2:] != whole:
                 raise I2AMError(
-                    "Conditioning limited to an area, and samplers that work in tiles or windows, "
-                    f"cannot be read so far: the model was given {_sides(x.shape[2:])} of a latent "
-                    f"of {_sides(self._whole)}. Use the whole picture."
+                    "Samplers that work in tiles or windows cannot be read so far: the model was "
+                    f"given {_sides(x.shape[2:])} of a latent of {_sides(whole)}. Use the whole "
+                    "picture."
                 )
             self._recorded.add(identity)
             own = cond["model_conds"].get("c_crossattn")
@@ -328,7 +361,7 @@ class _Probe:
             references = kwargs.get("ref_latents") or ()
             network = self._guider.model_patcher.model.diffusion_model
             forward = Forward(
-                latent=self._run.latent,
+                latent=(x.shape[-2], x.shape[-1]),
                 frames=x.shape[2] if x.ndim == 5 else 1,
                 references=tuple((r.shape[-2], r.shape[-1]) for r in references),
                 patch=_patch(network),
@@ -345,7 +378,7 @@ class _Probe:
             )
             self._same_pictures(cond, forward)
             self._references = self._architecture.references(forward) or self._references
-            rows.append((slice(index * size, (index + 1) * size), forward))
+            rows.append((slice(index * size, (index + 1) * size), forward, region))
         return rows
 
     def _same_pictures(self, cond: dict[str, Any], forward: Forward) -> None:
@@ -391,7 +424,7 @@ class _Probe:
         site = (*(options.get(name) for name in ("block", "block_type", "block_index")), *counts)
         call = Call(options, *counts, current.calls[site])
         current.calls[site] += 1
-        for rows, forward in current.rows:
+        for rows, forward, region in current.rows:
             read = self._architecture.read(forward, call)
             if read is None or not read[1].references:
                 continue
@@ -408,6 +441,7 @@ class _Probe:
                 layout,
                 scale=given.get("scale"),
                 mask=some_mask,
+                region=region,
             )
 
     def _is_recorded(self, options: dict[str, Any]) -> bool:
@@ -419,7 +453,7 @@ class _Probe:
         """Take in one call of cross-attention to the text, and of adapters beside it."""
         try:
             call = Call(options, q.shape[1], k.shape[1], adapted=True)
-            for rows, forward in options[_PASS].rows:
+            for rows, forward, region in options[_PASS].rows:
                 read = self._architecture.read(forward, call)
                 if read is None or self._recorder is None:
                     continue
@@ -427,7 +461,8 @@ class _Probe:
                 keys, weights = keys_and_weights(text, forward.adapters, heard, q.shape[1])
                 given = {"q": q[rows], "k": keys[rows], "heads": options["n_heads"]}
                 layer, layout = read
-                self._recorder.add(layer, *_split_heads(given), layout, weights=weights[rows])
+                heard_by = {"weights": weights[rows], "region": region}
+                self._recorder.add(layer, *_split_heads(given), layout, **heard_by)
         except Exception as error:
             self._stop_for(error)
 

@@ -131,20 +131,6 @@ class TestCollect:
         message = error_of(changed(flux_graph(), "capture", **plan), "collect")
         assert "asks for steps and layers that ran" in message
 
-    def test_area(self, run_graph: Any, error_of: Any) -> None:
-        """A conditioning limited to an area cannot be read; the picture is as without us."""
-        area = node(
-            "ConditioningSetArea",
-            **{"conditioning": ["positive", 0], "width": 64, "height": 64, "x": 0, "y": 0},
-            strength=1.0,
-        )
-        graph = flux_graph(area=area)
-        graph = changed(changed(graph, "sampler", positive=["area", 0]), "empty", width=96)
-        assert "limited to an area" in error_of(graph, "collect")
-        watched = run_graph(graph, ["sampler"]).value("sampler")["samples"]
-        plain = run_graph(changed(graph, "sampler", model=["model", 0]), ["sampler"])
-        assert torch.equal(watched, plain.value("sampler")["samples"])
-
     def test_other_references_in_a_combination(self, error_of: Any) -> None:
         """Two positive conditionings with different references are no one run's references."""
         graph = flux_graph(

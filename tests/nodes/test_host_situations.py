@@ -108,20 +108,6 @@ def test_guiders(comfy: Any, proven: Any, guider: str, index: int) -> None:
     proven(tiny.flux, POSITIVE, NEGATIVE, START, sample=sample, index=index)
 
 
-def test_regions_by_mask(comfy: Any, proven: Any) -> None:
-    """Two texts for two halves: the mean of both passes, each of which sees the whole picture."""
-    left = torch.zeros(1, 72, 80)
-    left[..., :40] = 1
-    masked = comfy.node("ConditioningSetMask")().append
-    positive = [
-        *masked(POSITIVE, left, "default", 1.0)[0],
-        *masked(tiny.conditioning(25, 7, 16, REFERENCES), 1 - left, "default", 1.0)[0],
-    ]
-    _, calls = proven(tiny.flux, positive, NEGATIVE, START, cfg=2.0)
-    passes = sum(call.options["cond_or_uncond"].count(0) for call in calls)
-    assert passes == 2 * 3 * 4  # two texts, three steps, four layers
-
-
 def test_lora(comfy: Any, proven: Any) -> None:
     import comfy.sd as loaders
 
