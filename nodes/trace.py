@@ -85,7 +85,7 @@ class TraceAdapterTokens(io.ComfyNode):
 
 def _same(made: Tensor, tokens: Tensor) -> list[int]:
     """Which of the pictures made each of these tokens: both (pictures, tokens, width)."""
-    tokens = tokens.to(made)
+    tokens = tokens.detach().to(made)
     away = (made[None] - tokens[:, None]).abs().amax((2, 3)) / tokens.abs().amax()
     nearest = away.min(1)
     worst = float(nearest.values.max())

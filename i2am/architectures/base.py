@@ -116,7 +116,7 @@ class Architecture:
     references: Callable[[Forward], tuple[Picture, ...]]
     read: Callable[[Forward, Call], tuple[Layer, TokenLayout] | None]
     note: str = ""
-    tested: str = "0.30.0"
+    tested: str = "0.24.1, 0.30.0"
     video: bool = False
 
 

@@ -32,4 +32,5 @@ JOYIMAGE = Architecture(
     layers=blocks(double="double_blocks"),
     references=reference_latents,
     read=_read,
+    tested="0.30.0",
 )

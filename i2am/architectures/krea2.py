@@ -26,5 +26,6 @@ KREA2 = Architecture(
     layers=blocks(single="blocks"),
     references=FLUX.references,
     read=_read,
+    tested="0.30.0",
     note="Without a reference method the model ignores its references.",
 )

@@ -13,4 +13,5 @@ MAGE_FLOW = Architecture(
     layers=blocks(double="transformer_blocks"),
     references=FLUX.references,
     read=FLUX.read,
+    tested="0.30.0",
 )

@@ -77,5 +77,6 @@ BOOGU = Architecture(
     layers=_boogu_layers,
     references=reference_latents,
     read=_boogu_read,
+    tested="0.30.0",
     note="Double blocks look twice, at everything and at the pictures alone: each look is a layer.",
 )

@@ -99,7 +99,7 @@ UNET = Architecture(
     layers=_layers,
     references=_references,
     read=_read,
-    tested="0.16.3, 0.30.0",
+    tested="0.16.3, 0.24.1, 0.30.0",
     note="Image tokens of the conditioning, marked by Image Tokens to Conditioning; a single token "
     "has no map over the reference. IP-Adapters of the pack ComfyUI_IPAdapter_plus: over the "
     "result always, over the reference with 257 tokens (full face), or with a resampler (plus) "
@@ -116,7 +116,7 @@ ONE_TOKEN_UNET = replace(
     reference_kind="the model's own image token",
     references=_reference_of_one_token,
     read=_read_one_token,
-    tested="0.16.3, 0.30.0",
+    tested="0.16.3, 0.24.1, 0.30.0",
     note="The picture is a single token: a map over the result in the paper's definition, none "
     "over the reference. Each frame of a video is one result.",
 )

@@ -162,6 +162,7 @@ def test_reference_convolution(comfy: Any, record_property: Any) -> None:
 
 def test_context_latents(comfy: Any, record_property: Any) -> None:
     """[video 3×4×5 | a video of 2×3×4, of which 5×8 are covered | picture 2×3]"""
+    tiny.not_before("0.30.0", "context latents of Wan")
     given = [tiny.latent(66, 1, 16, 2, 5, 8), tiny.latent(67, 1, 16, 1, 4, 6)]
     positive, negative = texts(context_latents=given)
     place = joint(("result", (12, 5)), ("reference", (6, 4)), ("reference", (2, 3)))
@@ -208,6 +209,7 @@ def test_with_sound(comfy: Any, record_property: Any) -> None:
 
 def test_with_pose(comfy: Any, record_property: Any) -> None:
     """SCAIL: [reference 4×5 | reference 4×5 | video 3×4×5 | pose 3×2×3]"""
+    tiny.not_before("0.30.0", "several references of SCAIL")
     given = [tiny.latent(71, 1, 16, 1, 7, 10), tiny.latent(72, 1, 16, 1, 7, 10)]
     positive, negative = texts(
         reference_latents=given, pose_video_latent=tiny.latent(73, 1, 16, 3, 4, 6)
