@@ -155,8 +155,8 @@ def _architecture(
 
 WAN = _architecture(
     *("Wan", _wan, "WAN21"),
-    note=" Context latents came with ComfyUI 0.30.0. WanDancer's reference comes before its start image; Animate's face acts where no node "
-    "can watch.",
+    note=" Context latents came with ComfyUI 0.30.0. WanDancer's reference comes before its start "
+    "image; Animate's face acts where no node can watch.",
 )
 WAN_WITH_SOUND = _architecture("Wan HuMo and S2V", _with_sound, "WAN21_HuMo", "WAN22_S2V")
 WAN_WITH_POSE = _architecture(
