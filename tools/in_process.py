@@ -1,4 +1,4 @@
-"""Real ComfyUI and the pack inside a tool's own process, on the CPU, without a server."""
+"""Real ComfyUI and the pack inside a tool's own process, without a server."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ DEFAULT_COMFYUI = ROOT / ".comfyui" / "0.30.0"
 _NAME = "comfyui_i2am"
 
 
-def import_comfyui() -> Path:
-    """Make ComfyUI's modules importable: `import comfy.sd` and the like, after this call."""
+def import_comfyui(cpu: bool = True) -> Path:
+    """Make ComfyUI's modules importable: `import comfy.sd` and the like, after this call.
+
+    cpu: let it use the CPU alone.
+    """
     path = Path(os.environ.get("COMFYUI_PATH", DEFAULT_COMFYUI)).resolve()
     if not (path / "main.py").exists():
         raise SystemExit(f"There is no ComfyUI in {path}. Run this through: python dev.py …")
     sys.path.insert(0, str(path))
-    arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]  # it reads the command line on import
+    # It reads the command line on import.
+    arguments, sys.argv = sys.argv, [sys.argv[0], *(["--cpu"] if cpu else [])]
     try:
         import comfy.options
 
