@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from .attention import CORRESPONDENCE_SIDE, mean_over_cells
-from .attribution import Attribution, Direction, best_definition
+from .attribution import Attribution, Definition, Direction, best_definition, pairs_of
 from .colormaps import Colormap, table
 from .errors import I2AMError
 from .files import DEFINITIONS
@@ -268,11 +268,10 @@ class _Sent:
 
     def _match_grids(self, r: int) -> tuple[Grid, Grid, Grid, Grid] | None:
         """Of a correspondence, the rows and columns recorded, and the rows and columns sent."""
-        pairs = self.recorded.get(f"correspondence.{r}")
-        if pairs is None or not self.header.references[r].has_places:
+        if f"correspondence.{r}" not in self.recorded or not self.header.references[r].has_places:
             return None
-        rows = self.header.generated.grid.one_frame.with_cells(*pairs.shape[1:3])
-        columns = self.header.references[r].grid.one_frame.with_cells(*pairs.shape[3:])
+        pairs = pairs_of(self.attribution.recording, Definition.PAPER, r)
+        rows, columns = pairs.result, pairs.reference
         side = self.fit.match_side
         return rows, columns, rows.at_most(side), columns.at_most(side)
 
@@ -281,18 +280,22 @@ class _Sent:
             grids = self._match_grids(r)
             if grids is None:
                 continue
-            for name in (f"correspondence.{r}", f"correspondence.model.{r}"):
-                shape = (self.fit.items, *grids[2].sides, *grids[3].sides)
+            _, _, rows, columns = grids
+            shape = (self.fit.items, *rows.sides, *columns.sides)
+            for definition, name in ((Definition.PAPER, ""), (Definition.MODEL, "model.")):
                 # Each place's own scale keeps its own distribution precise.
                 yield _Array(
-                    name, "u2", shape, 3, lambda name=name, grids=grids: self._matches(name, *grids)
+                    f"correspondence.{name}{r}",
+                    "u2",
+                    shape,
+                    3,
+                    lambda d=definition, r=r, few=(rows, columns): self._matches(d, r, *few),
                 )
 
-    def _matches(
-        self, name: str, rows: Grid, columns: Grid, few_rows: Grid, few_columns: Grid
-    ) -> Tensor:
-        pairs = self.recorded[name][: self.fit.items].flatten(3).flatten(1, 2)
-        return mean_over_cells(spread(pairs, columns, few_columns), rows, few_rows)
+    def _matches(self, definition: Definition, r: int, rows: Grid, columns: Grid) -> Tensor:
+        pairs = pairs_of(self.attribution.recording, definition, r)
+        pooled = spread(pairs.values[: self.fit.items], pairs.reference, columns)
+        return mean_over_cells(pooled, pairs.result, rows)
 
     def _mask_arrays(self) -> Iterator[_Array]:
         for name, mask in self.masks.items():
