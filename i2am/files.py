@@ -155,6 +155,7 @@ def _header(values: dict[str, Any]) -> Header:
             schedule=tuple(_real(sigma) for sigma in run["schedule"]),
             latent=_pair(run["latent"]),
             versions={str(name): str(version) for name, version in run["versions"].items()},
+            steering=tuple(str(text) for text in run.get("steering", ())),
         ),
         plan=Plan(
             layers=tuple(_pair(pair) for pair in plan["layers"]),
@@ -180,6 +181,7 @@ def _header(values: dict[str, Any]) -> Header:
         expected_evaluations=int(values["expected_evaluations"]),
         expected_layers=int(values["expected_layers"]),
         seconds=_real(values["seconds"]),
+        keys=tuple(int(count) for count in values.get("keys", ())),
     )
     steps, layers = len(header.steps), len(header.layers)
     sizes = (header.run.batch, steps, layers, len(header.references), *header.heads)
@@ -191,6 +193,8 @@ def _header(values: dict[str, Any]) -> Header:
         raise ValueError("not one head count and grid for each layer")
     if len(header.counts) != steps or any(len(row) != layers for row in header.counts):
         raise ValueError("not one count for each step and layer")
+    if header.keys and (len(header.keys) != 2 + len(header.references) or min(header.keys) < 0):
+        raise ValueError("not one count of tokens for text, picture and each reference")
     counts = [count for row in header.counts for count in row]
     if not any(counts) or not all(0 <= count < 10_000_000 for count in counts):
         raise ValueError("a count is out of range")

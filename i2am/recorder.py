@@ -37,7 +37,8 @@ class Plan:
 class Run:
     """The facts of one sampling run that only the host knows.
 
-    latent, reference_latents: (height, width) of the latents. versions: of the pack and the host.
+    latent: (height, width) of the latent. versions: of the pack and the host. steering: what other
+    nodes of ours changed in the attention that was recorded, in words.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Run:
     schedule: tuple[float, ...]
     latent: tuple[int, int]
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    steering: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Header:
     generated grid each layer looked from; heads: how many heads it has. counts: how often each
     (step, layer) was seen. evaluations, expected_evaluations: model evaluations recorded, and run,
     within the plan; expected_layers: layers the plan asks for. seconds: the run's, recording
-    included.
+    included. keys: how many tokens a place could look at, in the order text, the picture itself,
+    reference 1, …; of the layer with the most, and empty where they do not share one softmax or
+    it is not known.
     """
 
     run: Run
@@ -76,6 +80,7 @@ class Header:
     expected_evaluations: int
     expected_layers: int
     seconds: float = 0.0
+    keys: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,12 +243,12 @@ class Recorder:
         self._expected = self._evaluations = 0
         self._finished = 0  # how many of the steps are closed
         self._joint = architecture.joint
+        self._keys: tuple[int, ...] = ()
         self._seen = True  # whether the evaluation under way has been recorded
 
     def step_at(self, sigma: float) -> int:
         """The step of the schedule that a noise level belongs to: the last one not below it."""
-        levels = enumerate(self.run.schedule[:-1])
-        return max((step for step, level in levels if level >= sigma * (1 - 1e-4)), default=0)
+        return step_at(self.run.schedule, sigma)
 
     def begin_evaluation(self, sigma: float) -> bool:
         """The model is about to be evaluated at this noise level; whether to record it."""
@@ -301,6 +306,7 @@ class Recorder:
                     "different reference pictures. Give all of them the same ones."
                 )
             self._joint = any(span.role is Role.GENERATED for span in layout.keys)
+            self._keys = max(self._keys, _key_counts(layout), key=sum)
             if layer not in self._generated:
                 self._layer_grids[layer] = grid
                 self._generated[layer] = _Side(map_grid(grid))
@@ -409,6 +415,7 @@ class Recorder:
             expected_evaluations=self._expected,
             expected_layers=len(self.layers),
             seconds=seconds,
+            keys=self._keys,
         )
         return Recording(header, arrays)
 
@@ -465,12 +472,27 @@ class Recorder:
         return arrays
 
 
+def step_at(schedule: tuple[float, ...], sigma: float) -> int:
+    """The step of a schedule that a noise level belongs to: the last one not below it."""
+    levels = enumerate(schedule[:-1])
+    return max((step for step, level in levels if level >= sigma * (1 - 1e-4)), default=0)
+
+
 def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
     """The grid maps are kept on: at most `side` cells a side, a video's in all 2 × `side`²."""
     most = 2 * side**2  # of all frames: what bounds the memory it takes
     while grid.at_most(side).area > most and side > 1:
         side -= 1
     return grid.at_most(side)
+
+
+def _key_counts(layout: TokenLayout) -> tuple[int, ...]:
+    """How many keys are text, the picture's own and each reference's; none of several softmaxes."""
+    if any(span.softmax for span in layout.keys):
+        return ()
+    own = sum(span.length for span in layout.keys if span.role is Role.GENERATED)
+    references = tuple(span.length for span in layout.references)
+    return layout.key_count - own - sum(references), own, *references
 
 
 def _on_map_grids(

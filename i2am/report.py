@@ -94,6 +94,7 @@ def report(recording: Recording) -> str:
         grid = "×".join(map(str, picture.grid.shape))
         cells = f"{grid} cells" if picture.has_places else "no map over it"
         lines.append(f"  reference {number} {share:.1%} ({picture.kind}, {cells})")
+    lines += [f"Steered while it was sampled: {text}" for text in header.run.steering]
     if found["evaluations"] < found["expected_evaluations"]:
         lines.append("Some evaluations were not seen: another node skips or replaces them.")
     if found["layers"] < found["expected_layers"]:

@@ -15,6 +15,7 @@ from .maps import AttributionMapNode
 from .points import PointAttribution
 from .redux import MarkReduxTokens
 from .score import Imacs
+from .steer import ReferenceStrength
 from .trace import TraceAdapterTokens
 from .viewer import AttributionViewer
 
@@ -36,6 +37,7 @@ class I2AMExtension(ComfyExtension):
             PointAttribution,
             AttributionViewer,
             Imacs,
+            ReferenceStrength,
             SaveAttribution,
             LoadAttribution,
             ImageTokensToConditioning,

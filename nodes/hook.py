@@ -35,10 +35,11 @@ from .regions import regions
 from .sockets import RECORDINGS
 
 KEY = "i2am"
+STEERING_KEY = "i2am_steering"  # an attachment of the model: what steers its attention, in order
 IMAGE_TOKENS_KEY = "i2am_image_tokens"  # in a conditioning: [(start, height, width), …]
-_OVERRIDE = "optimized_attention_override"
+OVERRIDE = "optimized_attention_override"
 _PASS = "i2am_pass"
-_ATTENTION_ARGUMENTS = (
+ATTENTION_ARGUMENTS = (
     *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
 )
 # The other names of what video models are given to look at.
@@ -97,6 +98,7 @@ def _sample(
             schedule=tuple(sigmas.tolist()),
             latent=(noise.shape[-2], noise.shape[-1]),
             versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
+            steering=tuple(map(str, guider.model_patcher.get_attachment(STEERING_KEY) or ())),
         )
         recorder = Recorder(plan, run, architecture, layers)
         shown = live(recorder, node) if node else None
@@ -173,8 +175,8 @@ class _Probe:
 
     def __enter__(self) -> None:
         options = self._guider.model_options.setdefault("transformer_options", {})
-        self._previous = options.get(_OVERRIDE)
-        options[_OVERRIDE] = self._attention
+        self._previous = options.get(OVERRIDE)
+        options[OVERRIDE] = self._attention
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self._predict_noise, options)
         add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, self._calc_cond_batch, options)
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._apply_model, options)
@@ -208,9 +210,9 @@ class _Probe:
     def __exit__(self, *error: object) -> None:
         options = self._guider.model_options["transformer_options"]
         if self._previous is None:
-            options.pop(_OVERRIDE, None)
+            options.pop(OVERRIDE, None)
         else:
-            options[_OVERRIDE] = self._previous
+            options[OVERRIDE] = self._previous
         if self._patches is not None:
             options["patches_replace"] = self._patches
         for kind in (
@@ -356,25 +358,8 @@ class _Probe:
                     "picture."
                 )
             self._recorded.add(identity)
-            own = cond["model_conds"].get("c_crossattn")
-            tokens = 0 if context is None else context.shape[1]
-            references = kwargs.get("ref_latents") or ()
-            network = self._guider.model_patcher.model.diffusion_model
-            forward = Forward(
-                latent=(x.shape[-2], x.shape[-1]),
-                frames=x.shape[2] if x.ndim == 5 else 1,
-                references=tuple((r.shape[-2], r.shape[-1]) for r in references),
-                patch=_patch(network),
-                context=own.cond.shape[1] if own is not None else tokens,
-                image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
-                shapes={name: _shape(value) for name, value in (cond | kwargs).items()},
-                layers=self._layers,
-                adapters=self._adapters,
-                patches=tuple(
-                    type(patch).__name__
-                    for patch in options.get("patches", {}).get("post_input", ())
-                ),
-                numbers=_numbers(network),
+            forward = forward_of(
+                *(self._guider, cond, x, context, options, kwargs, self._layers, self._adapters)
             )
             self._same_pictures(cond, forward)
             self._references = self._architecture.references(forward) or self._references
@@ -417,13 +402,10 @@ class _Probe:
     def _fold(
         self, recorder: Recorder, current: _Pass, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        given = dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
-        options, mask = given["transformer_options"], given.get("mask")
-        q, k = _split_heads(given)
-        counts = q.shape[2], k.shape[2]
-        site = (*(options.get(name) for name in ("block", "block_type", "block_index")), *counts)
-        call = Call(options, *counts, current.calls[site])
-        current.calls[site] += 1
+        given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
+        mask = given.get("mask")
+        q, k = split_heads(given)
+        call = next_call(given, q, k, current.calls)
         for rows, forward, region in current.rows:
             read = self._architecture.read(forward, call)
             if read is None or not read[1].references:
@@ -462,9 +444,53 @@ class _Probe:
                 given = {"q": q[rows], "k": keys[rows], "heads": options["n_heads"]}
                 layer, layout = read
                 heard_by = {"weights": weights[rows], "region": region}
-                self._recorder.add(layer, *_split_heads(given), layout, **heard_by)
+                self._recorder.add(layer, *split_heads(given), layout, **heard_by)
         except Exception as error:
             self._stop_for(error)
+
+
+def forward_of(
+    guider: Any,
+    cond: dict[str, Any],
+    x: Tensor,
+    context: Tensor | None,
+    options: dict[str, Any],
+    kwargs: dict[str, Any],
+    layers: tuple[Layer, ...],
+    adapters: tuple[Adapter, ...] = (),
+) -> Forward:
+    """One pass of the model for one of the guider's conditionings, in plain numbers.
+
+    x, context, options, kwargs: as APPLY_MODEL is given them.
+    """
+    own = cond["model_conds"].get("c_crossattn")
+    tokens = 0 if context is None else context.shape[1]
+    references = kwargs.get("ref_latents") or ()
+    network = guider.model_patcher.model.diffusion_model
+    return Forward(
+        latent=(x.shape[-2], x.shape[-1]),
+        frames=x.shape[2] if x.ndim == 5 else 1,
+        references=tuple((r.shape[-2], r.shape[-1]) for r in references),
+        patch=_patch(network),
+        context=own.cond.shape[1] if own is not None else tokens,
+        image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
+        shapes={name: _shape(value) for name, value in (cond | kwargs).items()},
+        layers=layers,
+        adapters=adapters,
+        patches=tuple(
+            type(patch).__name__ for patch in options.get("patches", {}).get("post_input", ())
+        ),
+        numbers=_numbers(network),
+    )
+
+
+def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[Any, ...]]) -> Call:
+    """An attention call of a pass in plain numbers, and counted among those before it."""
+    options, counts = given["transformer_options"], (q.shape[2], k.shape[2])
+    site = (*(options.get(name) for name in ("block", "block_type", "block_index")), *counts)
+    call = Call(options, *counts, calls[site])
+    calls[site] += 1
+    return call
 
 
 def _sides(shape: tuple[int, ...]) -> str:
@@ -491,7 +517,7 @@ def _shape(value: Any) -> tuple[Any, ...]:
     return tuple(_shape(item) for item in value) if isinstance(value, (list, tuple)) else ()
 
 
-def _split_heads(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def split_heads(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """q and k as (batch, heads, tokens, dim); k may have fewer heads."""
     q, k = given["q"], given["k"]
     if given.get("skip_reshape"):

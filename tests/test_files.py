@@ -154,7 +154,8 @@ class TestFormat:
             assert tensor.dtype == (torch.float32 if name == "share.step_layer" else kind), name
         keys = {"run", "plan", "architecture", "layers", "heads", "steps", "sigmas", "generated"}
         assert keys | {"references", "evaluations", "scales", "definitions"} <= header.keys()
-        assert {"model", "batch", "seed", "schedule", "latent", "versions"} == header["run"].keys()
+        run = {"model", "batch", "seed", "schedule", "latent", "versions", "steering"}
+        assert run == header["run"].keys()
 
 
 class TestAtomic:
