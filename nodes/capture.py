@@ -90,6 +90,7 @@ class CaptureAttention(io.ComfyNode):
                 io.Boolean.Input(
                     "live",
                     default=True,
+                    optional=True,
                     advanced=True,
                     tooltip="Show on this node, while it samples, where the references are used "
                     "so far. Neither the picture nor the recording depends on it.",

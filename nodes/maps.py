@@ -84,6 +84,7 @@ SINKS = io.Combo.Input(
     "sinks",
     options=[KEEP, REMOVE],
     default=KEEP,
+    optional=True,
     advanced=True,
     tooltip="Places of the reference that nearly all of the result looks at, whatever it shows, "
     "often at its border. Remove leaves them out of what lies over the reference, and the label "
@@ -201,6 +202,7 @@ class AttributionMapNode(io.ComfyNode):
                     "layer_weight",
                     options=[weight.value for weight in LayerWeight],
                     default=LayerWeight.MASS.value,
+                    optional=True,
                     advanced=True,
                     tooltip="How much each layer counts. Mass: by the attention it gave. Equal: "
                     "all the same. Value: by the height of its values, so that a UNet's coarse "
@@ -210,6 +212,7 @@ class AttributionMapNode(io.ComfyNode):
                     "preset",
                     options=[AS_CHOSEN, PAPER],
                     default=AS_CHOSEN,
+                    optional=True,
                     advanced=True,
                     tooltip="Paper draws the maps as the I2AM authors' code does, whatever "
                     "definition, layer_weight and scale say: the paper's definition, layers by "
