@@ -10,6 +10,7 @@ from comfy_api.latest import ComfyExtension, io
 from .capture import CaptureAttention, CollectAttribution
 from .demo import BlankPrompt
 from .files import LoadAttribution, SaveAttribution
+from .flow import Correspondence
 from .image_tokens import ImageTokensToConditioning
 from .maps import AttributionMapNode
 from .points import PointAttribution
@@ -35,6 +36,7 @@ class I2AMExtension(ComfyExtension):
             CollectAttribution,
             AttributionMapNode,
             PointAttribution,
+            Correspondence,
             AttributionViewer,
             Imacs,
             ReferenceStrength,
