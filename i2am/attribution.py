@@ -92,6 +92,7 @@ class Attribution:
     image: (batch, height, width, 3) in 0–1, the result. references: for each of them
     (1 or batch, height, width, 3) in 0–1, several where each batch item was given its own.
     mask: (1 or batch, height, width), 1 where the reference was meant to go. Each may be missing.
+    mask_sampled: whether that mask is the inpainting mask of the run itself.
     All of a video's pictures stand for one: (batch × pictures, …), (pictures, …) for a reference.
     """
 
@@ -99,6 +100,7 @@ class Attribution:
     image: Tensor | None = None
     references: tuple[Tensor | None, ...] = ()
     mask: Tensor | None = None
+    mask_sampled: bool = False
 
     def picture(self, direction: Direction, reference: int) -> Tensor | None:
         """The pictures a direction's maps lie over: (1 or batch, height, width, 3)."""

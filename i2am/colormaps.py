@@ -24,6 +24,12 @@ class Colormap(str, Enum):
     JET = "jet"  # for comparing with the paper's figures; it invents edges where there are none
 
 
+class Diverging(str, Enum):
+    """From less to more, with nothing in the middle."""
+
+    BLUE_ORANGE = "blue to orange"  # told apart by every kind of colour vision
+
+
 # Every 17th entry of the published tables: viridis, inferno and magma by Stéfan van der Walt and
 # Nathaniel Smith (CC0), turbo by Anton Mikhailov (Google, Apache-2.0). Straight lines between
 # them in sRGB stay within 7/255 of the full tables; turbo's own polynomial strays by 32/255.
@@ -37,11 +43,12 @@ _STOPS = {
     Colormap.TURBO: "30123b 4143a7 4771e9 3e9bfe 22c5e2 1ae4b6 46f884 88ff4e "
     "b9f635 e1dd37 faba39 fd8d27 f05b12 d63506 af1801 7a0403",
     Colormap.GREY: "000000 ffffff",
+    Diverging.BLUE_ORANGE: "7cc4ff 2f86f6 1b3f86 26262a 8a4312 f07d1a ffc27a",
 }
 
 
 @cache
-def table(colormap: Colormap) -> Tensor:
+def table(colormap: Colormap | Diverging) -> Tensor:
     """The colours of a map, low to high: (256, 3), float32 sRGB in 0..1. Shared: do not write."""
     x = torch.linspace(0, 1, ENTRIES)
     if colormap is Colormap.JET:
@@ -51,7 +58,7 @@ def table(colormap: Colormap) -> Tensor:
     return _between(torch.tensor(stops) / 255, x)
 
 
-def colorize(values: Tensor, colormap: Colormap) -> Tensor:
+def colorize(values: Tensor, colormap: Colormap | Diverging) -> Tensor:
     """Values in 0..1 (...) to colours (..., 3), in between entries too; others count as the ends.
 
     Raises I2AMError for NaN, which no colour stands for.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
 import torch
 from torch import Tensor
 
-from .attribution import AttributionMap
+from .attribution import AttributionMap, coverage
 from .errors import I2AMError
 from .geometry import Grid, resample
 
@@ -27,11 +28,22 @@ class Preset(str, Enum):
 
 @dataclass(frozen=True)
 class Score:
-    """IMACS and the two means it is made of, one of each for every batch item: (batch,)."""
+    """IMACS and what stands beside it, one of each for every batch item: (batch,).
+
+    inside, outside: the two means it is made of. share_inside: the part of the raw map's attention
+    that lies inside the mask, 0 to 1; area: the part of the picture the mask covers, which is what
+    share_inside would be if attention were spread evenly. entropy: how far the raw map is spread,
+    Shannon's over its cells divided by its highest: 0 all in one cell, 1 evenly. The last three
+    know no preset, penalty, threshold or complement. A map of nothing has neither share nor
+    entropy: not a number.
+    """
 
     imacs: Tensor
     inside: Tensor
     outside: Tensor
+    share_inside: Tensor
+    area: Tensor
+    entropy: Tensor
 
 
 def imacs(
@@ -72,7 +84,30 @@ def imacs(
     if preset is Preset.PAPER:
         values = torch.where(values > threshold, values, 0)
     mean_inside, mean_outside = _mean(values, inside), _mean(values, ~inside)
-    return Score(mean_inside - penalty * mean_outside, mean_inside, mean_outside)
+    return Score(
+        imacs=mean_inside - penalty * mean_outside,
+        inside=mean_inside,
+        outside=mean_outside,
+        share_inside=share_inside(map.values[:, 0], map.grid, inside),
+        area=inside.float().mean((-2, -1)).expand(batch),
+        entropy=entropy(map.values[:, 0]),
+    )
+
+
+def share_inside(values: Tensor, grid: Grid, inside: Tensor) -> Tensor:
+    """The part of each map's mass that lies inside a mask: (batch, h, w) to (batch,), 0 to 1.
+
+    inside: (batch or 1, height, width), over the picture; a cell it covers in part counts in part.
+    """
+    cells = values.double().flatten(1)
+    return ((cells * coverage(inside.float(), grid)).sum(1) / cells.sum(1)).float()
+
+
+def entropy(values: Tensor) -> Tensor:
+    """How far each map is spread over its cells: (batch, h, w) to (batch,), 0 one cell, 1 even."""
+    cells = values.double().flatten(1)
+    parts = cells / cells.sum(1, keepdim=True)
+    return (-torch.xlogy(parts, parts).sum(1) / math.log(cells.shape[1])).float()
 
 
 def paper_normalise(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:

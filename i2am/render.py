@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .attribution import AttributionMap, Definition, Direction, LayerWeight, Order
-from .colormaps import Colormap, colorize, table
+from .colormaps import Colormap, Diverging, colorize, table
 from .geometry import Grid, resample
 from .metric import THRESHOLD, paper_normalise
 
@@ -155,13 +155,30 @@ def overlay(image: Tensor, values: Tensor, colormap: Colormap, opacity: float) -
     return dimmed.lerp(colorize(values, colormap).to(image), alpha)
 
 
+def difference_overlay(image: Tensor, values: Tensor) -> Tensor:
+    """A difference laid over its picture, which shows where there is none.
+
+    image: (batch, height, width, 3) in 0..1; values: (batch, height, width) in -1..1.
+    """
+    strength = values.abs().clamp(max=1)
+    alpha = (strength * (2 - strength))[..., None]
+    luma = (image * image.new_tensor([0.2126, 0.7152, 0.0722])).sum(-1, keepdim=True)
+    colors = colorize((values + 1) / 2, Diverging.BLUE_ORANGE).to(image)
+    return (luma.expand_as(image) * (1 - DIM)).lerp(colors, alpha)
+
+
 def legend(
-    image: Tensor, low: Tensor, high: Tensor, colormap: Colormap, caption: str, unit: str
+    image: Tensor,
+    low: Tensor,
+    high: Tensor,
+    colormap: Colormap | Diverging,
+    caption: str,
+    unit: str,
 ) -> Tensor:
     """Pictures with a strip below that explains the colours: (batch, height + strip, width, 3).
 
     low, high: (batch,), the range painted, in the numbers of `display_values`; unit: "×" or "%".
-    The caption moves to rows of its own where it takes too much of the first, and is left out of
+    The caption moves to a second row where it takes too much of the first, and is left out of
     pictures too narrow to read it, as are numbers that would run into each other.
     """
     _, height, width, _ = image.shape
@@ -170,11 +187,11 @@ def legend(
     gap = max(2, round(font.size / 2))
     row = round(font.size * 1.9)
     beside = font.getlength(caption) + 2 * gap <= width / 2
-    below = _lines(caption, font, width - 2 * gap) if not beside and width >= _CAPTION_FROM else []
+    below = not beside and width >= _CAPTION_FROM
     bar_stop = round(width - font.getlength(caption) - 3 * gap) if beside else width - gap
     strips: list[Tensor] = []
     for lowest, highest in zip(low, high, strict=True):
-        strip = Image.new("RGB", (width, row * (1 + len(below))), _PAPER)
+        strip = Image.new("RGB", (width, row * (2 if below else 1)), _PAPER)
         draw = ImageDraw.Draw(strip)
         left, right = _number(float(lowest), unit), _number(float(highest), unit)
         start = round(gap + font.getlength(left) + gap)
@@ -188,8 +205,9 @@ def legend(
             strip.paste(bar, (start, (row - thick) // 2))
         if beside:
             draw.text((width - gap, row / 2), caption, _INK, font, "rm")
-        for number, text in enumerate(below):
-            draw.text((gap, row * (1.4 + 0.9 * number)), text, _INK, font, "lm")
+        if below:
+            text = _fit(caption, font, width - 2 * gap)
+            draw.text((gap, row * 1.4), text, _INK, font, "lm")
         strips.append(_tensor(strip))
     return torch.cat((image, torch.stack(strips).to(image)), 1)
 
@@ -234,18 +252,6 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
         text = text[:-1]
         whole = text.rstrip() + "…"
     return whole
-
-
-def _lines(caption: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """A caption in as many lines as it needs, broken between its parts."""
-    lines = [""]
-    for part in caption.split(" · "):
-        longer = f"{lines[-1]} · {part}" if lines[-1] else part
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(part)
-        else:
-            lines[-1] = longer
-    return [_fit(line, font, width) for line in lines]
 
 
 def _number(value: float, unit: str) -> str:

@@ -8,11 +8,13 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .capture import CaptureAttention, CollectAttribution
+from .compare import CompareAttributions
 from .demo import BlankPrompt
 from .files import LoadAttribution, SaveAttribution
-from .flow import Correspondence
 from .image_tokens import ImageTokensToConditioning
 from .maps import AttributionMapNode
+from .masks import AttributionToMask, LocateObject
+from .pick import PickBest
 from .points import PointAttribution
 from .redux import MarkReduxTokens
 from .score import Imacs
@@ -36,10 +38,13 @@ class I2AMExtension(ComfyExtension):
             CollectAttribution,
             AttributionMapNode,
             PointAttribution,
-            Correspondence,
             AttributionViewer,
             Imacs,
             ReferenceStrength,
+            AttributionToMask,
+            LocateObject,
+            CompareAttributions,
+            PickBest,
             SaveAttribution,
             LoadAttribution,
             ImageTokensToConditioning,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from ..i2am.attribution import Attribution, fits_reference, fits_results
+from ..i2am.attribution import Attribution, Direction, fits_reference, fits_results
 from ..i2am.errors import I2AMError
 from ..i2am.ranges import parse_ranges
 from ..i2am.recorder import Plan, Recording
@@ -160,7 +162,8 @@ class CollectAttribution(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where in the result the reference was meant to go, for the scores.",
+                    tooltip="Where in the result the reference was meant to go, for the scores. "
+                    "Left open, the inpainting mask that the latent was sampled with is used.",
                 ),
             ],
             outputs=[
@@ -193,7 +196,35 @@ class CollectAttribution(io.ComfyNode):
         if record.header.plan.within and result is not None:
             given = (result,)
         attribution = Attribution(record, result, given, mask)
-        return io.NodeOutput(attribution, samples, report(record), ui={"i2am": [summary(record)]})
+        if mask is None:
+            attribution = replace(
+                attribution, mask=_sampled_mask(samples, attribution), mask_sampled=True
+            )
+        text = report(record)
+        if attribution.mask is not None:
+            whose = "the inpainting mask it was sampled with" if mask is None else "connected here"
+            text += f"\nMask over the result: {whose}"
+        return io.NodeOutput(attribution, samples, text, ui={"i2am": [summary(record)]})
+
+
+def _sampled_mask(samples: dict[str, Any], attribution: Attribution) -> Tensor | None:
+    """The inpainting mask a latent was sampled with, over the result: (1 or batch, height, width).
+
+    None where there is none, or one that is all or nothing, which masks no place from another; and
+    for a video, whose frames may each have their own.
+    """
+    header = attribution.recording.header
+    mask = samples.get("noise_mask")
+    if mask is None or header.generated.grid.frames > 1:
+        return None
+    mask = mask.reshape(-1, 1, *mask.shape[-2:]).float().cpu()
+    if len(mask) not in (1, header.run.batch):  # as the sampler repeats it
+        mask = mask.repeat(-(-header.run.batch // len(mask)), 1, 1, 1)[: header.run.batch]
+    size = attribution.size(Direction.REFERENCE_TO_GENERATED, 0)
+    if tuple(mask.shape[-2:]) != size:
+        mask = interpolate(mask, size, mode="bilinear")
+    inside = mask >= 0.5
+    return mask[:, 0] if bool(inside.any()) and not bool(inside.all()) else None
 
 
 def _find(latent: Tensor, plans: tuple[Plan, ...]) -> Recording:

@@ -56,7 +56,8 @@ WITHIN_MASK = io.Boolean.Input(
     default=False,
     advanced=True,
     tooltip="Generated to reference only: counts what the masked part of the result looked at, "
-    "and nothing else. Uses the mask given to Collect Attribution.",
+    "and nothing else. Uses the mask given to Collect Attribution, or else the one it was sampled "
+    "with.",
 )
 
 

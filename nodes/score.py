@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..i2am.attribution import Attribution, Definition, Direction, attribution_map
 from ..i2am.errors import I2AMError
 from ..i2am.metric import PENALTY, THRESHOLD, Preset, Score, imacs
+from ..i2am.report import coverage
 from .maps import AUTO, REFERENCE, WITHIN_MASK, choose_definition, mask_to_look_from
 from .sockets import AttributionSocket
 
@@ -25,7 +27,8 @@ class Imacs(io.ComfyNode):
             category="I2AM",
             description="Scores how well attention agrees with masks: mean of the map inside the "
             "mask, minus a penalty times its mean outside. 1 is best; above 0 the map is at least "
-            "three times higher inside than outside.",
+            "three times higher inside than outside. Keeps the scores of the last runs on the "
+            "node, to compare settings.",
             search_aliases=["score", "metric", "consistency", "evaluate", "I2AM"],
             is_output_node=True,
             inputs=[
@@ -35,7 +38,7 @@ class Imacs(io.ComfyNode):
                     optional=True,
                     tooltip="White where the reference was meant to go in the result, for "
                     "instance the inpainting mask. Left open, the mask given to Collect "
-                    "Attribution is used.",
+                    "Attribution is used, or else the inpainting mask it was sampled with.",
                 ),
                 io.Mask.Input(
                     "reference_mask",
@@ -118,8 +121,10 @@ class Imacs(io.ComfyNode):
         generated_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        whose_mask = "connected here"
         if generated_mask is None:
             generated_mask = attribution.mask
+            whose_mask = "it was sampled with" if attribution.mask_sampled else "of the attribution"
         sides = (
             (Direction.REFERENCE_TO_GENERATED, generated_mask, "generated mask"),
             (Direction.GENERATED_TO_REFERENCE, reference_mask, "reference mask"),
@@ -158,14 +163,33 @@ class Imacs(io.ComfyNode):
         generated, over_reference = (
             [math.nan] * batch if score is None else score.imacs.tolist() for score in scores
         )
-        text = _report(scores, chosen, reference, preset, penalty, threshold, complement)
-        if within_mask:
-            text += "\nOver the reference: what the masked part of the result looked at, alone"
+        if generated_mask is None:
+            whose_mask = "none"
+        settings = {
+            "reference": reference,
+            "definition": chosen.value,
+            "preset": preset,
+            "penalty": penalty,
+            "threshold": threshold if preset == Preset.PAPER.value else None,
+            "complement": complement,
+            "within_mask": within_mask,
+            "generated_mask": whose_mask,
+        }
+        header = attribution.recording.header
         shown = {
             "imacs_generated": [_plain(value) for value in generated],
             "imacs_reference": [_plain(value) for value in over_reference],
+            "settings": settings,
+            "run": {
+                "model": header.run.model,
+                "seed": header.run.seed,
+                "steps": len(header.run.schedule) - 1,
+            },
         }
-        return io.NodeOutput(generated, over_reference, text, ui={"i2am": [shown], "text": [text]})
+        text = _report(scores, settings, coverage(attribution.recording))
+        return io.NodeOutput(
+            generated, over_reference, text, ui={"i2am": [shown], "i2am_text": [text]}
+        )
 
 
 def _plain(value: float) -> float | None:
@@ -173,32 +197,41 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _report(
-    scores: list[Score | None],
-    definition: Definition,
-    reference: int,
-    preset: str,
-    penalty: float,
-    threshold: float,
-    complement: bool,
-) -> str:
+def _report(scores: list[Score | None], settings: dict[str, Any], seen: dict[str, int]) -> str:
+    penalty = settings["penalty"]
     lines: list[str] = []
     for side, score in zip(("result", "reference"), scores, strict=True):
         if score is None:
             lines.append(f"IMACS over the {side}: no mask, not scored")
             continue
-        parts = zip(
-            score.imacs.tolist(), score.inside.tolist(), score.outside.tolist(), strict=True
-        )
-        for number, (value, inside, outside) in enumerate(parts, start=1):
-            which = f" {number}" if len(score.imacs) > 1 else ""
-            lines.append(
-                f"IMACS over the {side}{which}: {value:+.3f} "
-                f"(inside {inside:.3f} − {penalty:g} × outside {outside:.3f})"
+        for number, value in enumerate(score.imacs.tolist()):
+            which = f" {number + 1}" if len(score.imacs) > 1 else ""
+            inside, outside, share, area, spread = (
+                float(part[number])
+                for part in (
+                    score.inside,
+                    score.outside,
+                    score.share_inside,
+                    score.area,
+                    score.entropy,
+                )
             )
-    cut = f", threshold {threshold:g}" if preset == Preset.PAPER.value else ""
-    flipped = ", complement" if complement else ""
-    lines.append(
-        f"Reference {reference}, {definition.value} definition, {preset} preset{cut}{flipped}"
-    )
+            lines += [
+                f"IMACS over the {side}{which}: {value:+.3f} "
+                f"(inside {inside:.3f} − {penalty:g} × outside {outside:.3f})",
+                f"  {share:.0%} of the attention lies in the mask, {share / area:.1f} × what its "
+                f"{area:.0%} of the picture would get evenly; spread (entropy) {spread:.2f}",
+            ]
+    cut = settings["threshold"]
+    lines += [
+        f"Reference {settings['reference']}, {settings['definition']} definition, "
+        f"{settings['preset']} preset"
+        + ("" if cut is None else f", threshold {cut:g}")
+        + (", complement" if settings["complement"] else ""),
+        f"Mask over the result: {settings['generated_mask']}",
+        f"Recorded {seen['evaluations']} of {seen['expected_evaluations']} evaluations, "
+        f"{seen['layers']} of {seen['expected_layers']} layers",
+    ]
+    if settings["within_mask"]:
+        lines.append("Over the reference: what the masked part of the result looked at, alone")
     return "\n".join(lines)

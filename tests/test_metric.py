@@ -367,3 +367,54 @@ class TestErrors:
         map = AttributionMap(values, labels, Grid(6, 6), paper, direction, Level.HEAD)
         with pytest.raises(I2AMError, match=r"at the head level there are 4\. Choose the unified"):
             imacs(map, left_half())
+
+
+class TestBesideTheScore:
+    """Share inside, area and entropy: of the raw map, whatever the preset."""
+
+    def score(self, values: Tensor, mask: Tensor, **options: object) -> Score:
+        return imacs(unified(values), mask, **options)  # type: ignore[arg-type]
+
+    def test_an_even_map_has_the_share_of_the_area(self) -> None:
+        mask = left_half()
+        mask[:, 3:] = 0
+        found = self.score(torch.ones(12, 12), mask)
+        assert float(found.share_inside) == pytest.approx(0.25)
+        assert float(found.area) == pytest.approx(0.25)
+        assert float(found.entropy) == pytest.approx(1)
+
+    def test_one_cell_has_no_entropy(self) -> None:
+        values = torch.zeros(4, 4)
+        values[1, 1] = 5
+        found = self.score(values, left_half(4, 4))
+        assert float(found.entropy) == pytest.approx(0, abs=1e-6)
+        assert float(found.share_inside) == pytest.approx(1)
+
+    def test_n_equal_cells(self) -> None:
+        values = torch.zeros(4, 4)
+        values[0] = 1
+        assert float(self.score(values, left_half(4, 4)).entropy) == pytest.approx(0.5)
+
+    def test_a_cell_counts_as_far_as_the_mask_covers_it(self) -> None:
+        """Cells of four pixels, the mask covers a quarter of the first one."""
+        mask = torch.zeros(8, 8)
+        mask[:2, :2] = 1
+        found = self.score(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), mask)
+        assert float(found.share_inside) == pytest.approx(3 / 4 / 6)
+
+    @given(SEEDS)
+    @settings(max_examples=20)
+    def test_no_setting_changes_them(self, seed: int) -> None:
+        values = rand(2, 5, 6, seed=seed)
+        plain = self.score(values, left_half(5, 6))
+        other = self.score(
+            values * 3, left_half(5, 6), preset=Preset.ROBUST, penalty=1.0, complement=True
+        )
+        for name in ("share_inside", "area", "entropy"):
+            assert torch.allclose(getattr(plain, name), getattr(other, name), atol=1e-6)
+            assert getattr(plain, name).shape == (2,)
+
+    def test_nothing_has_neither(self) -> None:
+        found = self.score(torch.zeros(4, 4), left_half(4, 4))
+        assert bool(found.entropy.isnan())
+        assert bool(found.share_inside.isnan())

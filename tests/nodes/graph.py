@@ -99,7 +99,39 @@ class Give:
         return (self.values[name],)
 
 
+class Listed:
+    """The items of a value as a list, as a node with a list output gives them."""
+
+    RETURN_TYPES = ("*",)
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "make"
+    CATEGORY = "test"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"values": ("*", {})}}
+
+    def make(self, values: Any) -> tuple[list[Any]]:
+        return (list(values),)
+
+
+class Numbers(Listed):
+    """Numbers written with commas, as a list; whole ones for seeds."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"text": ("STRING", {"default": ""})},
+            "optional": {"whole": ("BOOLEAN", {"default": False})},
+        }
+
+    def make(self, text: str, whole: bool = False) -> tuple[list[Any]]:
+        return ([(int if whole else float)(number) for number in text.split(",")],)
+
+
 NODES = {
+    "Test_List": Listed,
+    "Test_Scores": Numbers,
     "Test_Flux": TinyFlux,
     "Test_UNet": TinyUNet,
     "Test_Conditioning": TinyConditioning,
