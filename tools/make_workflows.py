@@ -38,6 +38,7 @@ class Node:
     title: str | None = None
     wires: dict[str, tuple[str, int]] = field(default_factory=dict)
     widgets: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
     width: int = 0
     height: int = 0
 
@@ -56,7 +57,8 @@ NOTE = """# Which part of the reference made which part of the picture?
 A small model fills the **grey hole** of the scene with the **object of the reference picture**. \
 To do that it has to *look* at the reference, and this workflow watches it look.
 
-**Press Run.** Then look at the two maps:
+**Press Run.** Then point at a place in the **Attribution Viewer**: the other picture shows where \
+it came from. Click to keep it, drag for a region. And look at the two maps:
 
 - **Where it was used** lies over the result. Bright places drew on the reference: the hole should \
 glow, the rest stay dark.
@@ -215,8 +217,26 @@ SAMPLE = Group(
     ),
 )
 
+ASK = Group(
+    "5 · Point at a place",
+    "#7a5c9e",
+    (
+        (
+            Node(
+                "viewer",
+                "I2AM_Viewer",
+                wires={"attribution": ("collect", 0)},
+                # The object's picture is the second reference.
+                properties={"i2am_view": {"reference": 1}},
+                width=820,
+                height=700,
+            ),
+        ),
+    ),
+)
+
 MAPS = Group(
-    "5 · Where did it come from?",
+    "6 · Where did it come from?",
     "#b58b2a",
     (
         (
@@ -245,7 +265,7 @@ MAPS = Group(
 )
 
 NUMBERS = Group(
-    "6 · Numbers and files",
+    "7 · Numbers and files",
     "#A88",
     (
         (
@@ -304,7 +324,7 @@ NUMBERS = Group(
 )
 
 # Columns of groups.
-DEMO = ((MODELS,), (PICTURES, GIVEN), (SAMPLE,), (MAPS, NUMBERS))
+DEMO = ((MODELS,), (PICTURES, GIVEN), (SAMPLE,), (ASK,), (MAPS, NUMBERS))
 
 # Runs in the page: makes the nodes, wires them, stacks them, draws the groups, saves.
 BUILD = """
@@ -322,6 +342,7 @@ async ([id, columns, view]) => {
     later.push([wish, node]);
   }
   for (const [wish, node] of later) {
+    Object.assign(node.properties, wish.properties);
     for (const [name, value] of Object.entries(wish.widgets)) {
       const widget = /^\\d+$/.test(name) ? node.widgets[name]
                                          : node.widgets.find((w) => w.name === name);

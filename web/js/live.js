@@ -1,0 +1,101 @@
+// @ts-check
+/** What Capture Attention sees while it samples: the maps so far over the latent's preview. */
+
+import { make } from "./controls.js";
+import { makeGrid } from "./grid.js";
+import { colorize, dim, lookup, normalised } from "./paint.js";
+import { percent } from "./words.js";
+
+/**
+ * A message, as i2am/live.py has it.
+ *
+ * @typedef {object} Message
+ * @property {number} step
+ * @property {number} steps
+ * @property {{text: number, self: number, references: number[]}} share
+ * @property {[number, number]} grid
+ * @property {[number, number]} covered
+ * @property {{low: number, high: number, values: string}[]} maps
+ */
+
+const SIDE = 256; // pixels of a map's longer side
+const OPACITY = 0.85;
+// Black over deep blue to white: no table comes with a message, and this needs none.
+const TABLE = Uint8Array.from({ length: 256 * 3 }, (_, at) => {
+  const value = Math.floor(at / 3) / 255;
+  return Math.round(255 * Math.min(1, Math.max(0, 3 * value - (2 - (at % 3)) * 0.75)));
+});
+
+export class LiveView {
+  #maps = make("canvas", { "aria-hidden": "true" });
+  #words = make("p", { role: "status" });
+  #frame = 0;
+  /** @type {Message | null} */
+  #told = null;
+  /** @type {ImageBitmap | null} */
+  #preview = null;
+
+  constructor() {
+    this.element = make("div", { class: "i2am-live" }, this.#maps, this.#words);
+  }
+
+  /** @param {Message} message */
+  tell(message) {
+    this.#told = message;
+    this.#changed();
+  }
+
+  /** @param {Blob} picture the sampler's own preview */
+  async preview(picture) {
+    const next = await createImageBitmap(picture).catch(() => null);
+    this.#preview?.close();
+    this.#preview = next;
+    if (this.#told) this.#changed();
+  }
+
+  destroy() {
+    cancelAnimationFrame(this.#frame);
+    this.#preview?.close();
+    this.#preview = this.#told = null;
+  }
+
+  #changed() {
+    if (!this.#frame) {
+      this.#frame = requestAnimationFrame(() => {
+        this.#frame = 0;
+        if (this.#told) this.#paint(this.#told);
+      });
+    }
+  }
+
+  /** @param {Message} message */
+  #paint({ step, steps, share, grid, covered, maps }) {
+    const aspect = covered[1] / covered[0];
+    const width = Math.round(SIDE * Math.min(aspect, 1));
+    const height = Math.round(SIDE / Math.max(aspect, 1));
+    this.#maps.width = maps.length * (width + 4) - 4;
+    this.#maps.height = height;
+    const context = /** @type {CanvasRenderingContext2D} */ (this.#maps.getContext("2d"));
+    const colors = lookup(TABLE, OPACITY, this.#preview !== null);
+    maps.forEach(({ values }, r) => {
+      const left = r * (width + 4);
+      const bytes = Float32Array.from(atob(values), (letter) => letter.charCodeAt(0));
+      const painted = normalised(bytes, makeGrid(grid, covered), height, width, 0, 1 / 255);
+      const over = make("canvas");
+      [over.width, over.height] = [width, height];
+      const layer = /** @type {CanvasRenderingContext2D} */ (over.getContext("2d"));
+      const image = layer.createImageData(width, height);
+      colorize(painted, colors, new Uint32Array(image.data.buffer));
+      layer.putImageData(image, 0, 0);
+      if (this.#preview) {
+        context.drawImage(this.#preview, left, 0, width, height);
+        const below = context.getImageData(left, 0, width, height);
+        dim(below.data, OPACITY);
+        context.putImageData(below, left, 0);
+      }
+      context.drawImage(over, left, 0);
+    });
+    const shares = share.references.map((part, r) => `reference ${r + 1}: ${percent(part)}`);
+    this.#words.textContent = [`Step ${step} of ${steps}`, ...shares].join(" · ");
+  }
+}

@@ -1,0 +1,307 @@
+// @ts-check
+/**
+ * A choice of what to look at → maps in numbers that mean something.
+ *
+ * The arithmetic is that of i2am/attribution.py, i2am/correspondence.py and i2am/render.py.
+ */
+
+import { area, cellAt, coverage, makeGrid } from "./grid.js";
+import { addTo, product } from "./payload.js";
+
+/** @typedef {import("./payload.js").Payload} Payload */
+/** @typedef {import("./payload.js").Header} Header */
+/** @typedef {import("./grid.js").Grid} Grid */
+/** @typedef {import("./grid.js").Place} Place */
+
+/**
+ * What to look at. Ranges are the numbers of the first and last row sent; null is all of them.
+ *
+ * @typedef {object} Choice
+ * @property {number} item
+ * @property {number} reference
+ * @property {"paper" | "model"} definition
+ * @property {"r2g" | "g2r"} direction
+ * @property {"unified" | "time" | "layer" | "head"} level
+ * @property {[number, number] | null} steps
+ * @property {[number, number] | null} layers
+ * @property {number | null} head null: the mean of all
+ * @property {number | null} frame of a video; null: the mean of all
+ */
+
+/**
+ * Maps over one picture, in display numbers: "%" is a place's share of its attention, as 0 to 1;
+ * "×" is how many times an even spread.
+ *
+ * @typedef {object} Maps
+ * @property {Float32Array[]} values
+ * @property {string[]} labels
+ * @property {Grid} grid
+ * @property {"%" | "×"} unit
+ */
+
+/** @typedef {"per map" | "shared" | "absolute"} Scale */
+
+const FLAT = 1e-3; // of a map's level: a range narrower than this is rounding noise
+const ABSOLUTE_HIGH = 4; // times an even spread: the top of the absolute scale
+
+/**
+ * The maps of the chosen level, or null where they were not sent.
+ *
+ * @param {Payload} payload
+ * @param {Choice} choice
+ * @returns {Maps | null}
+ */
+export function selectMaps({ header, tables }, choice) {
+  const { definition, direction, reference, level } = choice;
+  const byHead = level === "head" || choice.head !== null;
+  const table = tables.get(
+    `${definition}.${direction}.${reference}.${byHead ? "layer_head" : "step_layer"}`,
+  );
+  if (!table) return null;
+  const side = direction === "r2g" ? header.generated : header.references[reference];
+  const grid = makeGrid(side.grid, side.covered);
+  const size = product(table.shape.slice(3));
+  const parts = partsOf(header, choice, byHead);
+  const values = parts.map(({ entries }) => {
+    const sum = new Float32Array(size);
+    const weight = entries.reduce((total, entry) => total + entry[2], 0);
+    for (const [row, column, times] of entries) {
+      if (times) addTo(sum, table, [choice.item, row, column], times / weight);
+    }
+    return ofFrame(sum, area(grid), choice.frame);
+  });
+  const unit = unitOf(definition, direction);
+  return { values: display(values, unit), labels: parts.map(({ label }) => label), grid, unit };
+}
+
+/**
+ * What each map of a level is the mean of: rows and columns of the table, and how much they weigh.
+ *
+ * @param {Header} header
+ * @param {Choice} choice
+ * @param {boolean} byHead
+ * @returns {{label: string, entries: [number, number, number][]}[]}
+ */
+function partsOf(header, choice, byHead) {
+  const layers = within(choice.layers, header.layers.length);
+  /** @type {(rows: number[], columns: number[]) => [number, number, number][]} */
+  const pairs = (rows, columns) =>
+    rows.flatMap((row) =>
+      columns.map((column) => /** @type {[number, number, number]} */ ([
+        row,
+        column,
+        byHead
+          ? column < header.heads[row] ? header.layers[row].count : 0
+          : header.seen[row][column],
+      ])),
+    );
+  if (byHead) {
+    const heads = choice.head === null ? within(null, Math.max(...header.heads)) : [choice.head];
+    if (choice.level === "head") {
+      return within(null, Math.max(...header.heads)).map((head) => ({
+        label: `head ${head}`,
+        entries: pairs(layers, [head]),
+      }));
+    }
+    if (choice.level === "layer") {
+      return layers.map((layer) => ({
+        label: header.layers[layer].label,
+        entries: pairs([layer], heads),
+      }));
+    }
+    return [{ label: "", entries: pairs(layers, heads) }];
+  }
+  const steps = within(choice.steps, header.steps.length);
+  if (choice.level === "time") {
+    return steps.map((step) => ({
+      label: stepName(header.steps[step].label),
+      entries: pairs([step], layers),
+    }));
+  }
+  if (choice.level === "layer") {
+    return layers.map((layer) => ({
+      label: header.layers[layer].label,
+      entries: pairs(steps, [layer]),
+    }));
+  }
+  return [{ label: "", entries: pairs(steps, layers) }];
+}
+
+/** @param {string} label */
+function stepName(label) {
+  return `${label.includes("-") ? "steps" : "step"} ${label}`;
+}
+
+/**
+ * @param {[number, number] | null} range
+ * @param {number} count
+ */
+export function within(range, count) {
+  const [first, last] = range ?? [0, count - 1];
+  return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+}
+
+/**
+ * A frame of a video's map, or all of them added up; as `_of_frames` in i2am/attribution.py.
+ *
+ * @param {Float32Array} values
+ * @param {number} cells of one frame
+ * @param {number | null} frame
+ */
+function ofFrame(values, cells, frame) {
+  const frames = values.length / cells;
+  if (frames === 1) return values;
+  if (frame !== null) {
+    return values.slice(frame * cells, (frame + 1) * cells).map((value) => value * frames);
+  }
+  const sum = new Float32Array(cells);
+  for (let index = 0; index < values.length; index += 1) sum[index % cells] += values[index];
+  return sum;
+}
+
+/**
+ * What a place looked at, or from where it was looked at; null where no correspondence was sent.
+ *
+ * @param {Payload} payload
+ * @param {Choice} choice its item, reference and definition count
+ * @param {"result" | "reference"} side the picture the place is on; the map is over the other
+ * @param {Place} place
+ * @returns {Maps | null}
+ */
+export function pointMap({ header, tables }, choice, side, place) {
+  const { item, reference, definition } = choice;
+  const grids = matchGrids(header, reference);
+  const kind = definition === "paper" ? "" : "model.";
+  const table = tables.get(`correspondence.${kind}${reference}`);
+  if (!grids || !table) return null;
+  const weights = weightsOf(side === "result" ? grids.result : grids.reference, place);
+  const direction = side === "result" ? "g2r" : "r2g";
+  const grid = side === "result" ? grids.reference : grids.result;
+  const values = new Float32Array(area(grid));
+  const [rows, columns] = [area(grids.result), area(grids.reference)];
+  /** @type {[number, number][]} */
+  const asked = [...weights].map((weight, cell) => [cell, weight]);
+  const inside = asked.filter(([, weight]) => weight > 0);
+  if (side === "result") {
+    const total = inside.reduce((sum, [, weight]) => sum + weight, 0);
+    for (const [cell, weight] of inside) {
+      const indices = [item, Math.floor(cell / grids.result.width), cell % grids.result.width];
+      addTo(values, table, indices, weight / total);
+    }
+  } else {
+    const { data, scale } = table;
+    const [only, each] = typeof scale === "number" ? [scale, []] : [1, scale];
+    for (let row = 0; row < rows; row += 1) {
+      const from = item * rows + row;
+      let sum = 0;
+      for (const [cell, weight] of inside) sum += weight * data[from * columns + cell];
+      values[row] = (sum * (each[from] ?? only)) / rows;
+    }
+  }
+  const unit = unitOf(definition, direction);
+  return { values: display([values], unit), labels: [""], grid, unit };
+}
+
+/**
+ * The cells of both sides of a correspondence, or null if there is none.
+ *
+ * @param {Header} header
+ * @param {number} reference
+ */
+export function matchGrids(header, reference) {
+  const facts = header.correspondence[reference];
+  if (!facts) return null;
+  return {
+    result: makeGrid(facts.rows, facts.rows_covered),
+    reference: makeGrid(facts.columns, facts.columns_covered),
+  };
+}
+
+/**
+ * @param {Grid} grid
+ * @param {Place} place
+ */
+function weightsOf(grid, place) {
+  if (place.kind !== "point") return coverage(grid, place);
+  const weights = new Float32Array(area(grid));
+  weights[cellAt(grid, place.x, place.y)] = 1;
+  return weights;
+}
+
+/**
+ * @param {"paper" | "model"} definition
+ * @param {"r2g" | "g2r"} direction
+ */
+export function unitOf(definition, direction) {
+  return definition === "model" && direction === "r2g" ? "%" : "×";
+}
+
+/**
+ * As `display_values` in i2am/render.py, of one batch item's maps; writes over them.
+ *
+ * @param {Float32Array[]} maps
+ * @param {"%" | "×"} unit
+ */
+export function display(maps, unit) {
+  const cells = maps[0].length;
+  let factor = cells;
+  if (unit === "×") {
+    const sum = maps.reduce((total, map) => total + map.reduce((all, value) => all + value, 0), 0);
+    factor = sum > 0 ? (cells * maps.length) / sum : 1;
+  }
+  for (const map of maps) for (let i = 0; i < cells; i += 1) map[i] *= factor;
+  return maps;
+}
+
+/**
+ * The (low, high) to paint one of some maps between; as `value_range` in i2am/render.py, of cells.
+ *
+ * @param {Maps} maps
+ * @param {number} index
+ * @param {Scale} scale
+ * @returns {[number, number]}
+ */
+export function rangeOf(maps, index, scale) {
+  if (scale === "absolute") return [0, maps.unit === "%" ? 1 : ABSOLUTE_HIGH];
+  return extent(scale === "shared" ? maps.values : [maps.values[index]]);
+}
+
+/**
+ * The lowest and the highest value.
+ *
+ * @param {Float32Array[]} maps
+ * @returns {[number, number]}
+ */
+export function extent(maps) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const map of maps) {
+    for (const value of map) {
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+  }
+  return [low, high];
+}
+
+/**
+ * How values become 0 to 1, before they are clamped to it: (value - low) × factor. A range that is
+ * flat has the factor 0: all of it is drawn as low.
+ *
+ * @param {number} low
+ * @param {number} high
+ */
+export function stretch(low, high) {
+  return high - low <= FLAT * Math.abs(high) ? 0 : 1 / (high - low);
+}
+
+/**
+ * A value with its unit in few digits: "0.23×", "12.5%".
+ *
+ * @param {number} value
+ * @param {"%" | "×"} unit
+ */
+export function number(value, unit) {
+  const shown = unit === "%" ? 100 * value : value;
+  const short = shown.toFixed(Math.abs(shown) >= 10 ? 1 : 2).replace(/\.?0+$/, "");
+  return `${short === "0" || short === "-0" ? `${Number(shown.toPrecision(1))}` : short}${unit}`;
+}

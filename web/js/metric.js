@@ -1,0 +1,42 @@
+// @ts-check
+/** IMACS of a map under a mask: i2am/metric.py's paper preset, with its penalty and threshold. */
+
+import { resample } from "./grid.js";
+import { extent } from "./maps.js";
+
+const EPSILON = 1e-8;
+const PENALTY = 3;
+const THRESHOLD = 0.4;
+const INSIDE = 128; // a mask's byte from which on a pixel is inside
+
+/** @typedef {{data: Uint8Array, height: number, width: number}} Mask */
+
+/**
+ * Mean inside minus three times the mean outside, -3 to 1; null for an empty or full mask.
+ *
+ * @param {Float32Array} values
+ * @param {import("./grid.js").Grid} grid
+ * @param {Mask} mask over the same picture
+ * @returns {number | null}
+ */
+export function imacs(values, grid, { data, height, width }) {
+  const level = values.reduce((sum, value) => sum + Math.abs(value), 0) / values.length || 1;
+  const cells = norm(values.map((value) => value / level));
+  const pixels = norm(resample(cells, grid, height, width));
+  const sums = [0, 0];
+  const counts = [0, 0];
+  for (let pixel = 0; pixel < pixels.length; pixel += 1) {
+    const side = data[pixel] >= INSIDE ? 1 : 0;
+    counts[side] += 1;
+    if (pixels[pixel] > THRESHOLD) sums[side] += pixels[pixel];
+  }
+  if (!counts[0] || !counts[1]) return null;
+  return sums[1] / counts[1] - (PENALTY * sums[0]) / counts[0];
+}
+
+/** @param {Float32Array} values */
+function norm(values) {
+  const [low, high] = extent([values]);
+  const factor = 1 / (high - low + EPSILON);
+  return values.map((value) => (value - low) * factor);
+}

@@ -1,0 +1,507 @@
+// @ts-check
+/** One picture with a map over it: its canvases, its colour bar, and the gestures on it. */
+
+import { make } from "./controls.js";
+import { cellAt, middle, rectangleOf } from "./grid.js";
+import { number } from "./maps.js";
+import { colorize, dim, gradient, lookup, normalised, outline } from "./paint.js";
+
+/** @typedef {import("./grid.js").Grid} Grid */
+/** @typedef {import("./grid.js").Place} Place */
+
+/**
+ * @typedef {object} Layer a map as it is to be painted
+ * @property {Float32Array} values
+ * @property {Grid} grid
+ * @property {"%" | "×"} unit
+ * @property {[number, number]} range
+ * @property {number} factor see `stretch`
+ */
+
+/**
+ * @typedef {object} Look
+ * @property {Uint8Array} table
+ * @property {number} opacity
+ * @property {number} threshold
+ */
+
+/**
+ * @typedef {object} Marks
+ * @property {Place | null} asked under the pointer
+ * @property {Place | null} pinned
+ * @property {Grid | null} grid the cells a point stands for
+ * @property {Float32Array | null} mask its outline
+ */
+
+/**
+ * @typedef {object} Gestures what is done on the picture
+ * @property {(place: Place | null) => void} ask
+ * @property {(place: Place) => void} pin
+ * @property {() => void} clear
+ */
+
+const HEAT_SIDE = 640; // pixels: maps are smooth, more cannot be seen
+const PICTURE_SIDE = 2048;
+const DRAG_PIXELS = 4;
+const BRUSH_RADIUS = 0.04; // of the longer side
+const BRUSH_SPACING = 0.25; // of the radius
+const MOST_BRUSH_POINTS = 500;
+/** @type {Record<string, [number, number]>} */
+const ARROWS = {
+  ArrowLeft: [-1, 0],
+  ArrowRight: [1, 0],
+  ArrowUp: [0, -1],
+  ArrowDown: [0, 1],
+};
+
+export class Panel {
+  #canvases = ["plain", "dimmed", "heat", "marks"].map((name) =>
+    make("canvas", { class: `i2am-${name}`, "aria-hidden": "true" }),
+  );
+  #title = make("span", { class: "i2am-title" });
+  #note = make("span", { class: "i2am-note" });
+  #low = make("span");
+  #high = make("span");
+  #bar = make("i", { class: "i2am-bar" });
+  #score = make("output", { class: "i2am-score" });
+  #legend = make("div", { class: "i2am-legend" }, this.#low, this.#bar, this.#high, this.#score);
+  /** @type {HTMLImageElement | null} */
+  #picture = null;
+  #painted = { plain: "", dimmed: "", heat: /** @type {unknown[]} */ ([]) };
+  /** @type {{look: Look, over: boolean, colors: Uint32Array} | null} */
+  #colors = null;
+  /** @type {{layer: Layer | null, look: Look, marks: Marks} | null} */
+  #shown = null;
+  /** @type {{x: number, y: number, brush: boolean, place: Place | null} | null} */
+  #drag = null;
+  /** @type {[number, number]} x and y of the keyboard's cursor */
+  #cursor = [0.5, 0.5];
+  /** @type {Gestures} */
+  #gestures;
+
+  /**
+   * @param {string} name "Result" or "Reference"
+   * @param {Gestures} gestures
+   */
+  constructor(name, gestures) {
+    this.#gestures = gestures;
+    this.box = make("div", {
+      class: "i2am-box",
+      tabindex: 0,
+      role: "application",
+      "aria-label":
+        `${name}. Arrow keys point at a place, Enter pins it, Escape lets go. ` +
+        "Drag for a rectangle, Shift and drag to brush.",
+      pointermove: this.#moved,
+      pointerdown: this.#pressed,
+      pointerup: this.#released,
+      pointercancel: this.#left,
+      pointerleave: this.#left,
+      keydown: this.#typed,
+      blur: this.#left,
+    });
+    this.box.append(...this.#canvases);
+    const caption = make("figcaption", {}, this.#title, this.#note);
+    this.element = make("figure", { class: "i2am-figure" }, caption, this.box, this.#legend);
+    /** @type {[number, number]} height and width of the picture in pixels */
+    this.size = [1, 1];
+  }
+
+  /**
+   * @param {HTMLImageElement | null} picture
+   * @param {[number, number]} size
+   * @param {string} title
+   * @param {string} note
+   */
+  setPicture(picture, size, title, note) {
+    if (picture !== this.#picture) this.#painted = { plain: "", dimmed: "", heat: [] };
+    this.#picture = picture;
+    this.size = size;
+    this.#title.textContent = title;
+    this.#note.textContent = note;
+  }
+
+  /**
+   * @param {number} width in CSS pixels
+   * @param {number} height
+   */
+  resize(width, height) {
+    this.box.style.width = `${width}px`;
+    this.box.style.height = `${height}px`;
+    this.element.style.width = `${Math.max(width, 1)}px`;
+  }
+
+  /** How many pixels of the screen one CSS pixel of the box takes, zoomed as it is. */
+  get density() {
+    const zoom = this.box.getBoundingClientRect().width / (this.box.offsetWidth || 1);
+    return (zoom || 1) * devicePixelRatio;
+  }
+
+  /**
+   * @param {Layer | null} layer
+   * @param {Look} look
+   * @param {Marks} marks
+   */
+  paint(layer, look, marks) {
+    this.#shown = { layer, look, marks };
+    const { offsetWidth, offsetHeight } = this.box;
+    if (!offsetWidth || !offsetHeight) return;
+    const [plain, dimmed, heat, above] = this.#canvases;
+    const [width, height] = scaled(offsetWidth, offsetHeight, this.density, PICTURE_SIDE);
+
+    const size = `${width}×${height}`;
+    if (this.#painted.plain !== size) {
+      this.#painted.plain = size;
+      this.#drawPicture(fitted(plain, width, height), 0);
+    }
+    dimmed.hidden = heat.hidden = !layer;
+    if (layer) {
+      const dimmedAs = `${size} ${look.opacity}`;
+      if (this.#painted.dimmed !== dimmedAs) {
+        this.#painted.dimmed = dimmedAs;
+        this.#drawPicture(fitted(dimmed, width, height), look.opacity);
+      }
+      const sides = scaled(offsetWidth, offsetHeight, this.density, HEAT_SIDE);
+      const heatAs = [layer.values, ...layer.range, look.table, look.opacity, ...sides];
+      if (heatAs.some((fact, index) => fact !== this.#painted.heat[index])) {
+        this.#painted.heat = heatAs;
+        this.#drawHeat(fitted(heat, ...sides), layer, look);
+      }
+    }
+    this.#drawMarks(fitted(above, width, height), layer, look, marks, width / offsetWidth);
+    this.#label(layer, look);
+  }
+
+  /** @param {number | null} score of what is painted; null: there is none */
+  setScore(score) {
+    this.#score.textContent = score === null ? "" : `IMACS ${score.toFixed(2)}`;
+    this.#score.title =
+      "Mean inside the mask minus three times the mean outside, as the paper scores it: " +
+      "1 is best, below 0 the attention lies elsewhere.";
+  }
+
+  /**
+   * What is shown, at another size.
+   *
+   * @param {number} width
+   * @param {number} height
+   */
+  compose(width, height) {
+    const canvas = make("canvas");
+    const context = fitted(canvas, width, height);
+    const { layer, look, marks } = /** @type {NonNullable<typeof this.#shown>} */ (this.#shown);
+    this.#drawPicture(context, layer ? look.opacity : 0);
+    if (layer) {
+      const over = make("canvas");
+      this.#drawHeat(fitted(over, width, height), layer, look);
+      context.drawImage(over, 0, 0);
+    }
+    const above = make("canvas");
+    const unit = width / (this.box.offsetWidth || width);
+    this.#drawMarks(fitted(above, width, height), layer, look, marks, unit);
+    context.drawImage(above, 0, 0);
+    return canvas;
+  }
+
+  /** What is painted over the picture, or null. */
+  get layer() {
+    return this.#shown?.layer ?? null;
+  }
+
+  /** Lets go of the picture and of what was painted. */
+  destroy() {
+    this.#picture = null;
+    this.#shown = this.#colors = null;
+    for (const canvas of this.#canvases) canvas.width = canvas.height = 0;
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {number} opacity of the map over it
+   */
+  #drawPicture(context, opacity) {
+    const { width, height } = context.canvas;
+    context.clearRect(0, 0, width, height);
+    if (!this.#picture) return;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.#picture, 0, 0, width, height);
+    if (!opacity) return;
+    const image = context.getImageData(0, 0, width, height);
+    dim(image.data, opacity);
+    context.putImageData(image, 0, 0);
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {Layer} layer
+   * @param {Look} look
+   */
+  #drawHeat(context, { values, grid, range, factor }, look) {
+    const { width, height } = context.canvas;
+    const over = this.#picture !== null;
+    if (this.#colors?.look !== look || this.#colors.over !== over) {
+      this.#colors = { look, over, colors: lookup(look.table, look.opacity, over) };
+    }
+    const image = context.createImageData(width, height);
+    const painted = normalised(values, grid, height, width, range[0], factor);
+    colorize(painted, this.#colors.colors, new Uint32Array(image.data.buffer));
+    context.putImageData(image, 0, 0);
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {Layer | null} layer
+   * @param {Look} look
+   * @param {Marks} marks
+   * @param {number} unit canvas pixels for one CSS pixel
+   */
+  #drawMarks(context, layer, look, marks, unit) {
+    const { width, height } = context.canvas;
+    context.clearRect(0, 0, width, height);
+    if (layer && look.threshold > 0) {
+      const [rows, columns] = [layer.grid, layer.grid].map((grid, axis) =>
+        Math.min(Math.ceil(grid.covered[axis] * 6), HEAT_SIDE / 2),
+      );
+      const [low] = layer.range;
+      const field = normalised(layer.values, layer.grid, rows, columns, low, layer.factor);
+      stroke(context, outline(field, rows, columns, look.threshold), unit, "#fff");
+    }
+    if (marks.mask) stroke(context, marks.mask, unit, "#6ee7ff", [4, 3]);
+    for (const [place, color] of /** @type {[Place | null, string][]} */ ([
+      [marks.pinned, "#ffd166"],
+      [marks.asked, "#fff"],
+    ])) {
+      if (place) drawPlace(context, place, marks.grid, unit, color);
+    }
+  }
+
+  /**
+   * @param {Layer | null} layer
+   * @param {Look} look
+   */
+  #label(layer, look) {
+    this.#legend.classList.toggle("i2am-none", !layer);
+    if (!layer) return this.setScore(null);
+    const [low, high] = layer.range.map((end) => number(end, layer.unit));
+    if (this.#low.textContent !== low) this.#low.textContent = low;
+    if (this.#high.textContent !== high) this.#high.textContent = high;
+    if (this.#barOf !== look.table) {
+      this.#barOf = look.table;
+      this.#bar.style.backgroundImage = gradient(look.table);
+    }
+  }
+
+  /** @type {Uint8Array | null} */
+  #barOf = null;
+
+  /** @type {(event: PointerEvent) => void} */
+  #moved = (event) => {
+    const [x, y] = this.#at(event);
+    const drag = this.#drag;
+    if (!drag) {
+      if (event.buttons === 0) this.#gestures.ask({ kind: "point", x, y });
+      return;
+    }
+    const { width, height } = this.box.getBoundingClientRect();
+    const far = Math.hypot((x - drag.x) * width, (y - drag.y) * height) > DRAG_PIXELS;
+    if (!drag.place && !far) return;
+    drag.place = drag.brush ? this.#brushed(drag, x, y) : rectangle(drag.x, drag.y, x, y);
+    this.#gestures.ask(drag.place);
+  };
+
+  /** @type {(event: PointerEvent) => void} */
+  #pressed = (event) => {
+    if (event.button !== 0) return;
+    event.stopPropagation();
+    this.box.setPointerCapture(event.pointerId);
+    const [x, y] = this.#at(event);
+    this.#drag = { x, y, brush: event.shiftKey, place: null };
+    if (event.shiftKey) this.#drag.place = this.#brushed(this.#drag, x, y);
+  };
+
+  /** @type {(event: PointerEvent) => void} */
+  #released = (event) => {
+    const drag = this.#drag;
+    this.#drag = null;
+    if (!drag) return;
+    const [x, y] = this.#at(event);
+    this.#cursor = [x, y];
+    this.#gestures.pin(drag.place ?? { kind: "point", x, y });
+  };
+
+  #left = () => {
+    if (this.#drag) return;
+    this.#gestures.ask(null);
+  };
+
+  /** @type {(event: KeyboardEvent) => void} */
+  #typed = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const arrow = ARROWS[event.key];
+    const grid = this.#shown?.marks.grid ?? this.#shown?.layer?.grid;
+    if (arrow && grid) {
+      const [across, down] = [grid.covered[1], grid.covered[0]];
+      this.#cursor = [
+        clamp(this.#cursor[0] + arrow[0] / across),
+        clamp(this.#cursor[1] + arrow[1] / down),
+      ];
+      this.#gestures.ask({ kind: "point", x: this.#cursor[0], y: this.#cursor[1] });
+    } else if (event.key === "Enter" || event.key === " ") {
+      this.#gestures.pin({ kind: "point", x: this.#cursor[0], y: this.#cursor[1] });
+    } else if (event.key === "Escape") {
+      this.#drag = null;
+      this.#gestures.clear();
+    } else return;
+    // ComfyUI has uses of its own for these keys.
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
+  /**
+   * @param {PointerEvent} event
+   * @returns {[number, number]}
+   */
+  #at({ clientX, clientY }) {
+    const { left, top, width, height } = this.box.getBoundingClientRect();
+    return [clamp((clientX - left) / width), clamp((clientY - top) / height)];
+  }
+
+  /**
+   * @param {{place: Place | null}} drag
+   * @param {number} x
+   * @param {number} y
+   * @returns {Place}
+   */
+  #brushed({ place }, x, y) {
+    /** @type {[number, number][]} */
+    const points = place?.kind === "brush" ? place.points : [];
+    const last = points.at(-1);
+    const far = !last || Math.hypot(x - last[0], y - last[1]) > BRUSH_RADIUS * BRUSH_SPACING;
+    return {
+      kind: "brush",
+      points: far && points.length < MOST_BRUSH_POINTS ? [...points, [x, y]] : points,
+      radius: BRUSH_RADIUS,
+      aspect: this.size[1] / this.size[0],
+    };
+  }
+}
+
+/** @param {number} part */
+function clamp(part) {
+  return Math.min(Math.max(part, 0), 1);
+}
+
+/**
+ * @param {number} x
+ * @param {number} y
+ * @param {number} toX
+ * @param {number} toY
+ * @returns {Place}
+ */
+function rectangle(x, y, toX, toY) {
+  const [left, right] = [Math.min(x, toX), Math.max(x, toX)];
+  const [top, bottom] = [Math.min(y, toY), Math.max(y, toY)];
+  return { kind: "rectangle", left, top, right, bottom };
+}
+
+/**
+ * Canvas pixels for a box of CSS pixels, the longer side at most so many.
+ *
+ * @param {number} width
+ * @param {number} height
+ * @param {number} density
+ * @param {number} most
+ * @returns {[number, number]} width and height
+ */
+function scaled(width, height, density, most) {
+  const factor = Math.min(density, most / Math.max(width, height));
+  return [Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor))];
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {number} width
+ * @param {number} height
+ */
+function fitted(canvas, width, height) {
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
+  // Pixels are read and written by the processor: keep them there.
+  return /** @type {CanvasRenderingContext2D} */ (
+    canvas.getContext("2d", { willReadFrequently: true })
+  );
+}
+
+/**
+ * Pieces of an outline: a dark line below a light one, to be seen on anything.
+ *
+ * @param {CanvasRenderingContext2D} context
+ * @param {Float32Array} pieces
+ * @param {number} unit
+ * @param {string} color
+ * @param {number[]} dashes
+ */
+function stroke(context, pieces, unit, color, dashes = []) {
+  const { width, height } = context.canvas;
+  context.beginPath();
+  for (let i = 0; i < pieces.length; i += 4) {
+    context.moveTo(pieces[i] * width, pieces[i + 1] * height);
+    context.lineTo(pieces[i + 2] * width, pieces[i + 3] * height);
+  }
+  strokeTwice(context, unit, color, dashes);
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} unit
+ * @param {string} color
+ * @param {number[]} dashes
+ */
+function strokeTwice(context, unit, color, dashes) {
+  context.lineCap = context.lineJoin = "round";
+  context.setLineDash([]);
+  context.strokeStyle = "rgba(0, 0, 0, 0.65)";
+  context.lineWidth = 3 * unit;
+  context.stroke();
+  context.setLineDash(dashes.map((dash) => dash * unit));
+  context.strokeStyle = color;
+  context.lineWidth = 1.5 * unit;
+  context.stroke();
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {Place} place
+ * @param {Grid | null} grid
+ * @param {number} unit
+ * @param {string} color
+ */
+function drawPlace(context, place, grid, unit, color) {
+  const { width, height } = context.canvas;
+  context.beginPath();
+  if (place.kind === "brush") {
+    const [first, ...more] = place.points;
+    context.moveTo(first[0] * width, first[1] * height);
+    for (const [x, y] of more.length ? more : [first]) context.lineTo(x * width, y * height);
+    context.lineCap = context.lineJoin = "round";
+    context.setLineDash([]);
+    context.globalAlpha = 0.45;
+    context.strokeStyle = color;
+    context.lineWidth = 2 * place.radius * Math.max(width, height);
+    context.stroke();
+    context.globalAlpha = 1;
+    return;
+  }
+  const box =
+    place.kind === "point" && grid
+      ? rectangleOf(grid, cellAt(grid, place.x, place.y))
+      : place;
+  if (box.kind === "rectangle") {
+    const [x, y] = [box.left * width, box.top * height];
+    context.rect(x, y, (box.right - box.left) * width, (box.bottom - box.top) * height);
+  } else {
+    const [x, y] = middle(box);
+    context.arc(x * width, y * height, 5 * unit, 0, 2 * Math.PI);
+  }
+  strokeTwice(context, unit, color, []);
+}

@@ -1,0 +1,147 @@
+// @ts-check
+/** The viewer's payload → header and tables. Its layout is that of i2am/payload.py. */
+
+export const FORMAT = "i2am.viewer/1";
+const MAGIC = "I2AMVIEW";
+const START = MAGIC.length + 4; // of the header; its length stands before it
+
+const TYPES = { u1: Uint8Array, u2: Uint16Array, f4: Float32Array };
+
+/** What is wrong with a payload, in words for the node's user. */
+export class PayloadError extends Error {}
+
+/**
+ * One array as it was sent: value = data × scale.
+ *
+ * @typedef {object} Table
+ * @property {Uint8Array | Uint16Array | Float32Array} data
+ * @property {number[]} shape
+ * @property {number | number[]} scale one, or one for each index of the first `per` axes
+ * @property {number} per
+ */
+
+/**
+ * @typedef {object} Side
+ * @property {[number, number]} grid cells down and across
+ * @property {[number, number]} covered what the picture covers of them
+ * @property {[number, number]} size of the picture in pixels, height first
+ * @property {number} frames
+ * @property {number[]} [frame_of] of a video with pictures, the latent frame of each
+ */
+
+/**
+ * @typedef {object} Match
+ * @property {[number, number]} rows
+ * @property {[number, number]} rows_covered
+ * @property {[number, number]} columns
+ * @property {[number, number]} columns_covered
+ */
+
+/**
+ * @typedef {object} Header
+ * @property {string} model
+ * @property {number | null} seed
+ * @property {number} batch
+ * @property {boolean} joint
+ * @property {boolean} within
+ * @property {"paper" | "model"} definition
+ * @property {{label: string, sigma: number, count: number}[]} steps
+ * @property {{label: string, count: number}[]} layers
+ * @property {number[]} heads
+ * @property {number[][]} seen
+ * @property {Side} generated
+ * @property {(Side & {kind: string, has_places: boolean, label: string})[]} references
+ * @property {{text: number[], self: number[], references: number[][]}} share
+ * @property {(Match | null)[]} correspondence
+ * @property {Record<string, string>} colormaps
+ * @property {{definitions: Record<string, string>, units: Record<string, string>}} texts
+ * @property {string[]} pooled
+ */
+
+/** @typedef {{header: Header, tables: Map<string, Table>}} Payload */
+
+/**
+ * Reads a payload; the tables are views into the buffer.
+ *
+ * @param {ArrayBuffer} buffer
+ * @returns {Payload}
+ * @throws {PayloadError} if it is no payload, of another format, or cut short
+ */
+export function parsePayload(buffer) {
+  const text = new TextDecoder();
+  if (buffer.byteLength < START || text.decode(new Uint8Array(buffer, 0, 8)) !== MAGIC) {
+    throw new PayloadError("This is not an attribution file. Run the workflow again.");
+  }
+  const start = START + new DataView(buffer).getUint32(MAGIC.length, true);
+  if (start > buffer.byteLength) throw cutShort();
+  const header = JSON.parse(text.decode(new Uint8Array(buffer, START, start - START)));
+  if (header.format !== FORMAT) {
+    throw new PayloadError(
+      `This page reads ${FORMAT}, but the server sent ${header.format}. Reload the page.`,
+    );
+  }
+  /** @type {Map<string, Table>} */
+  const tables = new Map();
+  for (const [name, facts] of Object.entries(header.arrays)) {
+    const { dtype, shape, offset, scale, per } = /** @type {any} */ (facts);
+    const Type = TYPES[/** @type {keyof typeof TYPES} */ (dtype)];
+    const count = product(shape);
+    if (!Type) throw new PayloadError(`Unknown numbers (${dtype}). Reload the page.`);
+    if (start + offset + count * Type.BYTES_PER_ELEMENT > buffer.byteLength) throw cutShort();
+    tables.set(name, { data: new Type(buffer, start + offset, count), shape, scale, per });
+  }
+  return { header, tables };
+}
+
+function cutShort() {
+  return new PayloadError("The attribution file is cut short. Run the workflow again.");
+}
+
+/** @param {number[]} numbers */
+export function product(numbers) {
+  return numbers.reduce((all, number) => all * number, 1);
+}
+
+/**
+ * Adds one map, times a factor, to a sum: the last axes of a table at some leading indices.
+ *
+ * @param {Float32Array} sum
+ * @param {Table} table
+ * @param {number[]} indices of the leading axes; as many as `per` or more
+ * @param {number} factor
+ */
+export function addTo(sum, table, indices, factor) {
+  const { data, shape } = table;
+  const size = product(shape.slice(indices.length));
+  const start = flatIndex(shape, indices) * size;
+  const scaled = factor * scaleAt(table, indices);
+  for (let i = 0; i < size; i += 1) sum[i] += data[start + i] * scaled;
+}
+
+/**
+ * @param {Table} table
+ * @param {number[]} indices of at least the first `per` axes
+ */
+export function scaleAt({ scale, shape, per }, indices) {
+  if (typeof scale === "number") return scale;
+  return scale[flatIndex(shape, indices.slice(0, per))];
+}
+
+/**
+ * @param {number[]} shape
+ * @param {number[]} indices of the leading axes
+ */
+function flatIndex(shape, indices) {
+  return indices.reduce((flat, index, axis) => flat * shape[axis] + index, 0);
+}
+
+/**
+ * The colours of a colour map, low to high: 256 × (red, green, blue) in bytes.
+ *
+ * @param {Header} header
+ * @param {string} name
+ */
+export function colorTable(header, name) {
+  const text = atob(header.colormaps[name] ?? Object.values(header.colormaps)[0]);
+  return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+}

@@ -1,0 +1,103 @@
+// @ts-check
+/** What is shown, in a sentence. */
+
+import { number } from "./maps.js";
+
+/** @typedef {import("./payload.js").Header} Header */
+/** @typedef {import("./maps.js").Maps} Maps */
+/** @typedef {import("./state.js").State & import("./maps.js").Choice} Fitted */
+/** @typedef {import("./state.js").Pin} Pin */
+
+const DOT = " · ";
+
+/**
+ * @param {Header} header
+ * @param {Fitted} choice
+ * @param {string} label of the map among those of its level
+ */
+export function mapSentence(header, choice, label) {
+  const name = header.references[choice.reference].label;
+  const what = choice.direction === "r2g" ? `Where ${name} was used` : `What was used of ${name}`;
+  const byHead = choice.level === "head" || choice.head !== null;
+  const parts = [what, definition(choice)];
+  if (label) parts.push(label);
+  if (choice.level !== "time") {
+    parts.push(byHead ? "mean of all steps" : some("step", header.steps, choice.steps));
+  }
+  if (choice.level !== "layer") parts.push(some("layer", header.layers, choice.layers));
+  if (choice.head !== null) parts.push(`head ${choice.head}`);
+  if (choice.frame !== null) parts.push(`frame ${choice.frame}`);
+  return parts.join(DOT);
+}
+
+/**
+ * @param {Header} header
+ * @param {Fitted} choice
+ * @param {Pin} asked
+ */
+export function pointSentence(header, choice, { side, place }) {
+  const name = header.references[choice.reference].label;
+  const where = place.kind === "point" ? "place" : "region";
+  const what =
+    side === "result"
+      ? `Where this ${where} of the result looked in ${name}`
+      : `What of the result looked at this ${where} of ${name}`;
+  return [what, definition(choice), "mean of all steps, layers and heads"].join(DOT);
+}
+
+/** @param {Fitted} choice */
+function definition(choice) {
+  return choice.definition === "model" ? "the model's attention" : "the paper's definition";
+}
+
+/**
+ * @param {string} noun
+ * @param {{label: string}[]} all
+ * @param {[number, number] | null} range
+ */
+function some(noun, all, range) {
+  if (!range) return all.length === 1 ? `${noun} ${all[0].label}` : `all ${noun}s`;
+  return `${noun}${range[0] === range[1] ? "" : "s"} ${rangeLabel(all, range)}`;
+}
+
+/**
+ * @param {{label: string}[]} all
+ * @param {[number, number]} range
+ */
+export function rangeLabel(all, [first, last]) {
+  const [from, to] = [all[first].label, all[last].label];
+  if (first === last) return from;
+  // Groups are named by their ends ("0-2"): the first of one to the last of the other.
+  const stem = /^\d+(-\d+)?$/.test(from) && /^\d+(-\d+)?$/.test(to);
+  return stem ? `${from.split("-")[0]}–${to.split("-").at(-1)}` : `${from} – ${to}`;
+}
+
+/**
+ * @param {[number, number]} range
+ * @param {"%" | "×"} unit
+ */
+export function rangeWords([low, high], unit) {
+  return `${number(low, unit)} – ${number(high, unit)}`;
+}
+
+/**
+ * What the definition of a map is, and of its numbers.
+ *
+ * @param {Header} header
+ * @param {Fitted} choice
+ * @param {"r2g" | "g2r"} direction
+ * @param {boolean} point
+ * @param {"%" | "×"} unit
+ */
+export function explanation(header, choice, direction, point, unit) {
+  const { definitions, units } = header.texts;
+  const key = point
+    ? choice.definition === "model" ? "correspondence.model" : "correspondence"
+    : `${choice.definition}.${direction}`;
+  return [definitions[key], `${unit}: ${units[unit]}`].filter(Boolean);
+}
+
+/** @param {number} share */
+export function percent(share) {
+  return number(share, "%");
+}
