@@ -300,6 +300,22 @@ def test_invariant_4_permutation(sizes: tuple[int, int, int]) -> None:
 
 
 @few
+@given(SIZES, st.integers(2, 4))
+def test_invariant_18_a_batch_permuted(sizes: tuple[int, int, int], batch: int) -> None:
+    """Batch items do not meet: in another order, the same results in that order."""
+    generated, reference, seed = sizes
+    q, k = rand(seed, batch, 1, generated, 6), rand(seed + 1, batch, 1, reference, 6)
+    order = torch.randperm(batch, generator=torch.Generator().manual_seed(seed))
+    spans = TokenLayout(
+        (Span(Role.GENERATED, 0, generated),), (Span(Role.REFERENCE, 0, reference),)
+    )
+    there, back = (attention_marginals(q[o], k[o], spans) for o in (torch.arange(batch), order))
+    close(back.paper_r2g, there.paper_r2g[order])
+    close(back.g2r[0], there.g2r[0][order])
+    close(back.share, there.share[order])
+
+
+@few
 @given(SIZES)
 def test_invariant_5_duality(sizes: tuple[int, int, int]) -> None:
     """One direction is the other with queries and keys exchanged."""
@@ -335,6 +351,15 @@ def test_invariant_8_constant_and_single(sizes: tuple[int, int, int]) -> None:
     close(g2r(even, k), torch.full((len(k),), 1 / len(k)))
     close(g2r(q, k[:1]), torch.ones(1))
     close(r2g(q, k[:1]), (q @ k[0] / 6**0.5).softmax(0))
+
+
+@few
+@given(SIZES)
+def test_invariant_9_the_daam_reduction_is_constant(sizes: tuple[int, int, int]) -> None:
+    """A softmax over the reference, averaged over the reference, says nothing: 1/N everywhere."""
+    q, k = pair(sizes)
+    looks = block(q, k).correspondence[0][0, 0]
+    close(looks.mean(-1), torch.full((len(q),), 1 / len(k)))
 
 
 @few

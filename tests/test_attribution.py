@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from recordings import attribution, recording
 
 from i2am.architectures.base import Layer
@@ -169,6 +171,45 @@ def test_a_mask_looks_at_all_layers_by_mass() -> None:
     for weight in LayerWeight:
         whole = attribution_map(made, Definition.PAPER, G2R, selection=Selection(weight=weight))
         torch.testing.assert_close(map_of(Definition.PAPER, weight), whole.values)
+
+
+MADE = recording()
+DEFINITIONS = st.sampled_from(list(Definition))
+
+
+@given(DEFINITIONS, st.integers(0, 1), st.integers(1, 40), st.integers(1, 40))
+def test_invariant_18_a_full_mask_is_no_mask(
+    definition: Definition, reference: int, height: int, width: int
+) -> None:
+    """What all of the result looked at is the unified map; the mask's size does not matter."""
+    whole = attribution_map(MADE, definition, G2R, reference=reference)
+    mask = torch.ones(1, height, width)
+    masked = attribution_map(MADE, definition, G2R, reference=reference, within=mask)
+    torch.testing.assert_close(masked.values, whole.values)
+
+
+@given(DEFINITIONS, st.integers(0, 1), st.integers(0, 1000))
+def test_invariant_18_masks_are_told_apart_by_item(
+    definition: Definition, reference: int, seed: int
+) -> None:
+    """Each batch item is seen from its own mask; the maps are finite whatever is painted."""
+    masks = (torch.rand(2, 8, 6, generator=torch.Generator().manual_seed(seed)) < 0.5).float()
+    masks[:, 3, 2] = 1
+    both = attribution_map(MADE, definition, G2R, reference=reference, within=masks).values
+    assert both.isfinite().all()
+    for item in range(2):
+        one = attribution_map(
+            MADE, definition, G2R, reference=reference, within=masks[item : item + 1]
+        )
+        torch.testing.assert_close(both[item], one.values[item])
+
+
+@given(DEFINITIONS, st.integers(1, 40), st.integers(1, 40))
+def test_invariant_18_an_empty_mask_is_refused(
+    definition: Definition, height: int, width: int
+) -> None:
+    with pytest.raises(I2AMError, match="The mask over the result is empty"):
+        attribution_map(MADE, definition, G2R, within=torch.zeros(1, height, width))
 
 
 def test_mass() -> None:

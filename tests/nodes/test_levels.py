@@ -197,3 +197,61 @@ def test_point_needs_the_correspondence(run_graph: Any) -> None:
     some = changed(graph(point=point()), "capture", correspondence=False)
     run = run_graph(some, targets=["point"])
     assert "the correspondence, which was not recorded" in run.errors["point"]
+
+
+def correspondence(**inputs: Any) -> dict[str, Any]:
+    """Correspondence with its defaults."""
+    return filled("I2AM_Flow", attribution=["collect", 0], **inputs)
+
+
+def test_correspondence(run_graph: Any) -> None:
+    """Each place's best match, its part of the row, and how many prefer each other."""
+    mask = torch.zeros(1, 64, 48)
+    mask[:, :32] = 1  # two of four rows
+    some = graph(match=correspondence(within_mask=True), mask=given("upper half", mask))
+    run = run_graph(changed(some, "collect", mask=["mask", 0]), targets=["match"])
+    pairs = recorded(run).arrays["correspondence.model.0"].flatten(3).flatten(1, 2)
+    looks = pairs / pairs.sum(-1, keepdim=True)
+    best = looks.argmax(-1)
+    mutual = looks.argmax(1).gather(1, best) == torch.arange(12)
+    flow, arrows, confidence, shown, agreement = (run.outputs["match"][n] for n in range(5))
+    assert flow[0].shape[:2] == (BATCH, 64)
+    assert arrows[0].shape[:2] == (BATCH, 64)
+    assert agreement == pytest.approx(mutual[:, :6].float().mean(1).tolist())
+    torch.testing.assert_close(shown[0][:, 8::16, 8::16].flatten(1), mutual.float())
+    assert confidence[0].shape == (BATCH, 64, 48)
+    text = run.value("match", 5)
+    assert f"{int(mutual[0, :6].sum())} of 6 places of the mask" in text
+    assert "an even spread would be 11.1%" in text
+    assert run.ui["match"]["i2am_text"] == [text]
+
+
+FLOW_ERRORS = {
+    "no mask": ({"within_mask": True}, "within_mask needs a mask over the result"),
+    "no such reference": ({"reference": 3}, "Reference 3 does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", FLOW_ERRORS)
+def test_correspondence_refuses(run_graph: Any, case: str) -> None:
+    inputs, message = FLOW_ERRORS[case]
+    run = run_graph(graph(match=correspondence(**inputs)), targets=["match"])
+    assert message in run.errors["match"]
+
+
+def test_correspondence_without_sinks(run_graph: Any) -> None:
+    run = run_graph(graph(match=correspondence(sinks="remove")), targets=["match"])
+    assert "sinks" in run.value("match", 5)
+    assert "sinks kept" not in run.value("match", 5)
+
+
+def test_invariant_18_cfg_changes_nothing_of_the_conditional_maps(run_graph: Any) -> None:
+    """On the same latent, the conditional rows of a run with cfg are those of one without."""
+    found: list[Any] = []
+    for cfg in (1.0, 4.0):
+        some = changed(graph(), "sampler", steps=1, cfg=cfg)
+        found.append(recorded(run_graph(some, targets=["collect"])))
+    without, with_cfg = (record.arrays for record in found)
+    assert without.keys() == with_cfg.keys()
+    for name in without:
+        torch.testing.assert_close(with_cfg[name], without[name], atol=1e-5, rtol=1e-4)
