@@ -178,7 +178,7 @@ def legend(
     """Pictures with a strip below that explains the colours: (batch, height + strip, width, 3).
 
     low, high: (batch,), the range painted, in the numbers of `display_values`; unit: "×" or "%".
-    The caption moves to a second row where it takes too much of the first, and is left out of
+    The caption moves to rows of its own where it takes too much of the first, and is left out of
     pictures too narrow to read it, as are numbers that would run into each other.
     """
     _, height, width, _ = image.shape
@@ -187,11 +187,11 @@ def legend(
     gap = max(2, round(font.size / 2))
     row = round(font.size * 1.9)
     beside = font.getlength(caption) + 2 * gap <= width / 2
-    below = not beside and width >= _CAPTION_FROM
+    below = _lines(caption, font, width - 2 * gap) if not beside and width >= _CAPTION_FROM else []
     bar_stop = round(width - font.getlength(caption) - 3 * gap) if beside else width - gap
     strips: list[Tensor] = []
     for lowest, highest in zip(low, high, strict=True):
-        strip = Image.new("RGB", (width, row * (2 if below else 1)), _PAPER)
+        strip = Image.new("RGB", (width, row * (1 + len(below))), _PAPER)
         draw = ImageDraw.Draw(strip)
         left, right = _number(float(lowest), unit), _number(float(highest), unit)
         start = round(gap + font.getlength(left) + gap)
@@ -205,9 +205,8 @@ def legend(
             strip.paste(bar, (start, (row - thick) // 2))
         if beside:
             draw.text((width - gap, row / 2), caption, _INK, font, "rm")
-        if below:
-            text = _fit(caption, font, width - 2 * gap)
-            draw.text((gap, row * 1.4), text, _INK, font, "lm")
+        for number, text in enumerate(below):
+            draw.text((gap, row * (1.4 + 0.9 * number)), text, _INK, font, "lm")
         strips.append(_tensor(strip))
     return torch.cat((image, torch.stack(strips).to(image)), 1)
 
@@ -252,6 +251,18 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
         text = text[:-1]
         whole = text.rstrip() + "…"
     return whole
+
+
+def _lines(caption: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """A caption in as many lines as it needs, broken between its parts."""
+    lines = [""]
+    for part in caption.split(" · "):
+        longer = f"{lines[-1]} · {part}" if lines[-1] else part
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return [_fit(line, font, width) for line in lines]
 
 
 def _number(value: float, unit: str) -> str:

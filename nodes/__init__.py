@@ -11,6 +11,7 @@ from .capture import CaptureAttention, CollectAttribution
 from .compare import CompareAttributions
 from .demo import BlankPrompt
 from .files import LoadAttribution, SaveAttribution
+from .flow import Correspondence
 from .image_tokens import ImageTokensToConditioning
 from .maps import AttributionMapNode
 from .masks import AttributionToMask, LocateObject
@@ -38,6 +39,7 @@ class I2AMExtension(ComfyExtension):
             CollectAttribution,
             AttributionMapNode,
             PointAttribution,
+            Correspondence,
             AttributionViewer,
             Imacs,
             ReferenceStrength,
