@@ -30,6 +30,7 @@ from i2am.correspondence import (
 )
 from i2am.errors import I2AMError
 from i2am.geometry import Grid
+from i2am.report import report
 
 R2G, G2R = Direction.REFERENCE_TO_GENERATED, Direction.GENERATED_TO_REFERENCE
 RESULT, REFERENCE = Grid(3, 4), Grid(2, 5, (1.5, 5.0))
@@ -188,3 +189,16 @@ def test_none_found_is_said_too() -> None:
     found = without_sinks(map, pairs_of(made, Definition.MODEL, 0))
     assert found.notes == ("no sinks found",)
     torch.testing.assert_close(found.values, map.values)
+
+
+def test_the_report_names_sinks() -> None:
+    """Collect Attribution's report: how many, of which reference, with how much attention."""
+    made = recording(batch=1)
+    assert "Sinks" not in report(made)
+    arrays = {name: array.clone() for name, array in made.arrays.items()}
+    planted = arrays["correspondence.model.1"]
+    planted[..., 2, 1] = 9 * planted.sum((-2, -1))
+    text = report(replace(made, arrays=arrays))
+    assert "Sinks: 1 of 6 places of reference 2 get 4 times an even spread or more" in text
+    part = planted[..., 2, 1].sum() / planted.sum()
+    assert f"{float(part):.0%} of what the reference gets" in text
