@@ -275,3 +275,49 @@ def _number(value: float, unit: str) -> str:
 def _tensor(picture: Image.Image) -> Tensor:
     """An RGB picture as (height, width, 3) in 0..1."""
     return torch.as_tensor(np.array(picture)).float() / 255
+
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; the ninth source starts anew.
+SOURCE_COLORS = (
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
+    *((0, 114, 178), (213, 94, 0), (204, 121, 167), (245, 245, 245)),
+)
+_SOURCE_OPACITY = 0.55
+
+
+def paint_sources(image: Tensor, strongest: Tensor) -> Tensor:
+    """Each place in its source's colour over the picture in grey: (batch, height, width, 3).
+
+    strongest: (batch, height, width) whole numbers, 0 for a place that is left uncoloured, n for
+    source n.
+    """
+    luma = (image * image.new_tensor([0.2126, 0.7152, 0.0722])).sum(-1, keepdim=True)
+    grey = (luma * (1 - DIM)).expand_as(image)
+    colors = torch.tensor(SOURCE_COLORS).to(image) / 255
+    painted = luma.lerp(colors[(strongest - 1).clamp(min=0) % len(SOURCE_COLORS)], _SOURCE_OPACITY)
+    return torch.where((strongest > 0)[..., None], painted, grey)
+
+
+def source_legend(image: Tensor, texts: Sequence[Sequence[str]], rest: str) -> Tensor:
+    """Pictures with a row below for each source: its colour and its text, then a row for the rest.
+
+    texts: for each picture one text for each source. (batch, height + rows, width, 3).
+    """
+    _, height, width, _ = image.shape
+    font = _font(height, width)
+    row, gap = round(font.size * 1.7), max(2, round(font.size / 2))
+    strips: list[Tensor] = []
+    for own in texts:
+        strip = Image.new("RGB", (width, row * (len(own) + 1)), _PAPER)
+        draw = ImageDraw.Draw(strip)
+        for number, text in enumerate((*own, rest)):
+            color = (110, 110, 110)
+            if number < len(own):
+                color = SOURCE_COLORS[number % len(SOURCE_COLORS)]
+            top = number * row + (row - font.size) / 2
+            draw.rectangle((gap, top, gap + font.size, top + font.size), color)
+            left = 2 * gap + font.size
+            fitted = _fit(text, font, width - left - gap)
+            draw.text((left, (number + 0.5) * row), fitted, _INK, font, "lm")
+        strips.append(_tensor(strip))
+    return torch.cat((image, torch.stack(strips).to(image)), 1)

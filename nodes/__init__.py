@@ -13,6 +13,7 @@ from .demo import BlankPrompt
 from .files import LoadAttribution, SaveAttribution
 from .flow import Correspondence
 from .image_tokens import ImageTokensToConditioning
+from .influence import ReferenceInfluence
 from .maps import AttributionMapNode
 from .masks import AttributionToMask, LocateObject
 from .pick import PickBest
@@ -21,6 +22,7 @@ from .redux import MarkReduxTokens
 from .score import Imacs
 from .steer import ReferenceStrength
 from .trace import TraceAdapterTokens
+from .truth import TopPart, TruthTest
 from .viewer import AttributionViewer
 
 _MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -42,11 +44,14 @@ class I2AMExtension(ComfyExtension):
             Correspondence,
             AttributionViewer,
             Imacs,
+            ReferenceInfluence,
             ReferenceStrength,
             AttributionToMask,
             LocateObject,
             CompareAttributions,
             PickBest,
+            TopPart,
+            TruthTest,
             SaveAttribution,
             LoadAttribution,
             ImageTokensToConditioning,
