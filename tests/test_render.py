@@ -22,6 +22,7 @@ from i2am.render import (
     legend,
     normalise,
     overlay,
+    paint,
     resize,
     unit,
     value_range,
@@ -333,3 +334,14 @@ class TestContactSheet:
     def test_every_map_needs_a_label(self) -> None:
         with pytest.raises(ValueError, match="zip"):
             contact_sheet(torch.zeros(1, 2, 8, 8, 3), ["one"])
+
+
+def test_the_papers_scale_and_its_complement() -> None:
+    """Min-max on the map's own grid, then the cut; the complement is taken before the cut."""
+    map = attribution_map(torch.tensor([[[[0.0, 1.0], [2.0, 4.0]]]]))
+    plain, turned = (paint(map, s, (2, 2)) for s in (Scale.PAPER, Scale.PAPER_COMPLEMENT))
+    close = {"atol": 1e-5, "rtol": 0}
+    torch.testing.assert_close(plain.values[0, 0], torch.tensor([[0.0, 0.0], [0.5, 1.0]]), **close)
+    torch.testing.assert_close(turned.values[0, 0], torch.tensor([[1, 0.75], [0.5, 0.0]]), **close)
+    assert (plain.unit, turned.words) == ("", "complement, min-max, cut at 0.4")
+    assert (float(plain.low), float(plain.high)) == (0.0, 1.0)

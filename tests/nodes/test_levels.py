@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,3 +256,19 @@ def test_invariant_18_cfg_changes_nothing_of_the_conditional_maps(run_graph: Any
     assert without.keys() == with_cfg.keys()
     for name in without:
         torch.testing.assert_close(with_cfg[name], without[name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_paper_preset_turns_over_single_tokens(comfy: Any, run_graph: Any) -> None:
+    """Over the result alone, and only where the reference is one token, as in the authors' code."""
+    attribution = run_graph(graph(), targets=["collect"]).value("collect")
+    maps, geometry = comfy.pack("nodes.maps"), comfy.pack("i2am.geometry")
+    header = attribution.recording.header
+    one = replace(header.references[0], grid=geometry.Grid(1, 1))
+    single = replace(
+        attribution,
+        recording=replace(attribution.recording, header=replace(header, references=(one,))),
+    )
+    r2g, g2r = maps.Direction
+    assert maps.paper_scale(attribution, r2g, 0) is maps.Scale.PAPER
+    assert maps.paper_scale(single, r2g, 0) is maps.Scale.PAPER_COMPLEMENT
+    assert maps.paper_scale(single, g2r, 0) is maps.Scale.PAPER
