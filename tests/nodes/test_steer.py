@@ -86,7 +86,8 @@ def close(one: Tensor, other: Tensor) -> bool:
 
 
 def sampled(model: Any, positive: Any = POSITIVE, negative: Any = NEGATIVE, **options: Any):
-    return tiny.sample(model, positive, negative, START, **({"cfg": 2.0} | options))
+    settings: dict[str, Any] = {"cfg": 2.0} | options
+    return tiny.sample(model, positive, negative, START, **settings)
 
 
 @pytest.mark.parametrize("strength", [4.0, 0.3, 0.0])
