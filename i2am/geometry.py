@@ -324,3 +324,20 @@ def _reading(cells: int, covered: float, pixels: int) -> Tensor:
         cell = (left + tap).clamp(0, cells - 1).long()  # the border repeats
         reading.scatter_add_(1, cell[:, None], torch.where(x <= 1, near, far)[:, None])
     return reading
+
+
+def cells_of(source: Grid, target: Grid, tokens: slice) -> tuple[Tensor, Tensor]:
+    """Where `spread` takes some tokens of the source: the target's cells, and how much of each.
+
+    Gives the numbers of the cells, (cells,), and the part of each token that lies in each of
+    them, (cells, tokens), float64: rows of cells these tokens do not touch are left out. Frames
+    are added up: the target is of one frame.
+    """
+    places = torch.arange(source.area)[tokens] % (source.height * source.width)
+    rows, columns = places // source.width, places % source.width
+    down = _overlap(source.height, source.covered[0], target.height, target.covered[0])[:, rows]
+    across = _overlap(source.width, source.covered[1], target.width, target.covered[1])[:, columns]
+    touched = down.any(1).nonzero()  # (rows of cells, 1)
+    cells = touched * target.width + torch.arange(target.width)
+    portions = down[touched] * across  # (rows of cells, columns of cells, tokens)
+    return cells.flatten(), portions.flatten(0, 1)

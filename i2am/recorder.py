@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from .architectures.base import Architecture, Layer
-from .attention import Marginals, attention_marginals, correspondence_grid, mean_over_cells
+from .attention import (
+    Marginals,
+    Workspace,
+    attention_marginals,
+    correspondence_grid,
+    mean_over_cells,
+)
 from .errors import I2AMError
 from .geometry import WHOLE, Grid, Part, Picture, Role, TokenLayout, spread
 from .ranges import Ranges, contains
@@ -232,6 +238,7 @@ class Recorder:
             layer for number, layer in enumerate(layers) if contains(plan.layers, number)
         )
         self._lock = threading.Lock()
+        self._threads = threading.local()  # each thread has a workspace of its own
         self._steps: list[tuple[int, float]] = []  # number in the schedule, noise level
         self._counts: list[dict[Layer, int]] = []
         self._open: dict[Layer, _Open] = {}
@@ -286,6 +293,8 @@ class Recorder:
             return
         if region is not None:
             weights = _portioned(weights, region, layout, q)
+        if not hasattr(self._threads, "workspace"):
+            self._threads.workspace = Workspace()
         marginals = attention_marginals(
             q,
             k,
@@ -294,6 +303,7 @@ class Recorder:
             mask=mask,
             weights=weights,
             correspondence=self.plan.correspondence,
+            workspace=self._threads.workspace,
         )
         tokens = layout.generated.grid or Grid(1, layout.generated.length)
         grid = tokens if region is None else region.part.whole(tokens)
