@@ -8,10 +8,11 @@ reference into the hole of the scene, and `Scenes.correspondence` says which tok
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
+import subprocess
+import sys
 import tempfile
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from demo_flux import DemoFlux
 from demo_scenes import (
+    EVERYTHING,
     HELD_OUT_SEEDS,
     PLAIN,
     RECIPES,
@@ -30,15 +32,26 @@ from demo_scenes import (
     make_scenes,
     token_coverage,
 )
+from fidelity_causal import curves, occlusion, sanity
+from fidelity_host import LAST, MODEL, OBJECT, STEPS, Host, load, pack_names
+from fidelity_imacs import clean_samples, degraded, over_training
+from fidelity_report import Series, Table, plot, replaced
+from fidelity_statistics import mass
+from fidelity_tables import tables
 from in_process import ROOT, import_comfyui, import_pack
 
-MODEL = ROOT / "models" / "diffusion_models" / "i2am_demo_inpaint.safetensors"
-VAE = ROOT / "models" / "vae" / "i2am_demo_vae.safetensors"
-STEPS = 20
+DOCUMENT = ROOT / "docs" / "fidelity.md"
+PLOTS = ROOT / "docs" / "fidelity"
+TRAININGS = ROOT / "output" / "fidelity"
+TRAINING_SEEDS = (7,)
+TRAINING_STEPS, TRAINING_EVERY = 1000, 50
+QUICK_SCENES = 8  # of the occlusions
+CURVE_SCENES = 8
+IMACS_SCENES = 16  # of every checkpoint
+QUICK = ("known", "maps", "causes")
+FULL = (*QUICK, "curves", "sanity", "imacs")
 UNTRAINED_MODELS = 8  # freshly initialised: where one of them looks is chance
 UNTRAINED_SCENES = 16
-SCENE, OBJECT = 0, 1  # the references, in the order the model is given them
-LAST = 4  # the layer that reads the object: the last of one double and four single blocks
 
 # The bar each figure must reach: (smallest, largest).
 BARS: dict[str, tuple[float, float]] = {
@@ -55,6 +68,11 @@ BARS: dict[str, tuple[float, float]] = {
     "imacs_r_trained": (0.6, 1.0),
     "imacs_r_untrained": (-3.0, -0.4),
 }
+# The same for what takes a training, or long.
+STUDY_BARS: dict[str, tuple[float, float]] = {
+    "imacs_corr_checkpoints": (-1.0, -0.9),
+    "imacs_corr_degraded": (-1.0, -0.85),
+}
 MEANINGS = {
     "corr_exact_last": "hole tokens whose strongest match is the true token, last block",
     "corr_exact_mean": "the same, all blocks averaged",
@@ -68,59 +86,13 @@ MEANINGS = {
     "psnr_none": "dB in the hole, without the object's reference",
     "imacs_r_trained": "IMACS over the object, of what the hole looked at, all blocks",
     "imacs_r_untrained": "the same, mean of eight models before any training",
+    "imacs_corr_checkpoints": "Pearson of IMACS over the object and the error, over checkpoints",
+    "imacs_corr_degraded": "the same over samples, references degraded by noise in the latent",
+    "occlusion_corr": "Pearson of the default G2R map and the change by muting each cell",
+    "occlusion_rank_corr": "Spearman of the same",
+    "occlusion_corr_grey": "Pearson of that map and the change by greying each cell",
+    "occlusion_rank_corr_grey": "Spearman of the same",
 }
-
-
-@dataclass(frozen=True)
-class Host:
-    """ComfyUI's parts and the pack's that are needed, imported."""
-
-    model: Any
-    vae: Any
-    pack: SimpleNamespace
-
-    def sample(self, latents: list[Tensor], count: int, **plan: Any) -> tuple[Tensor, Any]:
-        """Fill the holes, given encoded references: a latent, and its recording if planned."""
-        import comfy.sample
-
-        options = {"reference_latents": latents}
-        positive = [[torch.zeros(1, 1, 16), options]]
-        start = torch.zeros(count, 16, *latents[0].shape[-2:])
-        model = self.model
-        if plan:
-            model = self.pack.arm(model, self.pack.Plan(**plan))
-        latent = comfy.sample.sample(
-            model, comfy.sample.prepare_noise(start, 1), STEPS, 1.0, "euler", "simple", positive,
-            positive, start, disable_pbar=True, seed=1,
-        )  # fmt: skip
-        record = self.pack.RECORDINGS.get(self.pack.fingerprint(latent)) if plan else None
-        if plan and not isinstance(record, self.pack.Recording):
-            raise SystemExit(f"Nothing was recorded: {record}")
-        return latent, record
-
-
-def pack_names(package: str) -> SimpleNamespace:
-    """Everything this tool uses of the pack, which is loaded under this name."""
-    modules = ("nodes.hook", "nodes.sockets", "i2am.attribution", "i2am.metric", "i2am.recorder")
-    names = SimpleNamespace()
-    for module in (*modules, "i2am.store"):
-        vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
-    return names
-
-
-def load(pack: SimpleNamespace, model: Path = MODEL, vae: Path = VAE) -> Host:
-    """The demo model and its VAE through ComfyUI's loaders."""
-    import comfy.sd
-    import comfy.utils
-
-    if not model.exists() or not vae.exists():
-        raise SystemExit(f"The demo model is not there: {model.name} or {vae.name} is missing.")
-    weights, metadata = comfy.utils.load_torch_file(str(vae), return_metadata=True)
-    return Host(
-        comfy.sd.load_diffusion_model(str(model)),
-        comfy.sd.VAE(sd=weights, metadata=metadata),
-        pack,
-    )
 
 
 def psnr(pictures: Tensor, scenes: Scenes) -> float:
@@ -157,10 +129,10 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
         "corr_exact_last": float((off_last == 0).float().mean()),
         "corr_exact_mean": float((off_mean == 0).float().mean()),
         "corr_within1": float((off_last <= 1).float().mean()),
-        "g2r_mass_last": _mass(last_g2r, on_object),
-        "g2r_mass_mean": _mass(mean_g2r, on_object),
+        "g2r_mass_last": float(mass(last_g2r, on_object).mean()),
+        "g2r_mass_mean": float(mass(mean_g2r, on_object).mean()),
         "g2r_pointing": float(on_object.gather(1, mean_g2r.argmax(1, keepdim=True)).mean()),
-        "r2g_mass_last": _mass(r2g, touched),
+        "r2g_mass_last": float(mass(r2g, touched).mean()),
         "area_object": float(on_object.mean()),
         "area_hole": float(touched.mean()),
         "psnr_right": psnr(host.vae.decode(right), scenes),
@@ -171,11 +143,6 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
     for other in ("wrong", "none"):
         figures[f"psnr_gain_over_{other}"] = figures["psnr_right"] - figures[f"psnr_{other}"]
     return figures
-
-
-def _mass(maps: Tensor, where: Tensor) -> float:
-    """Mean over scenes of the part of a map's mass that lies in some of its tokens."""
-    return float(((maps * where).sum(1) / maps.sum(1)).mean())
 
 
 def imacs_over_object(host: Host, recording: Any, scenes: Scenes) -> float:
@@ -214,6 +181,82 @@ def imacs_untrained(pack: SimpleNamespace) -> float:
     return sum(found) / len(found)
 
 
+def train(seed: int) -> Path:
+    """Checkpoints of one plain training, made where they are missing: some ten minutes."""
+    folder = TRAININGS / f"seed_{seed}"
+    if not (folder / "last.safetensors").exists():
+        words = ["--seed", seed, "--steps", TRAINING_STEPS, "--every", TRAINING_EVERY]
+        words += ["--checkpoints", folder, "--output", folder / "last.safetensors", "--threads", 1]
+        tool = ROOT / "tools" / "train_demo_model.py"
+        subprocess.run([sys.executable, tool, *map(str, words)], check=True)
+    return folder
+
+
+class Study:
+    """The tables, plots and figures made so far."""
+
+    def __init__(self, pack: SimpleNamespace, options: argparse.Namespace) -> None:
+        self.pack, self.options = pack, options
+        self.host = load(pack, options.model)
+        self.tables: list[Table] = []
+        self.figures: dict[str, float] = {}
+        self.plots: dict[str, tuple[str, str, str, list[Series]]] = {}
+
+    def scenes(self, count: int, recipe: str = "") -> Scenes:
+        """Of that recipe, or of the one asked for."""
+        chosen = RECIPES[recipe or self.options.recipe]
+        return make_scenes(count, HELD_OUT_SEEDS.start, recipe=chosen)
+
+    def known(self) -> None:
+        """The figures with a bar."""
+        self.figures |= measure(self.host, self.scenes(self.options.scenes))
+        self.figures["imacs_r_untrained"] = imacs_untrained(self.pack)
+
+    def maps(self) -> None:
+        """Which map finds the truth."""
+        recipes = [self.options.recipe]
+        if self.options.full and EVERYTHING.name not in recipes:
+            recipes.append(EVERYTHING.name)
+        for recipe in recipes:
+            self.tables += tables(self.host, self.scenes(self.options.scenes, recipe), recipe)
+
+    def causes(self) -> None:
+        """Whether the result changes where the map says."""
+        count = self.options.scenes if self.options.full else QUICK_SCENES
+        found, figures = occlusion(self.host, self.scenes(count))
+        self.tables += found
+        self.figures |= figures
+
+    def curves(self) -> None:
+        """Deletion and insertion."""
+        table, deletion, insertion = curves(self.host, self.scenes(CURVE_SCENES))
+        self.tables.append(table)
+        for name, series in (("deletion", deletion), ("insertion", insertion)):
+            verb = "muted" if name == "deletion" else "given back"
+            title = f"{name.capitalize()}: change of the result"
+            axes = f"part of the reference {verb}", "change (all muted = 1)"
+            self.plots[name] = (title, *axes, series)
+
+    def sanity(self) -> None:
+        """Whether maps change with the model and with the reference."""
+        self.tables.append(sanity(self.host, self.scenes(self.options.scenes)))
+
+    def imacs(self) -> None:
+        """Whether IMACS follows the error."""
+        scenes = self.scenes(IMACS_SCENES)
+        folders = [train(seed) for seed in TRAINING_SEEDS]
+        table, figures, series = over_training(self.pack, scenes, folders)
+        self.tables.append(table)
+        self.figures |= figures
+        axes = "mean squared error in the hole", "IMACS over the reference"
+        self.plots["training"] = ("Checkpoints of a training", *axes, series)
+        found, figures, series = degraded(self.host, self.scenes(self.options.scenes))
+        self.tables += found
+        self.figures |= figures
+        self.plots["degraded"] = ("Degraded references", *axes, series)
+        self.tables.append(clean_samples(self.host, scenes))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -222,24 +265,44 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=32, help="how many held-out scenes")
     parser.add_argument("--recipe", choices=list(RECIPES), default=PLAIN.name, help="which kind")
     parser.add_argument("--model", type=Path, default=MODEL, help="weights to measure")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="curves, sanity and IMACS too; trains the first time",
+    )
+    parser.add_argument("--parts", help=f"only these of {', '.join(FULL)}, with commas")
+    parser.add_argument(
+        "--write", action="store_true", help="put tables and plots into docs/fidelity.md"
+    )
     options = parser.parse_args()
+    parts = options.parts.split(",") if options.parts else FULL if options.full else QUICK
+    unknown = sorted(set(parts) - set(FULL))
+    if unknown:
+        parser.error(f"no part {unknown}; there are {', '.join(FULL)}")
     torch.set_num_threads(1)  # tensors this small only wait for a second one
     import_comfyui()
-    pack = pack_names(import_pack().__name__)
+    study = Study(pack_names(import_pack().__name__), options)
     torch.manual_seed(0)
     with torch.inference_mode():
-        scenes = make_scenes(options.scenes, HELD_OUT_SEEDS.start, recipe=RECIPES[options.recipe])
-        figures = measure(load(pack, options.model), scenes)
-        figures["imacs_r_untrained"] = imacs_untrained(pack)
-    print(f"{options.scenes} held-out scenes “{options.recipe}”, {STEPS} steps, cfg 1")
-    for name, value in figures.items():
-        low, high = BARS.get(name, (float("-inf"), float("inf")))
+        for part in parts:
+            started = time.perf_counter()
+            getattr(study, part)()
+            print(f"{part}: {time.perf_counter() - started:.0f} s", flush=True)
+    for table in study.tables:
+        print(f"\n{table.name}\n\n{table}")
+    print(f"\n{options.scenes} held-out scenes “{options.recipe}”, {STEPS} steps, cfg 1")
+    for name, value in study.figures.items():
+        low, high = (BARS | STUDY_BARS).get(name, (float("-inf"), float("inf")))
         verdict = ""
-        if name in BARS and options.recipe == PLAIN.name:
+        if low > float("-inf") and options.recipe == PLAIN.name:
             verdict = "ok" if low <= value <= high else f"not in {low:g} … {high:g}"
-        print(f"  {name:22} {value:8.3f}  {verdict:18}  {MEANINGS.get(name, '')}")
+        print(f"  {name:24} {value:8.3f}  {verdict:18}  {MEANINGS.get(name, '')}")
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        options.json.write_text(json.dumps(study.figures, indent=1) + "\n")
+    if options.write:
+        DOCUMENT.write_text(replaced(DOCUMENT.read_text("utf-8"), study.tables), "utf-8")
+        for name, drawing in study.plots.items():
+            plot(PLOTS / f"{name}.png", *drawing)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from demo_scenes import HELD_OUT_SEEDS, make_scenes
-from fidelity import BARS, MODEL, VAE, load, measure, pack_names
+from fidelity import BARS, measure
+from fidelity_host import MODEL, VAE, load, pack_names
 
 SCENES = 8
 

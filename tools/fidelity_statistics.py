@@ -1,0 +1,100 @@
+"""The arithmetic of the fidelity tables: map scores, correlations, curves and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DRAWS = 1000  # of a bootstrap
+LEVEL = 0.95  # of an interval
+
+Correlation = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval, from drawing the scenes again with replacement."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})".replace("-", "−")
+
+
+def mass(maps: Tensor, where: Tensor) -> Tensor:
+    """The part of each map that lies in some of its cells: (B, cells) twice to (B,)."""
+    return (maps * where).sum(-1) / maps.sum(-1)
+
+
+def pointing(maps: Tensor, where: Tensor) -> Tensor:
+    """1 where a map's highest cell is one of those: (B, cells) twice to (B,)."""
+    return where.gather(-1, maps.argmax(-1, keepdim=True)).squeeze(-1).float()
+
+
+def pearson(x: Tensor, y: Tensor) -> Tensor:
+    """Over the last axis; not a number where one side is constant."""
+    x = x.double() - x.double().mean(-1, keepdim=True)
+    y = y.double() - y.double().mean(-1, keepdim=True)
+    return (x * y).sum(-1) / ((x**2).sum(-1) * (y**2).sum(-1)).sqrt()
+
+
+def ranks(x: Tensor) -> Tensor:
+    """From 0 over the last axis; equal values share the mean of their ranks."""
+    below = (x.unsqueeze(-2) < x.unsqueeze(-1)).sum(-1)
+    equal = (x.unsqueeze(-2) == x.unsqueeze(-1)).sum(-1)
+    return below + (equal - 1) / 2
+
+
+def spearman(x: Tensor, y: Tensor) -> Tensor:
+    """Pearson's correlation of the ranks."""
+    return pearson(ranks(x), ranks(y))
+
+
+def bootstrap(scenes: int, figure: Callable[[Tensor], float], seed: int = 0) -> Estimate:
+    """figure: of the scenes with these numbers. Raises ValueError if it is not a number."""
+    value = figure(torch.arange(scenes))
+    random = torch.Generator().manual_seed(seed)
+    draws = [figure(torch.randint(scenes, (scenes,), generator=random)) for _ in range(DRAWS)]
+    drawn = torch.tensor(draws, dtype=torch.float64)
+    if value != value or drawn.isnan().any():
+        raise ValueError("A figure of the table is not a number: one of its maps is constant.")
+    tail = (1 - LEVEL) / 2
+    low, high = drawn.quantile(torch.tensor((tail, 1 - tail), dtype=torch.float64)).tolist()
+    return Estimate(value, low, high)
+
+
+def mean_of(values: Tensor) -> Estimate:
+    """The mean over scenes of (scenes,)."""
+    return bootstrap(len(values), lambda chosen: float(values[chosen].double().mean()))
+
+
+def ratio_of(hits: Tensor, counts: Tensor) -> Estimate:
+    """All hits by all counts, each (scenes,): a share of tokens, drawn by scenes."""
+    return bootstrap(len(hits), lambda chosen: float(hits[chosen].sum() / counts[chosen].sum()))
+
+
+def correlation_of_means(x: Tensor, y: Tensor, correlation: Correlation) -> Estimate:
+    """Of the means over scenes: (conditions, scenes) twice. One point for each condition."""
+    return bootstrap(
+        x.shape[1],
+        lambda chosen: float(correlation(x[:, chosen].mean(1), y[:, chosen].mean(1))),
+    )
+
+
+def correlation_of_samples(x: Tensor, y: Tensor, correlation: Correlation) -> Estimate:
+    """Of all samples together: (conditions, scenes) twice. A scene is drawn with all its samples,
+    which are not independent of each other."""
+    return bootstrap(
+        x.shape[1],
+        lambda chosen: float(correlation(x[:, chosen].flatten(), y[:, chosen].flatten())),
+    )
+
+
+def area_under(parts: Tensor, values: Tensor) -> Tensor:
+    """By trapezoids: parts (points,) from 0 to 1, values (..., points)."""
+    return torch.trapezoid(values.double(), parts.double(), dim=-1)
