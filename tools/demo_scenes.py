@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TOKEN = 16  # pixels along one side of a token: 8 from the VAE, times a patch of 2
+REDUCTION = 4  # how much smaller the low resolution is, down and across
 HOLE_GREY = 0.5  # the flat value painted into the hole, on all three channels
 
 TRAINING_SEEDS = range(0, 10_000_000)
@@ -103,6 +104,13 @@ def correspondence_distance(found: Tensor, scenes: Scenes) -> Tensor:
     return torch.maximum(rows, columns)
 
 
+def reduced(pictures: Tensor) -> Tensor:
+    """Pictures (B, H, W, 3) at a quarter of their size, enlarged again to the size they had."""
+    pixels = pictures.movedim(-1, 1)
+    small = F.interpolate(pixels, scale_factor=1 / REDUCTION, mode="area")
+    return F.interpolate(small, size=pixels.shape[-2:], mode="bicubic").clamp(0, 1).movedim(1, -1)
+
+
 def make_scenes(
     count: int, seed: int = HELD_OUT_SEEDS.start, size: int = 128, recipe: Recipe = PLAIN
 ) -> Scenes:
@@ -120,9 +128,9 @@ def draw_scenes(seeds: Sequence[int], size: int = 128, recipe: Recipe = PLAIN) -
 
     boxes = torch.tensor(np.stack([_draw_boxes(rng, size, recipe) for rng in rngs])).float()
     extent = boxes[:, 0]
-    shapes = torch.tensor(np.stack([_draw_shape(rng, recipe) for rng in rngs]))
-    texture = _object_textures(rngs)
-    backgrounds = _backgrounds(rngs, size)
+    shapes = torch.tensor(np.stack([draw_shape(rng, recipe) for rng in rngs]))
+    texture = draw_textures(rngs)
+    backgrounds = draw_backgrounds(rngs, size)
     # What only some recipes need has a stream of its own, so that it leaves the rest as it was.
     extras = [np.random.default_rng((seed, 1)) for seed in seeds]
     if recipe.photographs:
@@ -156,7 +164,7 @@ def _draw_boxes(rng: np.random.Generator, size: int, recipe: Recipe) -> np.ndarr
     return np.array([extent, *corners])
 
 
-def _draw_shape(rng: np.random.Generator, recipe: Recipe) -> np.ndarray:
+def draw_shape(rng: np.random.Generator, recipe: Recipe) -> np.ndarray:
     """A silhouette: exponent and two half axes of a superellipse, then four waves (size, phase)."""
     wavy = rng.random() < recipe.blobs
     exponent = rng.choice([1.3, 2.0, 4.0])
@@ -207,7 +215,7 @@ def _paint_object(
     return radius <= 1, torch.lerp(colours, torch.full_like(colours, RIM_GREY), rim)
 
 
-def _object_textures(rngs: Sequence[np.random.Generator]) -> Tensor:
+def draw_textures(rngs: Sequence[np.random.Generator]) -> Tensor:
     """Fields of saturated random hues, (B, 3, 96, 96): one independent colour every CELL pixels."""
     cells = np.stack([rng.random((3, 10, 10), dtype=np.float32) for rng in rngs])
     hue, saturation, value = cells[:, 0], 0.65 + 0.35 * cells[:, 1], 0.55 + 0.45 * cells[:, 2]
@@ -218,7 +226,7 @@ def _object_textures(rngs: Sequence[np.random.Generator]) -> Tensor:
     return field[..., CELL:-CELL, CELL:-CELL].clamp(0, 1)
 
 
-def _backgrounds(rngs: Sequence[np.random.Generator], size: int) -> Tensor:
+def draw_backgrounds(rngs: Sequence[np.random.Generator], size: int) -> Tensor:
     """Muted clouds with soft grey discs for scene and reference, (B, 2, 3, size, size)."""
     base, noise, discs = [], [[], [], []], []
     for rng in rngs:
@@ -284,9 +292,9 @@ def _add_distractors(
         extents, corners, silhouettes = [], [], []
         for rng, boxes_here, shape in zip(rngs, taken, shapes, strict=True):
             extent, corner = _free_box(rng, boxes_here, size)
-            silhouette = _draw_shape(rng, recipe)
+            silhouette = draw_shape(rng, recipe)
             while silhouette[0] == shape[0] and not (silhouette[3] or shape[3]):
-                silhouette = _draw_shape(rng, recipe)
+                silhouette = draw_shape(rng, recipe)
             boxes_here.append((*corner, extent))
             extents.append(extent)
             corners.append(corner)
@@ -295,7 +303,7 @@ def _add_distractors(
             torch.tensor(corners).float(),
             torch.tensor(extents).float(),
             torch.tensor(np.stack(silhouettes)),
-            _object_textures(rngs),
+            draw_textures(rngs),
             size,
         )
         reference = torch.where(mask[:, None], painted, reference)

@@ -1,4 +1,4 @@
-r"""Train the demo model: a small Flux that fills a hole with the object of a reference picture.
+r"""Train the demo models of the Flux type, which read references beside the picture they make.
 
     python tools/train_demo_model.py --output plain.safetensors --state plain.state
     python tools/train_demo_model.py --start-from plain.state --seed 2 --steps 1750 --rate 1e-3 \
@@ -9,26 +9,27 @@ second goes on from there with harder ones. Nothing is learned for some hundred 
 appears at once. `--stop-at 20` gives weights that have learned nothing, to compare with;
 `--checkpoints FOLDER --every 100` keeps the weights along the way.
 
+    python tools/train_demo_model.py --task upscale --start-from \
+        models/diffusion_models/i2am_demo_inpaint.safetensors --seed 3
+
+Super-resolution: the one reference is the picture at a quarter of its size, enlarged again.
+
 Plain flow matching on the scenes of `demo_scenes.py`; attention is never supervised. The result
-loads with ComfyUI's stock UNETLoader. Budgets are in steps: a busy machine only takes longer.
+loads with ComfyUI's stock UNETLoader.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import sys
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -38,21 +39,21 @@ from tools.demo_latents import CHANNELS, encode  # noqa: E402
 from tools.demo_scenes import (  # noqa: E402
     HELD_OUT_SEEDS,
     RECIPES,
-    TRAINING_SEEDS,
     Scenes,
     make_scenes,
+    reduced,
     token_coverage,
 )
+from tools.demo_training import Task, flow_times, train, training_options  # noqa: E402
 
-DEFAULT_OUTPUT = ROOT / "models" / "diffusion_models" / "i2am_demo_inpaint.safetensors"
+MODELS = ROOT / "models" / "diffusion_models"
 DEFAULT_COMFYUI = ROOT / ".comfyui" / "0.30.0"
 
-LEARNING_RATE = 1.5e-3
-WARM_UP = 100  # steps
-EMA_DECAY = 0.998
-DROP_REFERENCE = 0.1  # share of the batches that see no object picture
+DROP_REFERENCE = 0.1  # share of the batches that see no object picture, or no low resolution
 HOLE_WEIGHT, ELSEWHERE_WEIGHT = 1.1, 0.1  # of a token in the loss
-SEEDS_PER_RUN = 1_000_000  # training scenes set aside for each value of --seed
+RATE = 1.5e-3
+STEPS = 1500
+BATCHES = {"inpaint": {"plain": 32}, "upscale": {"photographs": 12, "everything": 12}}
 
 
 def main() -> None:
@@ -60,28 +61,32 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.prove:
         prove(options.comfyui)
-    else:
-        train(options)
+        return
+    torch.manual_seed(options.seed)
+    batch = options.batch or BATCHES[options.task]
+    what = {
+        "inpaint": (inpainting_loss, report_inpainting, "reference inpainting"),
+        "upscale": (upscaling_loss, report_upscaling, "super-resolution by four"),
+    }
+    loss, report, title = what[options.task]
+    options.output = options.output or MODELS / f"i2am_demo_{options.task}.safetensors"
+    task = Task(
+        title=f"I2AM demo: {title} of synthetic scenes and photographs",
+        architecture="flux-1, 128 wide, trained from scratch",
+        model=DemoFlux(singles=options.singles),
+        batch=batch,
+        draw=partial(draw_batch, batch),
+        loss=loss,
+        report=partial(report, list(batch)),
+    )
+    train(task, options)
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=1500, help="length of the schedule")
-    parser.add_argument("--stop-at", type=int, help="end early; the schedule stays that of --steps")
-    parser.add_argument(
-        "--batch", type=parse_batch, default={"plain": 32}, help="plain=16,everything=16"
-    )
+    parser = training_options(__doc__, STEPS, RATE)
+    parser.add_argument("--task", choices=list(BATCHES), default="inpaint")
+    parser.add_argument("--batch", type=parse_batch, help="plain=16,everything=16")
     parser.add_argument("--singles", type=int, default=4, help="single-stream blocks")
-    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=0, choices=range(10))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
-    parser.add_argument("--checkpoints", type=Path, help="folder for the weights along the way")
-    parser.add_argument("--every", type=int, default=100, help="steps between those")
-    parser.add_argument("--state", type=Path, help="file to resume from, and to keep up to date")
-    parser.add_argument("--start-from", type=Path, help="state whose weights to begin with")
     parser.add_argument(
         "--prove", action="store_true", help="compare with ComfyUI's Flux, then end"
     )
@@ -102,70 +107,8 @@ def parse_batch(text: str) -> dict[str, int]:
     return batch
 
 
-def train(options: argparse.Namespace) -> None:
-    """The whole run: draw, noise, predict, step; save at the end and along the way."""
-    torch.manual_seed(options.seed)
-    model = DemoFlux(singles=options.singles)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
-    average = {name: value.detach().clone() for name, value in model.named_parameters()}
-    first = 0
-    if options.start_from:
-        model.load_state_dict(torch.load(options.start_from, weights_only=True)["average"])
-        average = {name: value.detach().clone() for name, value in model.named_parameters()}
-    if options.state and options.state.exists():
-        state = torch.load(options.state, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, first = state["average"], state["step"]
-
-    last = options.stop_at or options.steps
-    started, losses = time.perf_counter(), []
-    artist = ThreadPoolExecutor(max_workers=1)  # draws the next batch while this one is learned
-    upcoming = artist.submit(draw_batch, options.batch, options.seed, first)
-    for step in range(first, last):
-        for group in optimiser.param_groups:
-            group["lr"] = options.rate * schedule(step, options.steps)
-        scenes = upcoming.result()
-        upcoming = artist.submit(draw_batch, options.batch, options.seed, step + 1)
-        loss = flow_loss(model, scenes, torch.Generator().manual_seed(options.seed << 32 | step))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        decay = min(EMA_DECAY, (step + 1) / (step + 10))
-        torch._foreach_lerp_(
-            list(average.values()), [p.detach() for p in model.parameters()], 1 - decay
-        )
-        losses.append(loss.item())
-
-        done = step + 1
-        if done % 50 == 0 or done == last:
-            seconds = time.perf_counter() - started
-            print(f"step {done}  loss {sum(losses) / len(losses):.4f}  {seconds:.0f} s", flush=True)
-            losses.clear()
-        if done % 250 == 0 or done == last:
-            report(average, options)
-            if options.state:
-                save_state(options.state, model, average, optimiser, done)
-        if options.checkpoints and (done % options.every == 0 or done == last):
-            save(average, options.checkpoints / f"step_{done:05d}.safetensors", options, done)
-    artist.shutdown(cancel_futures=True)
-    save(average, options.output, options, last)
-
-
-def schedule(step: int, steps: int) -> float:
-    """Share of the learning rate: warm-up, level for half the run, cosine down to 2 %."""
-    if step < WARM_UP:
-        return (step + 1) / WARM_UP
-    through = min(max(step / steps - 0.5, 0.0) / 0.5, 1.0)
-    return 0.02 + 0.98 * (1 + math.cos(math.pi * through)) / 2
-
-
-def draw_batch(batch: Mapping[str, int], seed: int, step: int) -> list[Scenes]:
+def draw_batch(batch: Mapping[str, int], start: int) -> list[Scenes]:
     """Scenes nobody saw before, one group for each recipe."""
-    start = TRAINING_SEEDS.start + seed * SEEDS_PER_RUN + step * sum(batch.values())
     groups = []
     for name, count in batch.items():
         groups.append(make_scenes(count, start, recipe=RECIPES[name]))
@@ -183,20 +126,37 @@ def latents_of(groups: list[Scenes]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return target, scene, reference, touched
 
 
-def flow_loss(model: DemoFlux, groups: list[Scenes], random: torch.Generator) -> Tensor:
+def inpainting_loss(model: nn.Module, groups: list[Scenes], random: torch.Generator) -> Tensor:
     """Squared error of the velocity noise - picture, mostly in the hole."""
     target, scene, reference, touched = latents_of(groups)
-    batch = len(target)
-    t = torch.rand(batch, generator=random)
-    t[batch // 2 :] = 0.6 + 0.4 * t[batch // 2 :]  # where it is decided what to draw
-    t = t[torch.randperm(batch, generator=random)]
+    weights = torch.where(touched, HOLE_WEIGHT, ELSEWHERE_WEIGHT)
+    return (flow_error(model, target, [scene, reference], random) * weights).mean()
+
+
+def upscaling_loss(model: nn.Module, groups: list[Scenes], random: torch.Generator) -> Tensor:
+    """Squared error of the velocity noise - picture, everywhere alike."""
+    target, low = low_and_high(groups)
+    return flow_error(model, target, [low], random).mean()
+
+
+def flow_error(
+    model: nn.Module, target: Tensor, references: list[Tensor], random: torch.Generator
+) -> Tensor:
+    """Squared error of the velocity at random times, (B, tokens); sometimes without the last
+    reference."""
+    t = flow_times(len(target), random)
     noise = torch.randn(target.shape, generator=random)
     noisy = torch.lerp(target, noise, t[:, None, None, None])
-    dropped = torch.rand((), generator=random) < DROP_REFERENCE
-    references = [scene] if dropped else [scene, reference]
-    velocity = model(noisy, t, no_text(batch), references)
-    error = to_tokens(F.mse_loss(velocity, noise - target, reduction="none")).mean(-1)
-    return (error * torch.where(touched, HOLE_WEIGHT, ELSEWHERE_WEIGHT)).mean()
+    if torch.rand((), generator=random) < DROP_REFERENCE:
+        references = references[:-1]
+    velocity = model(noisy, t, no_text(len(target)), references)
+    return to_tokens(F.mse_loss(velocity, noise - target, reduction="none")).mean(-1)
+
+
+def low_and_high(groups: list[Scenes]) -> tuple[Tensor, Tensor]:
+    """Latents of pictures, and of the same at low resolution."""
+    target = torch.cat([group.target for group in groups])
+    return encode(target), encode(reduced(target))
 
 
 def no_text(batch: int) -> Tensor:
@@ -204,60 +164,42 @@ def no_text(batch: int) -> Tensor:
     return torch.zeros(batch, 1, 16)
 
 
-@torch.no_grad()
-def report(average: Mapping[str, Tensor], options: argparse.Namespace) -> None:
+def report_inpainting(recipes: list[str], model: nn.Module) -> None:
     """Print the error in held-out holes of the picture guessed at once from pure noise."""
-    model = DemoFlux(singles=options.singles)
-    model.load_state_dict(dict(average))
-    for name in options.batch:
+    for name in recipes:
         groups = [make_scenes(64, HELD_OUT_SEEDS.start, recipe=RECIPES[name])]
         target, scene, reference, touched = latents_of(groups)
-        noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
-        errors = []
-        for references in ([scene, reference], [scene, reference.roll(1, 0)], [scene]):
-            guess = noise - model(noise, torch.ones(len(noise)), no_text(len(noise)), references)
-            errors.append(to_tokens((guess - target) ** 2).mean(-1)[touched].mean().item())
+        errors = guess_errors(
+            model, target, ([scene, reference], [scene, reference.roll(1, 0)], [scene])
+        )
+        errors = [error[touched].mean().item() for error in errors]
         print("  {}: right {:.3f}  wrong {:.3f}  none {:.3f}".format(name, *errors), flush=True)
 
 
-def save(average: Mapping[str, Tensor], path: Path, options: argparse.Namespace, step: int) -> None:
-    """Half-precision weights with what they are, as ComfyUI's loader reads them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = {
-        "modelspec.title": "I2AM demo: reference inpainting of synthetic scenes",
-        "modelspec.architecture": "flux-1, 128 wide, trained from scratch",
-        "modelspec.license": "GPL-3.0-or-later",
-        "i2am": json.dumps(
-            {
-                "seed": options.seed,
-                "step": step,
-                "steps": options.steps,
-                "batch": options.batch,
-                "training_seeds": [TRAINING_SEEDS.start, TRAINING_SEEDS.stop],
-                "held_out_seeds": [HELD_OUT_SEEDS.start, HELD_OUT_SEEDS.stop],
-            }
-        ),
-    }
-    save_file({name: value.half().contiguous() for name, value in average.items()}, path, about)
+def report_upscaling(recipes: list[str], model: nn.Module) -> None:
+    """Print the error of held-out pictures guessed at once from pure noise, and of the enlarged
+    low resolution itself."""
+    for name in recipes:
+        target, low = low_and_high([make_scenes(64, HELD_OUT_SEEDS.start, recipe=RECIPES[name])])
+        errors = guess_errors(model, target, ([low], [low.roll(1, 0)], []))
+        figures = [error.mean().item() for error in (*errors, (low - target) ** 2)]
+        print(
+            "  {}: right {:.3f}  wrong {:.3f}  none {:.3f}  enlarged {:.3f}".format(name, *figures),
+            flush=True,
+        )
 
 
-def save_state(
-    path: Path,
-    model: DemoFlux,
-    average: Mapping[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-    step: int,
-) -> None:
-    """Everything a resumed run needs; replaced whole, so an interruption leaves the old one."""
-    state = {
-        "model": model.state_dict(),
-        "average": dict(average),
-        "optimiser": optimiser.state_dict(),
-        "step": step,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
+def guess_errors(
+    model: nn.Module, target: Tensor, choices: tuple[list[Tensor], ...]
+) -> list[Tensor]:
+    """Squared error of what is guessed at once from noise, (B, tokens), for each choice of
+    references."""
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
+    time, text = torch.ones(len(noise)), no_text(len(noise))
+    return [
+        to_tokens((noise - model(noise, time, text, references) - target) ** 2).mean(-1)
+        for references in choices
+    ]
 
 
 @torch.no_grad()
