@@ -9,7 +9,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .capture import CaptureAttention, CollectAttribution
 from .compare import CompareAttributions
-from .demo import BlankPrompt
+from .demo import BlankPrompt, LoadInsertionModel, ReferenceTokens
 from .files import LoadAttribution, SaveAttribution
 from .flow import Correspondence
 from .image_tokens import ImageTokensToConditioning
@@ -58,4 +58,6 @@ class I2AMExtension(ComfyExtension):
             MarkReduxTokens,
             TraceAdapterTokens,
             BlankPrompt,
+            LoadInsertionModel,
+            ReferenceTokens,
         ]

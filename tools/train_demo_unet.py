@@ -97,9 +97,9 @@ def new_unet(heads: int) -> nn.Module:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    for name, module in model.named_modules():  # each block adds nothing at first
-        if name.endswith(("out_layers.3", "proj_out")) or name == "out.2":
-            nn.init.zeros_(module.weight)
+    for name, weight in model.named_parameters():  # each block adds nothing at first
+        if name.endswith(("out_layers.3.weight", "proj_out.weight")) or name == "out.2.weight":
+            nn.init.zeros_(weight)
     return model
 
 
