@@ -163,6 +163,7 @@ def _header(values: dict[str, Any]) -> Header:
             branch=str(plan["branch"]),
             correspondence=bool(plan["correspondence"]),
             within=bool(plan.get("within", False)),
+            budget=str(plan.get("budget", "exact")),
         ),
         architecture=str(values["architecture"]),
         joint=bool(values["joint"]),

@@ -67,6 +67,12 @@ class Grid:
         down, across = (c / n for c, n in zip(self.covered, self.sides, strict=True))
         return Grid(height, width, (down * height, across * width), self.frames)
 
+    def with_tokens_of(self, side: int) -> Grid:
+        """The same picture, or frames, in cells of `side` × `side` of these; the last stick out."""
+        height, width = (-(-cells // side) for cells in self.sides)
+        down, across = (covered / side for covered in self.covered)
+        return Grid(height, width, (down, across), self.frames)
+
     @property
     def sides(self) -> tuple[int, int]:
         """(height, width) in cells."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from .attention import (
     mean_over_cells,
 )
 from .errors import I2AMError
-from .geometry import WHOLE, Grid, Part, Picture, Role, TokenLayout, spread
+from .geometry import WHOLE, Grid, Part, Picture, Role, Span, TokenLayout, spread
 from .ranges import Ranges, contains
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -26,10 +26,30 @@ MAP_SIDE = 64
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How little of what a plan asks for is watched.
+
+    steps: one of so many, evenly spread. side: every so manyth token of the result down and
+    across, where it has at least THINNED_SIDE of them.
+    """
+
+    steps: int = 1
+    side: int = 1
+
+
+THINNED_SIDE = 32
+BUDGETS = {
+    "exact": Budget(),
+    "balanced": Budget(steps=3),
+    "fast": Budget(steps=6, side=2),
+}
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to keep: layers and steps by number (empty for all), the branch, the correspondence.
 
-    within: of the picture's look at itself instead of its references.
+    within: of the picture's look at itself instead of its references. budget: a name in BUDGETS.
     """
 
     layers: Ranges = ()
@@ -37,6 +57,11 @@ class Plan:
     branch: str = "conditional"
     correspondence: bool = True
     within: bool = False
+    budget: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.budget not in BUDGETS:
+            raise ValueError(f"there is no budget “{self.budget[:40]}”, only {', '.join(BUDGETS)}")
 
 
 @dataclass(frozen=True)
@@ -237,6 +262,9 @@ class Recorder:
         self.layers = tuple(
             layer for number, layer in enumerate(layers) if contains(plan.layers, number)
         )
+        self._budget = BUDGETS[plan.budget]
+        count = len(run.schedule) - 1
+        self._wanted = frozenset(planned_steps(plan, count))
         self._lock = threading.Lock()
         self._threads = threading.local()  # each thread has a workspace of its own
         self._steps: list[tuple[int, float]] = []  # number in the schedule, noise level
@@ -260,7 +288,7 @@ class Recorder:
     def begin_evaluation(self, sigma: float) -> bool:
         """The model is about to be evaluated at this noise level; whether to record it."""
         step = self.step_at(sigma)
-        if not contains(self.plan.steps, step):
+        if step not in self._wanted:
             return False
         with self._lock:
             if not self._steps or self._steps[-1][0] != step:
@@ -293,6 +321,8 @@ class Recorder:
             return
         if region is not None:
             weights = _portioned(weights, region, layout, q)
+        elif self._budget.side > 1:
+            q, layout, mask, weights = _thinned(self._budget.side, q, layout, mask, weights)
         if not hasattr(self._threads, "workspace"):
             self._threads.workspace = Workspace()
         marginals = attention_marginals(
@@ -503,6 +533,41 @@ def _key_counts(layout: TokenLayout) -> tuple[int, ...]:
     own = sum(span.length for span in layout.keys if span.role is Role.GENERATED)
     references = tuple(span.length for span in layout.references)
     return layout.key_count - own - sum(references), own, *references
+
+
+def planned_steps(plan: Plan, count: int) -> list[int]:
+    """The steps a plan watches of a schedule of so many."""
+    asked = [step for step in range(count) if contains(plan.steps, step)]
+    wanted = -(-len(asked) // BUDGETS[plan.budget].steps)
+    return [asked[(2 * number + 1) * len(asked) // (2 * wanted)] for number in range(wanted)]
+
+
+def _thinned(
+    side: int, q: Tensor, layout: TokenLayout, mask: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, TokenLayout, Tensor | None, Tensor | None]:
+    """A call with one of `side` × `side` generated queries, each standing for those around it."""
+    span, grid = layout.generated, layout.generated.grid
+    if grid is None or min(grid.sides) < THINNED_SIDE:
+        return q, layout, mask, weights
+    coarse = grid.with_tokens_of(side)
+    # The middle of each, or the last there is.
+    rows = (torch.arange(coarse.height) * side + side // 2).clamp(max=grid.height - 1)
+    columns = (torch.arange(coarse.width) * side + side // 2).clamp(max=grid.width - 1)
+    frames = torch.arange(grid.frames) * grid.height * grid.width
+    places = frames[:, None, None] + rows[:, None] * grid.width + columns + span.start
+    places = places.flatten()
+    if layout.query_order is not None:
+        places = torch.tensor(layout.query_order)[places]
+    places = places.to(q.device)
+    if mask is not None and mask.shape[-2] > 1:
+        mask = mask[..., places, :]
+    asking = Span(Role.GENERATED, 0, coarse.area, coarse)
+    return (
+        q[:, :, places],
+        replace(layout, queries=(asking,), query_order=None),
+        mask,
+        None if weights is None else weights[..., places],
+    )
 
 
 def _on_map_grids(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .attention import SCRATCH_BYTES
 from .attribution import (
     AttributionMap,
     Definition,
@@ -21,7 +22,7 @@ from .attribution import (
 )
 from .correspondence import SINK_LEVEL, SINK_PART, sink_mass, sinks
 from .files import DEFINITIONS
-from .recorder import Header, Recording
+from .recorder import BUDGETS, Header, Recording, planned_steps
 from .render import Scale, is_share
 
 
@@ -60,6 +61,7 @@ def summary(recording: Recording) -> dict[str, Any]:
         "seed": header.run.seed,
         "batch": header.run.batch,
         "branch": header.plan.branch,
+        "budget": header.plan.budget,
         "steps": len(header.steps),
         "share": shares(recording),
         "coverage": coverage(recording),
@@ -68,6 +70,18 @@ def summary(recording: Recording) -> dict[str, Any]:
         "definition": best_definition(recording).value,
         "versions": dict(header.run.versions),
     }
+
+
+def _plan_line(header: Header) -> str:
+    """What was planned, before anything was seen."""
+    plan, steps = header.plan, len(header.run.schedule) - 1
+    scratch = SCRATCH_BYTES // 2**20
+    side = BUDGETS[plan.budget].side
+    thin = f", one of {side}×{side} places of large results" if side > 1 else ""
+    return (
+        f"Planned ({plan.budget}): {len(planned_steps(plan, steps))} of {steps} steps, "
+        f"{header.expected_layers} layers{thin}, at most {scratch} MiB of working memory"
+    )
 
 
 def report(recording: Recording) -> str:
@@ -85,6 +99,7 @@ def report(recording: Recording) -> str:
         f"Recorded {found['evaluations']} of {found['expected_evaluations']} model evaluations in "
         f"{len(header.steps)} steps, {found['layers']} of {found['expected_layers']} layers, up to "
         f"{max(header.heads)} heads; {recording.bytes / 2**20:.1f} MiB",
+        _plan_line(header),
         "Share of the model's attention, mean over the result, all recorded layers and steps:",
         f"  text {mean['text']:.1%} · the picture itself {mean['self']:.1%}",
     ]

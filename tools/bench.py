@@ -266,8 +266,10 @@ class Meter:
             ) as record:
                 yield
             assert record.profiler is not None
+            events = record.profiler.kineto_results
+            assert events is not None
             held = 0
-            memory = (e for e in record.profiler.kineto_results.events() if e.name() == "[memory]")
+            memory = (e for e in events.events() if e.name() == "[memory]")
             for event in sorted(memory, key=lambda e: e.start_ns()):
                 held += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
                 self.peak = max(self.peak, held)
@@ -291,6 +293,8 @@ def variants(case: Case) -> list[Variant]:
         Variant("exact", {}),
         Variant("no correspondence", {"correspondence": False}),
         Variant("paper", {"correspondence": False}, paper_only=True),
+        Variant("balanced", {"budget": "balanced"}),
+        Variant("fast", {"budget": "fast"}),
         Variant("dense", None),
     ]
     if case.steps >= 4:
