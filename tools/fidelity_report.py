@@ -11,7 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, HEIGHT = 900, 560  # of a plot, pixels
 LEFT, RIGHT, TOP, BOTTOM = 90, 30, 60, 70  # margins around its axes
-COLOURS = ("#1b6ca8", "#d1495b", "#2e933c", "#edae49", "#7a5195", "#555555", "#00a6a6", "#8d6346")
+COLOURS = (
+    *("#1b6ca8", "#d1495b", "#2e933c", "#edae49", "#7a5195", "#555555"),
+    *("#00a6a6", "#8d6346", "#ff7f0e", "#e377c2", "#000000", "#9edc2c"),
+)
 TICKS = 5
 DOT = 5  # pixels, half a mark's side
 
@@ -56,7 +59,12 @@ def replaced(document: str, tables: Sequence[Table]) -> str:
 
 
 def plot(path: Path, title: str, x_name: str, y_name: str, series: Sequence[Series]) -> None:
-    """Draw the series over common axes, with their names, into a PNG."""
+    """Draw the series over common axes, with their names, into a PNG.
+
+    Raises ValueError for more of them than there are colours.
+    """
+    if len(series) > len(COLOURS):
+        raise ValueError(f"{len(series)} lines, but {len(COLOURS)} colours.")
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     font, small = ImageFont.load_default(22), ImageFont.load_default(16)
@@ -77,7 +85,7 @@ def plot(path: Path, title: str, x_name: str, y_name: str, series: Sequence[Seri
         draw.text((LEFT - 8, place(x, y)[1]), f"{y:.3g}", "#333", small, "rm")
     draw.rectangle((place(x_low, y_high), place(x_high, y_low)), outline="#333")
     for number, one in enumerate(series):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = COLOURS[number]
         spots = [place(x, y) for x, y in one.points]
         if one.joined:
             draw.line(spots, colour, 3)
@@ -108,6 +116,6 @@ def _with_names(picture: Image.Image, series: Sequence[Series], font: object) ->
     draw = ImageDraw.Draw(taller)
     for number, one in enumerate(series):
         x, y = LEFT // 2 + number % 2 * across, HEIGHT + 12 + number // 2 * line
-        draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), COLOURS[number % len(COLOURS)])
+        draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), COLOURS[number])
         draw.text((x + 14, y), one.name, "#111", font, "lm")  # pyright: ignore[reportArgumentType]
     return taller
