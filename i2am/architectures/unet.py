@@ -60,9 +60,11 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     if call.keys == call.queries and not call.adapted:
         if call.nth != 1 or call.keys % forward.context:
             return None  # self-attention, which runs first in every block
+    height, width = call.options["activations_shape"][-2:]
+    if call.queries != height * width == call.keys and not call.adapted:
+        return None  # self-attention among merged queries, as ToMe makes them
     if call.keys % forward.context:
         raise LayoutMismatch(f"{call.keys} keys, but the context has {forward.context} tokens")
-    height, width = call.options["activations_shape"][-2:]
     if call.queries != height * width:
         raise LayoutMismatch(f"{call.queries} queries for a level of {height}×{width}")
     grid = level_grid(forward, height, width)
