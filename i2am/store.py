@@ -6,6 +6,7 @@ latent leads to the recording of exactly the run that made it, or to none.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -114,9 +115,7 @@ class Store:
         if record is None:
             self._forget(identity)
             return None
-        self._files.pop(identity)
-        if path is not None:
-            path.unlink(missing_ok=True)
+        _remove(self._files.pop(identity))
         self._memory[identity] = record
         self._make_room()
         return record
@@ -143,15 +142,29 @@ class Store:
         return sum(r.bytes for r in self._memory.values() if isinstance(r, Recording))
 
     def _file_used(self) -> int:
-        return sum(path.stat().st_size for path in self._files.values() if path.exists())
+        return sum(map(_size, self._files.values()))
 
     def _forget(self, identity: str) -> None:
         self._memory.pop(identity, None)
         self._plans.pop(identity, None)
         path = self._files.pop(identity, None)
         if path is not None:
-            path.unlink(missing_ok=True)
+            _remove(path)
         for name in [name for name, held in self._names.items() if identity in held]:
             self._names[name].remove(identity)
             if not self._names[name]:
                 del self._names[name]
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; none of one the host has taken away."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _remove(path: Path) -> None:
+    """Delete a file that is not needed any more; one that cannot be deleted stays."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
