@@ -31,6 +31,8 @@ FORMAT = "i2am.attribution/1"
 MAX_PICTURE_SIDE = 32768
 MAX_LATENT_SIDE = MAX_PICTURE_SIDE // 8
 MAX_FRAMES = 4096  # of a latent
+MAX_BYTES = 16 * 2**30  # of all arrays and pictures, as float32 in memory
+MAX_HEADER = 16 * 2**20  # characters; of hundreds of layers and steps it is not one million
 # What reading JSON of any shape as a header can raise.
 _NO_HEADER = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 DEFINITIONS = {
@@ -134,6 +136,8 @@ def _write(
 def _read_header(metadata: Mapping[str, str]) -> tuple[Header, dict[str, float]]:
     if metadata.get("format") != FORMAT:
         raise _refused(f"its format is “{metadata.get('format', 'unknown')[:40]}”, not “{FORMAT}”")
+    if len(metadata.get("i2am", "")) > MAX_HEADER:
+        raise _refused("its header is longer than any recording's")
     try:
         values = json.loads(metadata["i2am"])
         scales = {str(name): float(scale) for name, scale in values["scales"].items()}
@@ -259,9 +263,13 @@ def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], header: He
         f"reference.{r}": (3, 4) for r in range(len(header.references))
     }
     pictures: list[str] = []
+    size = 0
     for name in sorted(names):
         view = reader.get_slice(name)
         shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
+        size += 4 * math.prod(shape)
+        if size > MAX_BYTES:
+            raise _refused(f"it would take more than {MAX_BYTES >> 30} GiB of memory")
         if name in expected:
             wanted = expected[name]
             fits = len(shape) == len(wanted) and all(

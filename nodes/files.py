@@ -51,9 +51,16 @@ class SaveAttribution(io.ComfyNode):
     @classmethod
     def execute(cls, attribution: Attribution, filename_prefix: str) -> io.NodeOutput:
         root = folder_paths.get_output_directory()
-        folder, name, number, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, root)
-        file = f"{name}_{number:05}_{_ENDING}"
+        if not _inside(root, os.path.dirname(filename_prefix)):
+            raise I2AMError(
+                f"“{filename_prefix}” leads out of the output folder, where nothing is saved. "
+                "Choose a name below it, such as i2am/attribution."
+            )
         try:
+            folder, name, number, subfolder, _ = folder_paths.get_save_image_path(
+                filename_prefix, root
+            )
+            file = f"{name}_{number:05}_{_ENDING}"
             save_attribution(Path(folder) / file, attribution)
         except OSError as error:
             raise I2AMError(
@@ -93,7 +100,11 @@ class LoadAttribution(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        return True if _path(file).is_file() else f"There is no “{file}” in the output folder."
+        try:
+            _path(file)
+        except I2AMError as error:
+            return str(error)
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> Any:
@@ -110,11 +121,22 @@ class LoadAttribution(io.ComfyNode):
 
 
 def _path(file: str) -> Path:
-    """The file below the output folder; nowhere, for a name that leads out of it."""
+    """The file of this name below the output folder. Raises I2AMError if there is none."""
     root = folder_paths.get_output_directory()
-    path = os.path.realpath(os.path.join(root, file.replace("\0", "")))
-    inside = os.path.commonpath((os.path.realpath(root), path)) == os.path.realpath(root)
-    return Path(path) if inside and path.endswith(_ENDING) else Path(root) / "nothing"
+    path = os.path.join(root, file)
+    # A name that leads out of the folder is not there, even where a file is.
+    if not file.endswith(_ENDING) or not _inside(root, file) or not os.path.isfile(path):
+        raise I2AMError(f"There is no “{file[:200]}” in the output folder.")
+    return Path(path)
+
+
+def _inside(root: str, name: str) -> bool:
+    """Whether a name leads to a place below a folder, links followed."""
+    try:
+        top, place = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
+        return os.path.commonpath((top, place)) == top
+    except (OSError, ValueError):  # no name of a file: a null byte, another drive, too long
+        return False
 
 
 def _saved_files() -> list[str]:
