@@ -100,14 +100,20 @@ def _sample(
             versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
             steering=tuple(map(str, guider.model_patcher.get_attachment(STEERING_KEY) or ())),
         )
-        recorder = Recorder(plan, run, architecture, layers)
-        shown = live(recorder, node) if node else None
-        probe = _Probe(recorder, layers, guider, noise.shape[2:], shown)
+        # The probe alone holds the recorder: what it gives up is free memory at once.
+        probe = _Probe(
+            Recorder(plan, run, architecture, layers), layers, guider, noise.shape[2:], node
+        )
         frames = noise.shape[2] if noise.ndim == 5 else 1
         if noise.ndim not in (4, 5) or (frames > 1 and not architecture.video):
             probe.stop(
                 f"Only still pictures of {architecture.name} models can be read so far; this "
                 "latent is a video, has layers or is a mix."
+            )
+        if _compiled(guider.model_patcher):
+            probe.stop(
+                "This model is compiled (torch.compile), and compiled code does not let anyone "
+                "watch its attention. Take the node that compiles it out, or by-pass it, to record."
             )
         if callback is not None:
             args = (*args[:5], _keeping(denoised, callback), *args[6:])
@@ -152,7 +158,7 @@ class _Probe:
         layers: tuple[Layer, ...],
         guider: Any,
         whole: tuple[int, ...],
-        shown: Live | None,
+        node: str,
     ) -> None:
         self._layers = layers
         self._whole = whole  # the latent's sides, frames first
@@ -160,11 +166,13 @@ class _Probe:
         self._run = recorder.run
         self._architecture = recorder.architecture
         self._recorder: Recorder | None = recorder
-        self._live = shown
+        self._live = live(recorder, node) if node else None
         self._guider = guider
+        self._options: dict[str, Any] = {}  # the run's own, on which this hangs
         self._reason = ""
         self._previous: Callable[..., Tensor] | None = None
         self._wanted = False
+        self._passes = self._calls = 0  # of the model, and of its attention in them
         self._branch: int | None = None  # which of the host's lists of conditionings is recorded
         self._regions: dict[Any, Region | None] = {}  # by conditioning, those that act now
         self._recorded: set[Any] = set()  # conditionings seen in this evaluation
@@ -174,7 +182,10 @@ class _Probe:
         self._adapters: tuple[Adapter, ...] = ()
 
     def __enter__(self) -> None:
+        if self._recorder is None:
+            return  # given up before it began
         options = self._guider.model_options.setdefault("transformer_options", {})
+        self._options = options  # another pack may give the guider others before we let go
         self._previous = options.get(OVERRIDE)
         options[OVERRIDE] = self._attention
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self._predict_noise, options)
@@ -208,7 +219,7 @@ class _Probe:
             options["patches_replace"] = {**(self._patches or {}), "attn2": patches | listening}
 
     def __exit__(self, *error: object) -> None:
-        options = self._guider.model_options["transformer_options"]
+        options = self._options
         if self._previous is None:
             options.pop(OVERRIDE, None)
         else:
@@ -218,13 +229,13 @@ class _Probe:
         for kind in (
             *(WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL),
         ):
-            options["wrappers"].get(kind, {}).pop(KEY, None)
+            options.get("wrappers", {}).get(kind, {}).pop(KEY, None)
         if any(error):
-            self._recorder = None
+            self.stop("")
 
     def stop(self, reason: str) -> None:
         """Give up recording, and say why when asked."""
-        self._reason, self._recorder = reason, None
+        self._reason, self._recorder, self._live = reason, None, None
 
     def _stop_for(self, error: Exception) -> None:
         if isinstance(error, LayoutMismatch):
@@ -249,6 +260,12 @@ class _Probe:
             if denoised:  # the second output of custom samplers
                 model = self._guider.model_patcher.model
                 names += fingerprints(model.process_latent_out(denoised[0].cpu()))
+            if self._passes and not self._calls and not self._adapters:
+                self.stop(
+                    "Nothing was recorded: the model ran, but none of its attention passed Capture "
+                    "Attention, because something else took its place while sampling. Take other "
+                    "nodes that change the attention of this model out one by one to find it."
+                )
             if self._recorder is not None:
                 try:
                     recording = self._recorder.finish(self._references, seconds)
@@ -327,6 +344,7 @@ class _Probe:
             try:
                 rows = self._rows(x, c_crossattn, options, kwargs)
                 if rows:
+                    self._passes += 1
                     options = {**options, _PASS: _Pass(rows)}
             except Exception as error:
                 self._stop_for(error)
@@ -393,6 +411,7 @@ class _Probe:
         output = func(*args, **kwargs) if call is None else call(func, *args, **kwargs)
         current: _Pass | None = (kwargs.get("transformer_options") or {}).get(_PASS)
         if current is not None and self._recorder is not None:
+            self._calls += 1
             try:
                 self._fold(self._recorder, current, args, kwargs)
             except Exception as error:
@@ -491,6 +510,17 @@ def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[
     call = Call(options, *counts, calls[site])
     calls[site] += 1
     return call
+
+
+def _compiled(model: ModelPatcher) -> bool:
+    """Whether any part of a model runs as torch.compile has made it."""
+    if model.get_wrappers(WrappersMP.APPLY_MODEL, "torch.compile"):  # as ComfyUI's own node does
+        return True
+    parts = (model.model.diffusion_model, *model.object_patches.values())
+    modules = (module for part in parts if isinstance(part, Module) for module in part.modules())
+    return any(
+        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in modules
+    )
 
 
 def _sides(shape: tuple[int, ...]) -> str:
