@@ -20,6 +20,16 @@ settings.load_profile("i2am")
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The marks docs/reliability.md is written from (tools/make_reliability_page.py)."""
+    for mark, text in (
+        ("fault(what, happens, lost)", "what can go wrong while sampling or filing"),
+        ("neighbour(what, happens)", "what stands beside us on a model"),
+        ("bad_input(what, happens)", "what a node can be given that it must refuse"),
+    ):
+        config.addinivalue_line("markers", f"{mark}: {text}")
+
+
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
     """The ComfyUI under test. Tests that need it fail without it: a skip would hide the hole."""

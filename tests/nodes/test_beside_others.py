@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from graph import capture, changed, custom_sampler, filled, flux_graph, given, node, sampler
+from graph import (
+    capture,
+    changed,
+    collect,
+    custom_sampler,
+    filled,
+    flux,
+    flux_graph,
+    given,
+    node,
+    sampler,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
@@ -17,9 +28,18 @@ PATCHES = {
     "SkipLayerGuidanceDiT": {
         **{"double_layers": "0", "single_layers": "1", "start_percent": 0.0, "end_percent": 1.0},
     },
+    "LazyCache": {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0},
     "RescaleCFG": {},
 }
-UNET_PATCHES = ("PerturbedAttentionGuidance", "SelfAttentionGuidance", "HyperTile", "FreeU_V2")
+_SHRINK = {"downscale_method": "bicubic", "upscale_method": "bicubic"}
+UNET_PATCHES = {
+    "PerturbedAttentionGuidance": {},
+    "SelfAttentionGuidance": {},
+    "HyperTile": {},
+    "FreeU_V2": {},
+    "TomePatchModel": {},
+    "PatchModelAddDownscale": {"block_number": 1, "end_percent": 1.0} | _SHRINK,
+}
 
 
 def recording(run: Any) -> Any:
@@ -37,6 +57,10 @@ def both_ways(graph: dict[str, Any], patch: dict[str, Any]) -> list[dict[str, An
     ]
 
 
+@pytest.mark.neighbour(
+    "ModelSamplingFlux, EasyCache, LazyCache, SkipLayerGuidanceDiT or RescaleCFG, on either side",
+    "The same maps on either side; steps that a cache skips are counted in the report as not seen",
+)
 @pytest.mark.parametrize("name", PATCHES)
 def test_flux_patches(run_graph: Any, name: str) -> None:
     """The same latent with and without us, and the same recording on either side."""
@@ -51,13 +75,21 @@ def test_flux_patches(run_graph: Any, name: str) -> None:
         found.append(recording(run))
     assert all(torch.equal(found[0].arrays[k], found[1].arrays[k]) for k in found[0].arrays)
     header = found[0].header
-    if name == "EasyCache":
+    if name == "LazyCache":  # which skips where nobody else is asked
+        assert (header.evaluations, header.expected_evaluations) == (3, 3)
+        assert len(header.steps) < len(header.run.schedule) - 1
+    elif name == "EasyCache":
         assert 0 < header.evaluations < header.expected_evaluations
         assert "Some evaluations were not seen" in run.value("collect", 2)
     else:
         assert (header.evaluations, header.expected_evaluations) == (4, 4)
 
 
+@pytest.mark.neighbour(
+    "PAG, SAG, HyperTile, ToMe, FreeU or Kohya Deep Shrink on a UNet, on either side",
+    "Maps of the model's own evaluation; guidance that evaluates again with tampered attention is "
+    "left out",
+)
 @pytest.mark.parametrize("name", UNET_PATCHES)
 def test_unet_patches(run_graph: Any, name: str) -> None:
     """Guidance that evaluates a conditioning again with tampered attention is not recorded:
@@ -71,7 +103,7 @@ def test_unet_patches(run_graph: Any, name: str) -> None:
         sampler=sampler(cfg=3.0, scheduler="normal"),
     )
     without = recording(run_graph(graph, ["collect"]))
-    plain, before, after = both_ways(graph, filled(name))
+    plain, before, after = both_ways(graph, filled(name, **UNET_PATCHES[name]))
     latent = run_graph(plain, ["sampler"]).value("sampler")["samples"]
     for one in (before, after):
         run = run_graph(one, ["collect"])
@@ -85,6 +117,10 @@ def test_unet_patches(run_graph: Any, name: str) -> None:
                     torch.testing.assert_close(found.arrays[key][:, 0], array[:, 0])
 
 
+@pytest.mark.neighbour(
+    "BasicGuider, CFGGuider, DualCFGGuider or PerpNegGuider",
+    "The positive conditioning is found by what it is, not by where the guider puts it",
+)
 @pytest.mark.parametrize(
     ("name", "inputs", "recorded"),
     [
@@ -132,3 +168,116 @@ def test_a_conditioning_for_some_steps(run_graph: Any) -> None:
     header = recording(run).header
     assert 0 < len(header.steps) < 4
     assert header.expected_evaluations == 4
+
+
+@pytest.mark.neighbour(
+    "A compiled model: TorchCompileModel, one part compiled by another pack, or in place",
+    "No maps: compiled code keeps or drops what watches it as it likes. Collect Attribution says "
+    "so, and nothing is put on the run, so that nothing is compiled again",
+)
+@pytest.mark.parametrize("way", ["node before", "node after", "part", "in place"])
+def test_compiled(run_graph: Any, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    compiler = torch.compile
+
+    def traced(model: Any, backend: str, **options: Any) -> Any:
+        return compiler(model, backend="eager", **options)  # without a minute of code generation
+
+    monkeypatch.setattr(torch, "compile", traced)
+    model = flux(0).clone()
+    block = model.model.diffusion_model.double_blocks[0]
+    prompt = flux_graph(model=given("compiled", model))
+    plain, before, after = both_ways(prompt, filled("TorchCompileModel", backend="inductor"))
+    if way == "part":
+        compiled = compiler(block, backend="eager")
+        model.add_object_patch("diffusion_model.double_blocks.0", compiled)
+    elif way == "in place":
+        block.compile(backend="eager")
+        monkeypatch.setattr(block, "_compiled_call_impl", block._compiled_call_impl)
+    if not way.startswith("node"):
+        plain, before = changed(prompt, "sampler", model=["model", 0]), prompt
+    try:
+        latent = run_graph(plain, ["sampler"]).value("sampler")["samples"]
+        frames = dict(torch._dynamo.utils.counters["frames"])
+        run = run_graph(after if way == "node after" else before, ["collect"])
+    finally:
+        block._compiled_call_impl = None
+        model.unpatch_model()
+    assert frames["ok"] > 0
+    assert frames == dict(torch._dynamo.utils.counters["frames"])
+    assert set(run.errors) == {"collect"}
+    assert "This model is compiled" in run.errors["collect"]
+    assert torch.equal(run.value("sampler")["samples"], latent)
+    fine = run_graph(flux_graph(), ["collect"])
+    assert fine.ok, fine.errors
+
+
+@pytest.mark.neighbour(
+    "A pack that swaps the attention override while sampling, over ours, without chaining",
+    "No maps: Collect Attribution says that another node took the model's attention over",
+)
+def test_override_over_ours(run_graph: Any) -> None:
+    from comfy.patcher_extension import WrappersMP
+
+    def swap(executor: Any, x: Any, timestep: Any, options: dict[str, Any], seed: Any) -> Any:
+        own = {"optimized_attention_override": lambda func, *a, **k: func(*a, **k)}
+        options["transformer_options"] |= own
+        return executor(x, timestep, options, seed)
+
+    model = flux(0).clone()
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "another", swap)
+    prompt = flux_graph(model=given("swapping", model))
+    plain = run_graph(changed(prompt, "sampler", model=["model", 0]), ["sampler"])
+    run = run_graph(prompt, ["collect"])
+    assert torch.equal(run.value("sampler")["samples"], plain.value("sampler")["samples"])
+    assert set(run.errors) == {"collect"}
+    assert "took its place" in run.errors["collect"]
+
+
+@pytest.mark.neighbour(
+    "A pack that swaps the attention override around some blocks only",
+    "Maps of the blocks that were seen; the report counts the others as missing",
+)
+def test_override_over_ours_in_some_blocks(run_graph: Any) -> None:
+    def around(arguments: dict[str, Any], extra: dict[str, Any]) -> Any:
+        options = arguments["transformer_options"]
+        own = {"optimized_attention_override": lambda func, *a, **k: func(*a, **k)}
+        return extra["original_block"](arguments | {"transformer_options": options | own})
+
+    model = flux(0).clone()
+    model.set_model_patch_replace(around, "dit", "double_block", 1)
+    prompt = flux_graph(model=given("around", model))
+    plain = run_graph(changed(prompt, "sampler", model=["model", 0]), ["sampler"])
+    run = run_graph(prompt, ["collect"])
+    assert run.ok, run.errors
+    assert torch.equal(run.value("sampler")["samples"], plain.value("sampler")["samples"])
+    header = recording(run).header
+    assert [layer.name for layer in header.layers] == ["double 0", "single 0", "single 1"]
+    assert header.expected_layers == 4
+    assert "3 of 4 layers" in run.value("collect", 2)
+
+
+@pytest.mark.neighbour(
+    "A tiled upscaler: each tile sampled on its own, with one watched model",
+    "Each tile's latent has its own maps; the latent put together is refused, with what to connect",
+)
+def test_tiles(run_graph: Any) -> None:
+    nodes: dict[str, Any] = {}
+    for number, x in enumerate((0, 64)):
+        crop = node("LatentCrop", samples=["whole", 0], width=64, height=64, x=x, y=0)
+        nodes |= {f"crop{number}": crop}
+        nodes[f"tile{number}"] = sampler(latent_image=[f"crop{number}", 0], denoise=0.5)
+        nodes[f"collect{number}"] = collect(f"tile{number}")
+    nodes["whole"] = node("EmptySD3LatentImage", width=128, height=64, batch_size=1)
+    nodes["first"] = node(
+        "LatentComposite", samples_to=["whole", 0], samples_from=["tile0", 0], x=0, y=0, feather=0
+    )
+    nodes["both"] = node(
+        "LatentComposite", samples_to=["first", 0], samples_from=["tile1", 0], x=64, y=0, feather=0
+    )
+    prompt = flux_graph(**nodes) | {"collect": collect("both")}
+    run = run_graph(prompt, ["collect0", "collect1"])
+    assert run.ok, run.errors
+    tiles = [run.value(f"collect{number}").recording for number in (0, 1)]
+    assert [tile.header.run.latent for tile in tiles] == [(8, 8), (8, 8)]
+    whole = run_graph(prompt, ["collect"])
+    assert "connect the sampler's own LATENT" in whole.errors["collect"]
