@@ -178,3 +178,12 @@ def test_a_plot_draws_its_points_where_they_are(tmp_path: Path):
     assert left[0] < 150
     assert left[1] > 420 > 120 > right[1]
     assert right[0] > 800
+
+
+@pytest.mark.parametrize(
+    "name", ["layers-plain", "occlusion", "curves", "sanity", "imacs-training", "imacs-clean"]
+)
+def test_the_document_holds_its_tables(name: str):
+    text = (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text("utf-8")
+    table = text.split(f"<!-- table {name} -->")[1].split("<!-- end -->")[0]
+    assert table.count("\n|") >= 4
