@@ -430,14 +430,14 @@ def run_tool(name: str, options: argparse.Namespace) -> int:
 def run_test(options: argparse.Namespace) -> int:
     comfyui, python = set_up(options.comfyui)
     chosen = [word for word in options.rest if not word.startswith("-")]
-    env = surroundings(comfyui)
+    env = surroundings(comfyui, NODE=find_node(python))
     if not chosen or any("page" in word for word in chosen):
         env["CHROMIUM"] = str(get_chromium())
     start = time.monotonic()
     code = call([python, "-m", "pytest", *options.rest], env)
     page_tests = sorted((ROOT / "tests" / "web").rglob("*.test.mjs"))
     if page_tests and not options.rest:
-        code = call([find_node(python), "--test", *page_tests]) or code
+        code = call([env["NODE"], "--test", *page_tests]) or code
     what = "All tests passed" if code == 0 else "There are failing tests (see above)"
     say(f"{what}; {time.monotonic() - start:.0f} s.")
     return code

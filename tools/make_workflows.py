@@ -173,7 +173,8 @@ SAMPLE = Group(
     "#8A8",
     (
         (
-            Node("capture", "I2AM_Capture", wires={"model": ("unet", 0)}, width=300),
+            # Room for what it shows while it samples.
+            Node("capture", "I2AM_Capture", wires={"model": ("unet", 0)}, width=300, height=340),
             Node(
                 "sampler",
                 "KSampler",

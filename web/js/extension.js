@@ -68,7 +68,8 @@ function addViewer(node) {
       fetch: (file, signal) => api.fetchApi(urlOf(file), { signal }),
       save(state) {
         node.properties[PROPERTY] = state;
-        app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+        const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+      (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
       },
       upload,
     },
@@ -145,7 +146,8 @@ function addPanel(node, name, element, minHeight, maxHeight) {
       if (middle && overGraph()) app.canvas[handle](event);
     });
   }
-  return node.addDOMWidget(name, `i2am_${name}`, element, {
+  // Nodes 2.0 finds the element by the widget's name, which no input may have.
+  return node.addDOMWidget(`i2am_${name}`, `i2am_${name}`, element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: minHeight,
@@ -182,7 +184,7 @@ function showText(node, texts) {
     panel = make("div", { class: "i2am-text", role: "status" });
     const height = () =>
       Math.min(Math.max(lines(panel.textContent) * 17 + 36, TEXT_HEIGHT[0]), TEXT_HEIGHT[1]);
-    addPanel(node, "text", panel, height).name = "i2am_text";
+    addPanel(node, "text", panel, height);
   }
   panel.textContent = texts.join("\n\n");
   grow(node);

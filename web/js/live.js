@@ -20,10 +20,10 @@ import { percent } from "./words.js";
 
 const SIDE = 256; // pixels of a map's longer side
 const OPACITY = 0.85;
-// Black over deep blue to white: no table comes with a message, and this needs none.
+// Black over red and amber to white: no table comes with a message.
 const TABLE = Uint8Array.from({ length: 256 * 3 }, (_, at) => {
-  const value = Math.floor(at / 3) / 255;
-  return Math.round(255 * Math.min(1, Math.max(0, 3 * value - (2 - (at % 3)) * 0.75)));
+  const [value, channel] = [Math.floor(at / 3) / 255, at % 3];
+  return Math.round(255 * Math.min(Math.max(1.6 * value - channel * (0.6 - 0.2 * value), 0), 1));
 });
 
 export class LiveView {

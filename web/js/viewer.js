@@ -352,7 +352,7 @@ export class AttributionViewer {
           : files[Math.min(item, files.length - 1)],
       ),
       reference.size,
-      header.within ? "The result itself" : capital(reference.label),
+      header.within ? "The result itself" : words.capital(reference.label),
       reference.has_places
         ? `${words.percent(share)} of the result's attention`
         : `${reference.kind}: no places · ${words.percent(share)}`,
@@ -594,10 +594,14 @@ export class AttributionViewer {
     const set = this.#set;
     const notice = make("output", { class: "i2am-notice" });
     const button = (
-      /** @type {string} */ icon,
+      /** @type {string} */ text,
       /** @type {string} */ title,
       /** @type {() => void} */ click,
-    ) => make("button", { type: "button", class: "i2am-icon", title, "aria-label": title, click }, icon);
+    ) => {
+      // Words are their own names; signs need one.
+      const name = /^\w/.test(text) ? {} : { "aria-label": title };
+      return make("button", { type: "button", class: "i2am-icon", title, click, ...name }, text);
+    };
 
     const back = button("‹", "Picture before", () => step(-1));
     const next = button("›", "Next picture", () => step(1));
@@ -794,10 +798,10 @@ export class AttributionViewer {
             "button",
             {
               type: "button",
-              title: `${capital(label)}: its share of the result's attention`,
+              title: `${words.capital(label)}: its share of the result's attention`,
               click: () => this.#set({ reference: r }),
             },
-            capital(label),
+            words.capital(label),
             make("small", {}, words.percent(header.share.references[r][choice.item])),
           ),
         ),
@@ -860,11 +864,6 @@ function legend(context, { range, unit }, table, left, y, width) {
     context.fillStyle = `rgb(${table.subarray(entry, entry + 3)})`;
     context.fillRect(x, y - 6, 1, 12);
   }
-}
-
-/** @param {string} text */
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /**

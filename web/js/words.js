@@ -91,13 +91,19 @@ export function rangeWords([low, high], unit) {
  */
 export function explanation(header, choice, direction, point, unit) {
   const { definitions, units } = header.texts;
-  const key = point
-    ? choice.definition === "model" ? "correspondence.model" : "correspondence"
-    : `${choice.definition}.${direction}`;
-  return [definitions[key], `${unit}: ${units[unit]}`].filter(Boolean);
+  const keys = !point
+    ? [`${choice.definition}.${direction}`]
+    : choice.definition === "model" ? ["correspondence", "correspondence.model"] : ["correspondence"];
+  const said = keys.map((key) => definitions[key]).filter(Boolean).join("; ");
+  return [`${capital(said)}.`, `${unit}: ${units[unit]}.`];
 }
 
 /** @param {number} share */
 export function percent(share) {
   return number(share, "%");
+}
+
+/** @param {string} text */
+export function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
