@@ -230,7 +230,7 @@ ASK = Group(
                 # The object's picture is the second reference.
                 properties={"i2am_view": {"reference": 1}},
                 width=820,
-                height=700,
+                height=650,
             ),
         ),
     ),

@@ -293,7 +293,7 @@ def test_controls_change_what_is_said(page: Page) -> None:
     page.screenshot(path=SHOTS / "viewer_settings.png")
     page.get_by_role("button", name="What is this?").click()
     page.wait_for_timeout(200)
-    assert "mean over generated tokens" in page.locator(".i2am-notes").inner_text()
+    assert "Mean over generated tokens" in page.locator(".i2am-notes").inner_text()
     page.get_by_role("button", name="What is this?").click()
     page.get_by_label("Outline").fill("0")
     page.get_by_label("Colours").select_option("inferno")
@@ -437,7 +437,10 @@ def test_the_largest_payload(browser: Browser, server: ComfyServer) -> None:
         "references": [[shown]],
         "bytes": len(payload),
     }
-    page.evaluate(f"() => {{ {NODE}.title = 'A very long title of a node '.repeat(6) }}")
+    page.evaluate(
+        f"() => {{ {NODE}.title = 'A very long title of a node '.repeat(6);"
+        " app.canvas.setDirty(true, true) }"
+    )
     first = page.evaluate(
         f"""async (output) => {{
             const start = performance.now();

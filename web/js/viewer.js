@@ -320,7 +320,9 @@ export class AttributionViewer {
     }
     const shown = pointed ?? own;
     this.#speak(header, choice, asked && point ? asked : null, maps?.labels[index] ?? "", shown);
-    this.#controls.update(header, choice, maps, index);
+    // Hovering changes no control.
+    const facts = [this.#state, this.#playing !== 0, maps?.labels.length];
+    this.#keep("controls", facts, () => this.#controls.update(header, choice, maps, index));
     this.#rescore(choice);
   }
 
@@ -497,7 +499,7 @@ export class AttributionViewer {
   // --- taking things away -----------------------------------------------------------------------
 
   #composed() {
-    const { header, choice } = /** @type {NonNullable<ReturnType<typeof this.fitted>>} */ (
+    const { header, choice } = /** @type {{header: import("./payload.js").Header, choice: Fitted}} */ (
       this.#fitted()
     );
     const panels = SIDES.map((side) => this.#panels[side]);
@@ -781,7 +783,7 @@ export class AttributionViewer {
     return { top, bottom, settings, explain, notice, update };
   }
 
-  /** @type {ReturnType<AttributionViewer["makeControls"]>} */
+  /** @type {any} what `#makeControls` gives */
   #controls;
 
   /**
