@@ -19,7 +19,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from demo_scenes import HELD_OUT_SEEDS, make_scenes
-from fidelity import OBJECT, load, pack_names
+from fidelity_host import OBJECT, load, pack_names
 from in_process import ROOT, import_comfyui, import_pack
 
 FOLDER = ROOT / "docs" / "method"

@@ -12,7 +12,7 @@ from graph import Prompt, capture, collect, given, node, sampler
 from torch import Tensor
 
 from demo_scenes import Scenes
-from fidelity import MODEL, VAE
+from fidelity_host import MODEL, VAE
 
 STEPS = 4  # as good as 20, and quicker
 OBJECT = 2  # the number of the reference that shows the object

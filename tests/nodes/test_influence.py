@@ -11,7 +11,7 @@ from graph import Prompt, filled, given, node
 from torch import Tensor
 
 from demo_scenes import HELD_OUT_SEEDS, Scenes, make_scenes, token_coverage
-from fidelity import MODEL, VAE
+from fidelity_host import MODEL, VAE
 
 COUNT = 6
 pytestmark = pytest.mark.usefixtures("tiny_nodes")
