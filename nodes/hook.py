@@ -24,6 +24,7 @@ from torch.nn import Module, ModuleList
 from ..i2am import __version__
 from ..i2am.architectures import Adapter, Architecture, Call, Forward, ImageTokens, Layer, find
 from ..i2am.architectures.within import within
+from ..i2am.attention import SCRATCH_BYTES
 from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.geometry import Picture
 from ..i2am.live import Live
@@ -72,9 +73,43 @@ def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
 
     armed = model.clone()
     # A second Capture Attention on the same model takes the place of the first.
-    armed.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    armed.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, outer_sample),
+        (WrappersMP.PREPARE_SAMPLING, _asking_for_memory),
+    ):
+        armed.remove_wrappers_with_key(kind, KEY)
+        armed.add_wrapper_with_key(kind, KEY, wrapper)
     return armed
+
+
+class _Memory:
+    """What a recording needs beside the model, told the host the way a control net tells it."""
+
+    def get_models(self) -> list[Any]:
+        return []
+
+    def inference_memory_requirements(self, dtype: torch.dtype) -> int:
+        return SCRATCH_BYTES
+
+
+def _has_memory_of_its_own(model: ModelPatcher) -> bool:
+    """Whether the model runs on one device with memory of its own, which the host parcels out."""
+    several = model.get_additional_models_with_key("multigpu")
+    return model.load_device.type != "cpu" and not several
+
+
+def _asking_for_memory(
+    executor: Any, model: ModelPatcher, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Have the host leave room for us when it loads the model, so that what just fits still fits.
+
+    PREPARE_SAMPLING's arguments are model, noise_shape, conds, …; it gives the conds back.
+    """
+    if not _has_memory_of_its_own(model):
+        return executor(model, noise_shape, conds, *args, **kwargs)
+    asking = {**conds, KEY: [{"control": _Memory()}]}
+    loaded, _, *rest = executor(model, noise_shape, asking, *args, **kwargs)
+    return loaded, conds, *rest
 
 
 def _sample(

@@ -199,11 +199,12 @@ class TestNothingLeft:
                 held += [patcher.attachments, patcher.object_patches, patcher.hook_patches]
                 assert not list(ours(held, pack))
             assert not list(ours([armed.model_options, armed.callbacks], pack))
-            assert list(ours(armed.wrappers, pack)) == ["/outer_sample/i2am/0"]
+            armed_with = {"/outer_sample/i2am/0", "/prepare_sampling/i2am/0"}
+            assert set(ours(armed.wrappers, pack)) == armed_with
             assert options[0] is not armed.model_options  # the options of the run alone
             for used in options:
                 assert set(ours(used, pack)) <= {
-                    "/transformer_options/wrappers/outer_sample/i2am/0"
+                    f"/transformer_options/wrappers{name}" for name in armed_with
                 }
                 assert used["transformer_options"]["optimized_attention_override"] is spy
             return latent
