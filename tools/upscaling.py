@@ -114,7 +114,7 @@ class Upscaling:
                     rows[f"{name}: detail"] = rank_correlation(values, detail(pictures))
                     rows[f"{name}: lacking"] = rank_correlation(values, lacking(pictures))
                     if direction == "r2g":
-                        rows[f"{name}: share of the attention"] = values.mean(1).numpy()
+                        rows[f"{name}: share of the attention"] = values.sum(1).numpy()
         return rows
 
     def figure(self, pictures: Tensor, path: Path) -> None:

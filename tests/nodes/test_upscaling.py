@@ -1,0 +1,45 @@
+"""The demo model for super-resolution: the stock loader finds it, and it reads its reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from graph import capture, collect, given, node, sampler
+
+from tools.demo_scenes import HELD_OUT_SEEDS, PHOTOGRAPHS, make_scenes, reduced
+
+FILE = "i2am_demo_upscale.safetensors"
+
+
+def upscaling_graph(name: str, low: torch.Tensor) -> dict[str, Any]:
+    return {
+        "model": node("UNETLoader", unet_name=FILE, weight_dtype="default"),
+        "vae": node("VAELoader", vae_name="i2am_demo_vae.safetensors"),
+        "low": given(name, low),
+        "encoded": node("VAEEncode", pixels=["low", 0], vae=["vae", 0]),
+        "blank": node("I2AM_BlankPrompt"),
+        "positive": node("ReferenceLatent", conditioning=["blank", 0], latent=["encoded", 0]),
+        "empty": node("EmptySD3LatentImage", width=128, height=128, batch_size=1),
+        "capture": capture(),
+        "sampler": sampler(steps=4, negative=["positive", 0]),
+        "picture": node("VAEDecode", samples=["sampler", 0], vae=["vae", 0]),
+        "collect": collect(**{"image": ["picture", 0], "references.reference_1": ["low", 0]}),
+    }
+
+
+@pytest.mark.usefixtures("tiny_nodes")
+def test_it_makes_the_picture_of_its_reference(comfy: Any, run_graph: Any) -> None:
+    pictures = make_scenes(2, HELD_OUT_SEEDS.start + 5000, recipe=PHOTOGRAPHS).target
+    low = reduced(pictures)
+    right = run_graph(upscaling_graph("right", low[:1]), targets=["collect", "picture"])
+    wrong = run_graph(upscaling_graph("wrong", low[1:]), targets=["picture"])
+    errors = [(run.value("picture") - pictures[:1]).square().mean() for run in (right, wrong)]
+    assert errors[0] < 0.2 * errors[1]
+    header = right.value("collect").recording.header
+    assert len(header.references) == 1
+    assert len(header.layers) == 5
+    path = comfy.folder_paths.get_full_path("diffusion_models", FILE)
+    with open(path, "rb") as file:
+        assert len(file.read()) <= 3.4e6
