@@ -10,7 +10,8 @@ appears at once. `--stop-at 20` gives weights that have learned nothing, to comp
 `--checkpoints FOLDER --every 100` keeps the weights along the way.
 
     python tools/train_demo_model.py --task upscale --start-from \
-        models/diffusion_models/i2am_demo_inpaint.safetensors --seed 3
+        models/diffusion_models/i2am_demo_inpaint.safetensors \
+        --seed 3 --steps 600 --rate 1e-3
 
 Super-resolution: the one reference is the picture at a quarter of its size, enlarged again.
 
