@@ -33,6 +33,7 @@ MAX_LATENT_SIDE = MAX_PICTURE_SIDE // 8
 MAX_FRAMES = 4096  # of a latent
 MAX_BYTES = 16 * 2**30  # of all arrays and pictures, as float32 in memory
 MAX_HEADER = 16 * 2**20  # characters; of hundreds of layers and steps it is not one million
+_TOO_LARGE = "it would take more memory than any recording"
 # What reading JSON of any shape as a header can raise.
 _NO_HEADER = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 DEFINITIONS = {
@@ -77,6 +78,8 @@ def save_recording(path: Path, recording: Recording) -> None:
 
 def load_attribution(path: Path) -> Attribution:
     """Read what `save_attribution` wrote. Raises I2AMError for anything else, OSError."""
+    if path.stat().st_size > MAX_BYTES:
+        raise _refused(_TOO_LARGE)
     try:
         with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
             reader = cast(Any, file)
@@ -90,6 +93,8 @@ def load_attribution(path: Path) -> Attribution:
             shown = {name: reader.get_tensor(name).float() / 255 for name in pictures}
     except SafetensorError as error:
         raise _refused(f"it is not a whole .safetensors file ({error})") from None
+    except (RuntimeError, MemoryError) as error:  # of torch, which could not get it
+        raise I2AMError(f"There is not enough memory to load this file: {error}.") from None
     references = [shown.get(f"reference.{r}") for r in range(len(header.references))]
     return Attribution(
         Recording(header, arrays),
@@ -269,7 +274,7 @@ def _check_tensors(reader: Any, expected: dict[str, tuple[int, ...]], header: He
         shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
         size += 4 * math.prod(shape)
         if size > MAX_BYTES:
-            raise _refused(f"it would take more than {MAX_BYTES >> 30} GiB of memory")
+            raise _refused(_TOO_LARGE)
         if name in expected:
             wanted = expected[name]
             fits = len(shape) == len(wanted) and all(

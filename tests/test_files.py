@@ -159,6 +159,11 @@ class TestFormat:
 
 
 class TestAtomic:
+    @pytest.mark.fault(
+        "A file cannot take its name after it was written",
+        "No half file is left, an old file stays what it was",
+        "Nothing",
+    )
     def test_a_failing_write_leaves_nothing(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -261,11 +266,19 @@ TENSOR_LIES: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], object]] = 
 
 class TestRefused:
     @pytest.mark.parametrize("lie", HEADER_LIES)
+    @pytest.mark.bad_input(
+        "Load Attribution: a file whose header lies about its arrays or itself",
+        "Refused: no attribution that can be loaded, and why",
+    )
     def test_headers(self, tamper: Callable[..., Path], lie: str) -> None:
         with pytest.raises(I2AMError, match=r"cannot be loaded|can be loaded.*Choose a file"):
             load_attribution(tamper(HEADER_LIES[lie]))
 
     @pytest.mark.parametrize("lie", TENSOR_LIES)
+    @pytest.mark.bad_input(
+        "Load Attribution: arrays that are not what the header says, negative or not numbers",
+        "Refused, naming the array",
+    )
     def test_tensors(self, tamper: Callable[..., Path], lie: str) -> None:
         with pytest.raises(I2AMError, match=r"can be loaded: .*Choose a file"):
             load_attribution(tamper(TENSOR_LIES[lie]))
@@ -289,6 +302,11 @@ class TestRefused:
         ],
         ids=["none", "version", "no json", "broken", "deep", "null", "list", "huge number"],
     )
+    @pytest.mark.bad_input(
+        "Load Attribution: a .safetensors of something else or of another version, broken or "
+        "endlessly nested JSON",
+        "Refused, naming what was found",
+    )
     def test_metadata(self, path: Path, metadata: dict[str, str] | None) -> None:
         save_file({"share.map": torch.zeros(1)}, path, metadata)
         with pytest.raises(I2AMError, match="can be loaded"):
@@ -297,9 +315,62 @@ class TestRefused:
     @pytest.mark.parametrize(
         "content", [b"", b"\x00" * 8, b"PK\x03\x04 no tensors", b"\xff" * 100, b"{}" * 500]
     )
+    @pytest.mark.bad_input(
+        "Load Attribution: bytes that are no .safetensors",
+        "Refused: not a whole .safetensors file",
+    )
     def test_other_files(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
         with pytest.raises(I2AMError, match=r"whole \.safetensors file"):
+            load_attribution(path)
+
+    @pytest.mark.bad_input(
+        "Load Attribution: a header bomb, of 32 million characters",
+        "Refused before it is read as JSON",
+    )
+    def test_header_bomb(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        header = '{"scales": {}, "run": [' + "0," * 2**24 + "0]}"
+        save_file({"share.map": torch.zeros(1)}, path, {"format": FORMAT, "i2am": header})
+        monkeypatch.setattr("i2am.files.json.loads", pytest.fail)
+        with pytest.raises(I2AMError, match="its header is longer than any recording's"):
+            load_attribution(path)
+
+    @pytest.mark.bad_input(
+        "Load Attribution: a file of holes, small on disk, that would fill the memory when read",
+        "Refused before an array is read",
+    )
+    @pytest.mark.parametrize(("side", "pictures"), [(32768, 8), (512, 4), (512, 1)])
+    def test_endless_arrays(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, side: int, pictures: int
+    ) -> None:
+        """Pictures of nothing in a real recording: larger than the limit, on disk or as floats."""
+        if side == 512:
+            monkeypatch.setattr("i2am.files.MAX_BYTES", 2**21)
+        end = int.from_bytes(BYTES[:8], "little") + 8
+        header, start = json.loads(BYTES[8:end]), len(BYTES) - end
+        for number in range(pictures):
+            offsets = [start, start := start + 3 * side**2]
+            name = f"reference.{number}" if number else "image"
+            header[name] = {"dtype": "U8", "shape": [1, side, side, 3], "data_offsets": offsets}
+        written = json.dumps(header).encode()
+        with path.open("wb") as file:
+            file.write(len(written).to_bytes(8, "little") + written + BYTES[end:])
+            file.truncate(8 + len(written) + start)
+        with pytest.raises(I2AMError, match="more memory than any recording"):
+            load_attribution(path)
+
+    @pytest.mark.bad_input(
+        "Load Attribution: a file larger than the memory that is free",
+        "The node says that memory is short",
+    )
+    @pytest.mark.parametrize("error", [RuntimeError("unable to mmap"), MemoryError("no memory")])
+    def test_no_memory(self, path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        def fail(*args: Any, **kwargs: Any) -> None:
+            raise error
+
+        save_attribution(path, BARE)
+        monkeypatch.setattr("i2am.files.safe_open", fail)
+        with pytest.raises(I2AMError, match=f"not enough memory to load this file: {error}"):
             load_attribution(path)
 
     def test_no_file(self, path: Path) -> None:
@@ -309,6 +380,10 @@ class TestRefused:
             load_attribution(path.parent)
 
     @pytest.mark.parametrize("size", [1, 7, 8, 100, 1000, -1])
+    @pytest.mark.bad_input(
+        "Load Attribution: a truncated file",
+        "Refused: not a whole .safetensors file",
+    )
     def test_truncated(self, path: Path, size: int) -> None:
         save_attribution(path, BARE)
         path.write_bytes(path.read_bytes()[:size])
@@ -348,6 +423,10 @@ class TestHostile:
         st.lists(st.tuples(st.integers(0, BYTES_SEEN - 1), st.integers(0, 255)), max_size=6),
         st.integers(0, len(BYTES)),
     )
+    @pytest.mark.bad_input(
+        "Load Attribution: any bytes of a header changed, any length cut off (60 examples drawn)",
+        "Refused, or what it holds can be used",
+    )
     def test_bytes(self, edits: list[tuple[int, int]], length: int) -> None:
         """Any bytes of the header changed, any length cut off."""
         content = bytearray(BYTES)
@@ -360,6 +439,10 @@ class TestHostile:
 
     @settings(fuzz, max_examples=150)
     @given(st.data())
+    @pytest.mark.bad_input(
+        "Load Attribution: any field of a header replaced by any JSON (150 examples drawn)",
+        "Refused, or what it holds can be used",
+    )
     def test_header_fields(self, data: st.DataObject) -> None:
         """Any value of the header replaced by anything JSON can say."""
         header = copy.deepcopy(HEADER)
