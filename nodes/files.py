@@ -51,10 +51,10 @@ class SaveAttribution(io.ComfyNode):
     @classmethod
     def execute(cls, attribution: Attribution, filename_prefix: str) -> io.NodeOutput:
         root = folder_paths.get_output_directory()
-        if not _inside(root, os.path.dirname(filename_prefix)):
+        if not _inside(root, filename_prefix):
             raise I2AMError(
-                f"“{filename_prefix}” leads out of the output folder, where nothing is saved. "
-                "Choose a name below it, such as i2am/attribution."
+                f"“{filename_prefix[:200]}” is no name below the output folder, and nothing is "
+                "saved elsewhere. Choose one such as i2am/attribution."
             )
         try:
             folder, name, number, subfolder, _ = folder_paths.get_save_image_path(
@@ -99,9 +99,9 @@ class LoadAttribution(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
+    def validate_inputs(cls, file: Any) -> bool | str:
         try:
-            _path(file)
+            _path(str(file))
         except I2AMError as error:
             return str(error)
         return True

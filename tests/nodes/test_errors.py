@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,10 @@ def error_of(run_graph: Any) -> Callable[..., str]:
 
 
 class TestCapture:
+    @pytest.mark.bad_input(
+        "Capture Attention: a model it does not know",
+        "Said before a step is sampled, with the models it knows",
+    )
     def test_unknown_architecture(self, error_of: Any) -> None:
         """Before minutes are spent, with what is known."""
 
@@ -69,6 +75,10 @@ class TestCapture:
         assert "It knows: Flux" in message
         assert "Take Capture Attention out" in message
 
+    @pytest.mark.bad_input(
+        "Capture Attention: a model that ignores references",
+        "Said before a step is sampled, instead of an empty map",
+    )
     def test_chroma(self, error_of: Any) -> None:
         """It derives from Flux, and ignores references: said so, instead of an empty map."""
         model = tiny.flux()
@@ -91,6 +101,10 @@ class TestCapture:
 
 
 class TestCollect:
+    @pytest.mark.bad_input(
+        "Collect Attribution: a latent that was never watched",
+        "No recording belongs to this latent, and how to get one",
+    )
     def test_no_capture(self, error_of: Any) -> None:
         graph = changed(flux_graph(), "sampler", model=["model", 0], seed=901)
         message = error_of(graph, "collect")
@@ -101,6 +115,10 @@ class TestCollect:
         message = error_of(changed(flux_graph(), "collect", samples=["empty", 0]), "collect")
         assert "straight from a sampler" in message
 
+    @pytest.mark.bad_input(
+        "Collect Attribution: a latent that was changed after the sampler",
+        "Refused: connect the sampler’s own latent",
+    )
     def test_changed_after_the_sampler(self, error_of: Any) -> None:
         upscale = node(
             "LatentUpscale",
@@ -110,6 +128,10 @@ class TestCollect:
         graph = flux_graph(upscale=upscale, collect=collect("upscale"))
         assert "connect the sampler's own LATENT" in error_of(graph, "collect")
 
+    @pytest.mark.bad_input(
+        "A model that was given no reference",
+        "The picture is made; Collect Attribution names what is missing, and where it goes",
+    )
     def test_no_reference(self, run_graph: Any, error_of: Any) -> None:
         """Flux without ReferenceLatent: the picture is made, and what is missing is named."""
         graph = changed(flux_graph(), "positive", references=0)
@@ -131,6 +153,10 @@ class TestCollect:
         message = error_of(changed(flux_graph(), "capture", **plan), "collect")
         assert "asks for steps and layers that ran" in message
 
+    @pytest.mark.bad_input(
+        "Combined conditionings with different references",
+        "The picture is made; no map is mixed of them",
+    )
     def test_other_references_in_a_combination(self, error_of: Any) -> None:
         """Two positive conditionings with different references are no one run's references."""
         graph = flux_graph(
@@ -156,22 +182,38 @@ class TestCollect:
         assert run.ok, run.errors
         assert len(run.value("collect").recording.header.references) == 1
 
+    @pytest.mark.bad_input(
+        "Collect Attribution: more reference pictures than the model was given",
+        "Refused, with both numbers",
+    )
     def test_too_many_reference_pictures(self, error_of: Any) -> None:
         links = {f"references.reference_{n}": ["one", 0] for n in (1, 2)}
         graph = flux_graph(one=picture(), collect=collect(**links))
         message = error_of(graph, "collect")
         assert "2 reference pictures are connected, but the model was given 1" in message
 
+    @pytest.mark.bad_input(
+        "Collect Attribution: a batch of other size for one reference",
+        "Refused: one picture for each reference",
+    )
     def test_a_batch_as_reference(self, error_of: Any) -> None:
         links = {"references.reference_1": ["three", 0]}
         graph = flux_graph(three=picture(batch=3), collect=collect(**links))
         assert "Connect one picture for each reference" in error_of(graph, "collect")
 
+    @pytest.mark.bad_input(
+        "Collect Attribution: more pictures than were sampled",
+        "Refused, with both numbers",
+    )
     def test_another_batch_of_pictures(self, error_of: Any) -> None:
         graph = flux_graph(two=picture(batch=2), collect=collect(image=["two", 0]))
         message = error_of(graph, "collect")
         assert "holds 2 pictures, but 1 were sampled" in message
 
+    @pytest.mark.bad_input(
+        "A latent that mixes picture and sound",
+        "Refused: it cannot be read",
+    )
     def test_picture_and_sound(self, error_of: Any) -> None:
         from comfy.nested_tensor import NestedTensor
 
@@ -300,8 +342,94 @@ class TestLoad:
         words = "There is no" if kind == "folder" else "Choose a file written by Save Attribution"
         assert words in message
 
-    def test_a_name_that_leads_out_of_the_folder(self, run_graph: Any) -> None:
-        """Save refuses it too."""
-        save = filled("I2AM_Save", attribution=["collect", 0], filename_prefix="../../out")
+    @pytest.mark.bad_input(
+        "Load Attribution: a name of 300 or 100,000 characters, of half a letter, a number, a pipe",
+        "Refused before anything runs: there is no such file in the output folder",
+    )
+    @pytest.mark.parametrize(
+        "file",
+        ["x" * 300, "x/" * 50_000, "\ud800", 5, "pipe"],
+        ids=["long", "deep", "half", "number", "pipe"],
+    )
+    def test_no_names(self, comfy: Any, error_of: Any, file: Any) -> None:
+        if file == "pipe":
+            pipe = Path(comfy.folder_paths.get_output_directory()) / "pipe.safetensors"
+            pipe.parent.mkdir(parents=True, exist_ok=True)
+            if not pipe.exists():
+                os.mkfifo(pipe)
+        name = f"{file}.safetensors" if isinstance(file, str) else file
+        message = error_of({"collect": node("I2AM_Load", file=name)}, "collect")
+        assert "There is no “" in message
+        assert len(message) < 400
+
+
+class TestSave:
+    @pytest.fixture
+    def tree(self, comfy: Any) -> Callable[[], list[Path]]:
+        """All files of ComfyUI's folder, and of the one it lies in."""
+        return lambda: sorted(path for path in comfy.base.parent.rglob("*") if path.is_file())
+
+    @pytest.mark.bad_input(
+        "Save Attribution: a name with “..”, an absolute one, one through a link, a null byte, one "
+        "of 300 characters, of half a letter, with the name of a file as its folder",
+        "The node says what is wrong with the name; no file is written anywhere",
+    )
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("../../out", "no name below the output folder"),
+            ("i2am/../../out", "no name below the output folder"),
+            ("/tmp/out", "no name below the output folder"),
+            ("link/out", "no name below the output folder"),
+            ("link/sub/out", "no name below the output folder"),
+            ("nu\0ll/out", "no name below the output folder"),
+            ("nu\0ll", "no name below the output folder"),
+            ("x" * 300, "could not be saved"),
+            ("x" * 300 + "/out", "could not be saved"),
+            ("\ud800", "no name below the output folder"),
+            ("\ud800/out", "no name below the output folder"),
+            ("a file/out", "could not be saved"),
+        ],
+    )
+    def test_names(
+        self, comfy: Any, run_graph: Any, tree: Any, tmp_path: Path, name: str, words: str
+    ) -> None:
+        output = Path(comfy.folder_paths.get_output_directory())
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "a file").touch()
+        link = output / "link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path, target_is_directory=True)
+        before = tree()
+        save = filled("I2AM_Save", attribution=["collect", 0], filename_prefix=name)
         run = run_graph(flux_graph(save=save))
         assert set(run.errors) == {"save"}
+        assert words in run.errors["save"]
+        assert str(comfy.base) not in run.errors["save"]
+        assert tree() == before
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.fault(
+        "The disk is full while Save Attribution writes",
+        "The node says so; no half file is left; run again, it is saved from what is cached",
+        "Nothing",
+    )
+    def test_full_disk(
+        self, comfy: Any, run_graph: Any, tree: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        working, before = Path.write_bytes, tree()
+
+        def half(path: Path, content: bytes) -> int:
+            working(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        save = filled("I2AM_Save", attribution=["collect", 0], filename_prefix="full/one")
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "write_bytes", half)
+            run = run_graph(flux_graph(save=save))
+        assert "could not be saved: No space left on device" in run.errors["save"]
+        assert tree() == before
+        again = run_graph(flux_graph(save=save))
+        assert again.ok, again.errors
+        assert "sampler" not in again.executed
+        (Path(comfy.folder_paths.get_output_directory()) / again.value("save")).unlink()
