@@ -153,6 +153,11 @@ class TestLimits:
         assert store.get("a") is None
         assert len(store) == 1
 
+    @pytest.mark.fault(
+        "The file of an older recording is damaged, or ComfyUI’s temporary folder emptied",
+        "It is not there: Collect Attribution says so",
+        "The older recording",
+    )
     def test_a_file_damaged(self, make_store: Callable[..., Store], tmp_path: Path) -> None:
         store = make_store(memory=1)
         store.put(["a"], FIRST)

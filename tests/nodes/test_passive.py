@@ -146,6 +146,10 @@ class TestPicture:
 
 
 class TestOtherOverrides:
+    @pytest.mark.neighbour(
+        "Another pack’s attention override, before us or after us",
+        "It is called as often as without us; the same maps on either side",
+    )
     def test_before_and_after(self, model: Any, arm: Any, record_of: Any) -> None:
         """Another pack's override is called as often as without us, on either side of Capture."""
         alone, before, after = Spy(), Spy(), Spy()
@@ -158,6 +162,10 @@ class TestOtherOverrides:
         assert len(alone.calls) == len(before.calls) == len(after.calls) > 0
         assert same_arrays(recordings[0].arrays, recordings[1].arrays)
 
+    @pytest.mark.neighbour(
+        "An override that replaces attention and never calls the host’s",
+        "It decides the picture; the maps are of the queries and keys it was given",
+    )
     def test_one_that_replaces_attention(self, model: Any, arm: Any, record_of: Any) -> None:
         """An override that never calls the host's function decides the picture, as without us."""
 
@@ -176,10 +184,13 @@ class TestOtherOverrides:
 
 class TestNothingLeft:
     @pytest.fixture
-    def check(self, comfy: Any, model: Any, arm: Any) -> Callable[..., Tensor | None]:
-        """Run with a fault; nothing of ours is left; then a run without one is recorded."""
+    def check(self, comfy: Any, model: Any, arm: Any) -> Iterator[Callable[..., Tensor | None]]:
+        """Run with a fault; nothing of ours is left; then a run without one is recorded.
+
+        After the test the model gives, without us, the latent it gave before.
+        """
         spy = Spy()
-        run_options(model, [])  # loading a model leaves ComfyUI's own attributes on it
+        plain = run_options(model, [])  # loading a model leaves ComfyUI's own attributes on it
 
         def check(expected: type[BaseException] | None = None, **faults: Any) -> Tensor | None:
             original = spy.on(model)
@@ -209,7 +220,8 @@ class TestNothingLeft:
                 assert used["transformer_options"]["optimized_attention_override"] is spy
             return latent
 
-        return check
+        yield check
+        assert torch.equal(run_options(model, []), plain)
 
     def test_success(self, check: Any, record_of: Any) -> None:
         """After a run that went well."""
@@ -223,6 +235,11 @@ class TestNothingLeft:
         assert "optimized_attention_override" not in options[-1]["transformer_options"]
         assert "optimized_attention_override" not in options[0]["transformer_options"]
 
+    @pytest.mark.fault(
+        "The model raises in the middle of a run",
+        "Its error reaches the sampler as it is; nothing of ours is left, nothing half is filed",
+        "The render, as without us",
+    )
     def test_error_in_the_model(
         self, check: Any, model: Any, store: Any, record_of: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -255,6 +272,11 @@ class TestNothingLeft:
         assert len(store) == 0
         assert record_of(check()).header.steps == (0, 1, 2)
 
+    @pytest.mark.fault(
+        "Any error while recording",
+        "The latent is the same; Collect Attribution tells the error",
+        "The recording of this run",
+    )
     def test_fault_of_ours(
         self,
         comfy: Any,
@@ -279,6 +301,11 @@ class TestNothingLeft:
         assert "fewer layers or steps" in refusal.reason
         assert record_of(check()).header.steps == (0, 1, 2)
 
+    @pytest.mark.fault(
+        "The recording cannot even begin",
+        "The latent is the same",
+        "The recording of this run",
+    )
     def test_fault_before_the_run(
         self, comfy: Any, check: Any, model: Any, monkeypatch: pytest.MonkeyPatch, store: Any
     ) -> None:
@@ -292,6 +319,11 @@ class TestNothingLeft:
             patched.setattr(comfy.pack("nodes.hook"), "Run", fail)
             assert torch.equal(check(), plain)
 
+    @pytest.mark.fault(
+        "The finished recording cannot be filed",
+        "The latent is the same",
+        "The recording of this run",
+    )
     def test_fault_while_filing(
         self, comfy: Any, check: Any, model: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -347,6 +379,11 @@ class TestInTheGraph:
         assert fine.value("collect").recording.header.evaluations == 3
 
 
+@pytest.mark.fault(
+    "60 runs of other seeds, with a small store",
+    "Store and files stay within their limits, no recorder stays alive",
+    "The oldest recordings, beyond the limits",
+)
 def test_no_growth(
     comfy: Any, model: Any, arm: Any, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

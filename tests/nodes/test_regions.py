@@ -279,6 +279,10 @@ def test_an_area_of_some_frames(comfy: Any) -> None:
     assert "limited to 2 of 3 latent frames" in refusal.reason
 
 
+@pytest.mark.neighbour(
+    "Context windows: the model sees some frames at a time",
+    "No maps, and why",
+)
 def test_windows(comfy: Any) -> None:
     """A sampler that shows the model some frames at a time: a refusal, and the video is safe."""
     import comfy.context_windows as windows

@@ -70,6 +70,11 @@ class TestCache:
         assert third.executed == ["map"]
         assert third.value("map", 1).shape == (4, 64, 48, 3)
 
+    @pytest.mark.fault(
+        "An old seed again: the latent comes from ComfyUI’s cache",
+        "It leads to its own recording, not to the latest",
+        "Nothing",
+    )
     def test_another_seed_and_back(self, run_graph: Any) -> None:
         """Back at an old seed the latent comes from the cache, and so must its own recording."""
         graph = flux_graph()
@@ -103,6 +108,11 @@ class TestCache:
 
 
 class TestSeveral:
+    @pytest.mark.fault(
+        "Two samplers on one watched model",
+        "Each latent leads to its own recording",
+        "Nothing",
+    )
     def test_two_samplers_on_one_model(self, run_graph: Any) -> None:
         """Two runs of one captured model in one prompt: each latent leads to its own."""
         graph = flux_graph(sampler2=sampler(seed=2), collect2=collect("sampler2"))
@@ -221,6 +231,11 @@ class TestStore:
         assert recording(back) is not recording(first)
         assert same(recording(back), recording(first))
 
+    @pytest.mark.fault(
+        "A recording was lost to newer ones",
+        "Collect Attribution says so, instead of giving another’s",
+        "The oldest recordings, beyond 4 GiB of files",
+    )
     def test_a_lost_recording_is_an_error(
         self, run_graph: Any, use_store: Any, tmp_path: Path
     ) -> None:
