@@ -248,7 +248,7 @@ MAPS = Group(
                 {"attribution": ("collect", 0)},
                 {"direction": R2G, "reference": 2},
                 width=340,
-                height=660,
+                height=980,
             ),
         ),
         (
@@ -259,7 +259,7 @@ MAPS = Group(
                 {"attribution": ("collect", 0)},
                 {"direction": G2R, "reference": 2},
                 width=340,
-                height=660,
+                height=980,
             ),
         ),
     ),
@@ -280,6 +280,7 @@ NUMBERS = Group(
                 },
                 widgets={"reference": 2},
                 width=340,
+                height=520,  # with room for the scores in words
             ),
             Node(
                 "save_r2g",

@@ -15,6 +15,7 @@ const SIZE = [640, 620]; // of a new viewer
 const MIN_HEIGHT = 340;
 const LIVE_HEIGHT = 150;
 const TEXT_HEIGHT = [44, 220];
+const PICTURE_HEIGHT = 230; // what ComfyUI gives a node's picture, about
 const MIDDLE_BUTTON = 1;
 
 /** @type {Map<any, {viewer: AttributionViewer}>} the viewers on the graph, by their node */
@@ -177,17 +178,18 @@ function scrolls(element, event) {
  *
  * @param {any} node
  * @param {string[]} texts
+ * @param {boolean} pictures whether it shows pictures too
  */
-function showText(node, texts) {
+function showText(node, texts, pictures) {
   let panel = node.widgets?.find((/** @type {any} */ widget) => widget.name === "i2am_text")?.element;
   if (!panel) {
     panel = make("div", { class: "i2am-text", role: "status" });
     const height = () =>
       Math.min(Math.max(lines(panel.textContent) * 17 + 36, TEXT_HEIGHT[0]), TEXT_HEIGHT[1]);
-    addPanel(node, "text", panel, height);
+    addPanel(node, "text", panel, height, height);
   }
   panel.textContent = texts.join("\n\n");
-  grow(node);
+  grow(node, pictures ? PICTURE_HEIGHT : 0);
 }
 
 /** @param {string} text */
@@ -195,10 +197,15 @@ function lines(text) {
   return text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / 46)), 0);
 }
 
-/** @param {any} node */
-function grow(node) {
-  const needed = node.computeSize();
-  node.setSize([Math.max(node.size[0], needed[0]), Math.max(node.size[1], needed[1])]);
+/**
+ * Makes room for all widgets of a node.
+ *
+ * @param {any} node
+ * @param {number} more pixels of height
+ */
+function grow(node, more = 0) {
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height + more)]);
   node.setDirtyCanvas?.(true, true);
 }
 
@@ -255,7 +262,7 @@ app.registerExtension({
     const kind = node.constructor.comfyClass ?? "";
     if (!kind.startsWith("I2AM_")) return;
     after(node, "onExecuted", (output) => {
-      if (output.i2am_text) showText(node, output.i2am_text);
+      if (output.i2am_text) showText(node, output.i2am_text, Boolean(output.images?.length));
     });
     if (kind === VIEWER) addViewer(node);
   },
