@@ -107,8 +107,8 @@ class CaptureAttention(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="How closely to watch. Exact: everything. Balanced: every third step, "
-                    "a third of the cost. Fast: every sixth step, and in large pictures one place "
-                    "of four, at next to no cost. The picture is the same with each.",
+                    "a third of the work. Fast: every sixth step, and in large pictures one place "
+                    "of four. The picture is the same with each.",
                 ),
             ],
             outputs=[
