@@ -145,7 +145,7 @@ def _sample(
                 f"Only still pictures of {architecture.name} models can be read so far; this "
                 "latent is a video, has layers or is a mix."
             )
-        if _compiled(guider.model_patcher):
+        if compiled(guider.model_patcher):
             probe.stop(
                 "This model is compiled (torch.compile), and compiled code does not let anyone "
                 "watch its attention. Take the node that compiles it out, or by-pass it, to record."
@@ -547,7 +547,7 @@ def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[
     return call
 
 
-def _compiled(model: ModelPatcher) -> bool:
+def compiled(model: ModelPatcher) -> bool:
     """Whether any part of a model runs as torch.compile has made it."""
     if model.get_wrappers(WrappersMP.APPLY_MODEL, "torch.compile"):  # as ComfyUI's own node does
         return True

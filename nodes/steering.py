@@ -25,7 +25,15 @@ from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.ranges import contains
 from ..i2am.recorder import step_at
 from ..i2am.steering import Bias, Steer, bias_of, with_biases
-from .hook import ATTENTION_ARGUMENTS, OVERRIDE, STEERING_KEY, forward_of, next_call, split_heads
+from .hook import (
+    ATTENTION_ARGUMENTS,
+    OVERRIDE,
+    STEERING_KEY,
+    compiled,
+    forward_of,
+    next_call,
+    split_heads,
+)
 
 _PASS = "i2am_steered_pass"
 _POSITIVE = "positive"
@@ -50,6 +58,12 @@ def steered(model: ModelPatcher, steer: Steer) -> ModelPatcher:
     def sampler_sample(
         executor: Any, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *args: Any
     ) -> Tensor:
+        if compiled(guider.model_patcher):
+            raise I2AMError(
+                "Reference Strength cannot steer a compiled model (torch.compile): compiled code "
+                "would keep the steering, or not have it at all. Take the node that compiles it "
+                "out, or by-pass it."
+            )
         whole = tuple(args[1].shape[2:])  # the arguments go on with callback, noise, latent, …
         steering = _Steering(steers, architecture, layers, guider, tuple(sigmas.tolist()), whole)
         steering.hang_on(extra_args["model_options"]["transformer_options"])

@@ -270,6 +270,18 @@ def test_the_model_is_left_as_it_was(steer: Callable[..., Any]) -> None:
 
 
 class TestErrors:
+    def test_compiled(self, steer: Callable[..., Any]) -> None:
+        """Compiled code would keep the steering for runs that ask for none."""
+        one = model()
+        before = sampled(one)
+        compiled = steer(one, 1, 4.0)
+        block = torch.compile(one.model.diffusion_model.double_blocks[0], backend="eager")
+        compiled.add_object_patch("diffusion_model.double_blocks.0", block)
+        with pytest.raises(ValueError, match="cannot steer a compiled model"):
+            sampled(compiled)
+        compiled.unpatch_model()
+        assert torch.equal(sampled(one), before)
+
     def test_reference_that_is_not_there(self, run_graph: Any) -> None:
         graph = flux_graph(
             steer=filled("I2AM_Steer", model=["capture", 0], reference=2, strength=2.0)
