@@ -284,8 +284,8 @@ def test_stubborn_files(
     stubborn = {path.name for path in tmp_path.iterdir()}
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", refusing(Path.unlink))
-        patched.setattr(Path, "stat", refusing(Path.stat))
         back = run_graph(old, ["collect"])
+        patched.setattr(Path, "stat", refusing(Path.stat))
         newer = run_graph(changed(flux_graph(), "sampler", seed=4), ["collect"])
     assert back.value("collect").recording.header.run.seed == 1
     assert newer.value("collect").recording.header.run.seed == 4
