@@ -154,7 +154,7 @@ class TestLimits:
         assert len(store) == 1
 
     @pytest.mark.fault(
-        "The file of an older recording is damaged, or ComfyUI’s temporary folder emptied",
+        "The file of an older recording is damaged, or ComfyUI's temporary folder emptied",
         "It is not there: Collect Attribution says so",
         "The older recording",
     )

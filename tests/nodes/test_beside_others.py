@@ -59,7 +59,8 @@ def both_ways(graph: dict[str, Any], patch: dict[str, Any]) -> list[dict[str, An
 
 @pytest.mark.neighbour(
     "ModelSamplingFlux, EasyCache, LazyCache, SkipLayerGuidanceDiT or RescaleCFG, on either side",
-    "The same maps on either side; steps that a cache skips are counted in the report as not seen",
+    "The same maps on either side; what EasyCache skips is counted in the report as not seen, and "
+    "a step that LazyCache skips is no step of the recording",
 )
 @pytest.mark.parametrize("name", PATCHES)
 def test_flux_patches(run_graph: Any, name: str) -> None:
@@ -279,5 +280,7 @@ def test_tiles(run_graph: Any) -> None:
     assert run.ok, run.errors
     tiles = [run.value(f"collect{number}").recording for number in (0, 1)]
     assert [tile.header.run.latent for tile in tiles] == [(8, 8), (8, 8)]
+    alone = run_graph(changed(prompt, "tile0", model=["model", 0]), ["tile0"])
+    assert torch.equal(run.value("tile0")["samples"], alone.value("tile0")["samples"])
     whole = run_graph(prompt, ["collect"])
     assert "connect the sampler's own LATENT" in whole.errors["collect"]

@@ -117,7 +117,7 @@ class TestCollect:
 
     @pytest.mark.bad_input(
         "Collect Attribution: a latent that was changed after the sampler",
-        "Refused: connect the sampler’s own latent",
+        "Refused: connect the sampler's own latent",
     )
     def test_changed_after_the_sampler(self, error_of: Any) -> None:
         upscale = node(

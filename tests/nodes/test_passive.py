@@ -147,7 +147,7 @@ class TestPicture:
 
 class TestOtherOverrides:
     @pytest.mark.neighbour(
-        "Another pack’s attention override, before us or after us",
+        "Another pack's attention override, before us or after us",
         "It is called as often as without us; the same maps on either side",
     )
     def test_before_and_after(self, model: Any, arm: Any, record_of: Any) -> None:
@@ -163,7 +163,7 @@ class TestOtherOverrides:
         assert same_arrays(recordings[0].arrays, recordings[1].arrays)
 
     @pytest.mark.neighbour(
-        "An override that replaces attention and never calls the host’s",
+        "An override that replaces attention and never calls the host's",
         "It decides the picture; the maps are of the queries and keys it was given",
     )
     def test_one_that_replaces_attention(self, model: Any, arm: Any, record_of: Any) -> None:

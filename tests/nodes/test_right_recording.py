@@ -71,7 +71,7 @@ class TestCache:
         assert third.value("map", 1).shape == (4, 64, 48, 3)
 
     @pytest.mark.fault(
-        "An old seed again: the latent comes from ComfyUI’s cache",
+        "An old seed again: the latent comes from ComfyUI's cache",
         "It leads to its own recording, not to the latest",
         "Nothing",
     )
@@ -233,7 +233,7 @@ class TestStore:
 
     @pytest.mark.fault(
         "A recording was lost to newer ones",
-        "Collect Attribution says so, instead of giving another’s",
+        "Collect Attribution says so, instead of giving another's",
         "The oldest recordings, beyond 4 GiB of files",
     )
     def test_a_lost_recording_is_an_error(

@@ -39,7 +39,7 @@ def until_sampling(server: ComfyServer) -> None:
     "The server is stopped while it samples, and started again: multi-user, without a cache",
     "It ends at once; no half file is left; the next start empties its temporary folder and the "
     "same graph runs",
-    "The render under way and recordings that were not saved, as ComfyUI’s own pictures",
+    "The render under way and recordings that were not saved, as ComfyUI's own pictures",
 )
 def test_shutdown_while_sampling(comfyui_path: Path, tmp_path: Path) -> None:
     base, log = tmp_path / "base", tmp_path / "server.log"
@@ -81,8 +81,8 @@ def test_two_prompts(server: ComfyServer) -> None:
 
 
 @pytest.mark.bad_input(
-    "The page’s files asked for by names that lead out of ComfyUI’s folders",
-    "ComfyUI’s own /view, the only way to them, refuses; the pack adds no route",
+    "The page's files asked for by names that lead out of ComfyUI's folders",
+    "ComfyUI's own /view refuses; the pack adds no route of its own",
 )
 @pytest.mark.parametrize(
     "name",
@@ -101,7 +101,7 @@ def test_view(server: ComfyServer, name: dict[str, str]) -> None:
 
 
 @pytest.mark.bad_input(
-    "The viewer’s payload opened as a page of its own",
+    "The viewer's payload opened as a page of its own",
     "It is served as bytes, which no browser runs",
 )
 def test_a_payload_is_no_page(server: ComfyServer) -> None:
