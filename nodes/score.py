@@ -104,6 +104,18 @@ class Imacs(io.ComfyNode):
                 io.String.Output(
                     display_name="report", tooltip="The scores, their parts and how they were made."
                 ),
+                io.Float.Output(
+                    display_name="inside_generated",
+                    is_output_list=True,
+                    tooltip="The part of the map over the result that lies inside the mask, 0 to "
+                    "1; one for each picture. To rank tries by, see Pick Best.",
+                ),
+                io.Float.Output(
+                    display_name="inside_reference",
+                    is_output_list=True,
+                    tooltip="The part of the map over the reference that lies inside the mask, 0 "
+                    "to 1; one for each picture.",
+                ),
             ],
         )
 
@@ -160,9 +172,11 @@ class Imacs(io.ComfyNode):
                 )
             )
         batch = attribution.recording.header.run.batch
+        nothing = [math.nan] * batch
         generated, over_reference = (
-            [math.nan] * batch if score is None else score.imacs.tolist() for score in scores
+            nothing if score is None else score.imacs.tolist() for score in scores
         )
+        inside = [nothing if score is None else score.share_inside.tolist() for score in scores]
         if generated_mask is None:
             whose_mask = "none"
         settings = {
@@ -188,7 +202,7 @@ class Imacs(io.ComfyNode):
         }
         text = _report(scores, settings, coverage(attribution.recording))
         return io.NodeOutput(
-            generated, over_reference, text, ui={"i2am": [shown], "i2am_text": [text]}
+            generated, over_reference, text, *inside, ui={"i2am": [shown], "i2am_text": [text]}
         )
 
 

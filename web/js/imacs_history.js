@@ -1,0 +1,110 @@
+// @ts-check
+/** The scores of an IMACS node's last runs, in a table on it, to compare settings. */
+
+// @ts-ignore: ComfyUI's own, beside our folder on the page.
+import { app } from "../../../scripts/app.js";
+import { make } from "./controls.js";
+
+/**
+ * What one run scored, as nodes/score.py sends it.
+ *
+ * @typedef {object} Entry
+ * @property {(number | null)[]} imacs_generated
+ * @property {(number | null)[]} imacs_reference
+ * @property {Record<string, any>} settings
+ * @property {Record<string, any>} run
+ */
+
+const NODE = "I2AM_IMACS";
+const PROPERTY = "i2am_imacs_history"; // saved with the workflow
+const LENGTH = 8;
+const ROW_HEIGHT = 18;
+
+/** @param {(number | null)[]} values the mean over the batch, in words */
+function mean(values) {
+  const numbers = /** @type {number[]} */ (values.filter((value) => value !== null));
+  if (!numbers.length) return "–";
+  const found = numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+  return (found >= 0 ? "+" : "−") + Math.abs(found).toFixed(3);
+}
+
+/** @param {Entry} entry */
+function words({ settings, run }) {
+  return [
+    `seed ${run.seed ?? "?"}`,
+    `${run.steps} steps`,
+    `ref ${settings.reference}`,
+    settings.definition,
+    settings.preset,
+    `λ ${settings.penalty}`,
+    settings.threshold !== null && `cut ${settings.threshold}`,
+    settings.complement && "complement",
+    settings.within_mask && "within mask",
+  ]
+    .filter(Boolean)
+    .join(" · ");
+}
+
+/**
+ * The history with one more run, the newest first. A result that ComfyUI's cache sends again is no
+ * new run.
+ *
+ * @param {Entry[]} history
+ * @param {Entry} entry
+ */
+export function added(history, entry) {
+  if (JSON.stringify(history[0]) === JSON.stringify(entry)) return history;
+  return [entry, ...history].slice(0, LENGTH);
+}
+
+/** @param {Entry[]} history */
+export function rows(history) {
+  return history.map((entry) => [
+    mean(entry.imacs_generated),
+    mean(entry.imacs_reference),
+    words(entry),
+  ]);
+}
+
+/** @param {any} node */
+function show(node) {
+  const history = /** @type {Entry[]} */ (node.properties?.[PROPERTY] ?? []);
+  if (!history.length) return;
+  let table = node.widgets?.find((/** @type {any} */ widget) => widget.name === PROPERTY)?.element;
+  if (!table) {
+    // Nothing in it can be clicked: wheel and pointer stay the graph's.
+    table = make("table", { class: "i2am-history" });
+    node.addDOMWidget(PROPERTY, "i2am_history", table, {
+      serialize: false,
+      hideOnZoom: false,
+      getMinHeight: () => (table.rows.length + 0.5) * ROW_HEIGHT,
+    });
+  }
+  const line = (/** @type {string[]} */ cells, /** @type {"th" | "td"} */ kind) =>
+    make("tr", {}, ...cells.map((cell) => make(kind, {}, cell)));
+  table.replaceChildren(
+    line(["result", "reference", "last runs"], "th"),
+    ...rows(history).map((cells) => line(cells, "td")),
+  );
+  const needed = node.computeSize();
+  node.setSize([Math.max(node.size[0], needed[0]), Math.max(node.size[1], needed[1])]);
+}
+
+app.registerExtension({
+  name: "i2am.imacs-history",
+  /** @param {any} node */
+  nodeCreated(node) {
+    if (node.constructor.comfyClass !== NODE) return;
+    const { onExecuted, onConfigure } = node;
+    node.onExecuted = function (/** @type {any} */ output) {
+      onExecuted?.apply(this, arguments);
+      if (!output?.i2am?.[0]) return;
+      node.properties[PROPERTY] = added(node.properties[PROPERTY] ?? [], output.i2am[0]);
+      show(node);
+    };
+    node.onConfigure = function () {
+      onConfigure?.apply(this, arguments);
+      show(node);
+    };
+  },
+});
