@@ -325,6 +325,17 @@ class Workflow:
     shown: tuple[str, ...] = ()
     runs: bool = True
 
+    def node(self, key: str) -> Node:
+        """The node of this key."""
+        nodes = (
+            node
+            for column in self.columns
+            for group in column
+            for stack in group.stacks
+            for node in stack
+        )
+        return next(node for node in nodes if node.key == key)
+
 
 # What the workflows share. A key ends in what tells it from its kind, such as "_2".
 
@@ -481,45 +492,40 @@ ONE_RUN = Group("4 · Sample, watched", GREEN, ((capture(), sampler(), decoded()
 
 DEBUG_NOTE = """# Why does the model ignore my reference?
 
-Two runs side by side. **A** fills the hole with the object it was made for. **B** is given a \
-picture whose object does not fit the hole: a typical wiring mistake.
+Two runs side by side. In **A** all is well. In **B** somebody wired the **scene to both \
+references**: a typical mistake. The object's picture never reaches the model, and nothing says so.
 
 **Press Run** and compare:
 
-- **Where it was used**: in A the hole glows. In B the glow is weak or strays.
-- **IMACS**: the score over the result tells whether the reference went where it should. The table \
-on the node keeps your last runs, so change one setting at a time and watch the score.
-- **What changed** subtracts A from B: blue means B reads the reference less there.
+- **Where it was used**: in A the hole glows. In B the second reference glows nowhere in particular.
+- **IMACS** puts that into a number: well above 0 in A, below 0 in B. The table on the node keeps \
+your last runs, so change one setting at a time and watch the score.
+- **What changed** subtracts A from B: blue is where B reads its second reference less.
 
 **With your own inpainting**: put *Capture Attention* right before your sampler and *Collect \
 Attribution* behind it. If your latent has an inpainting mask, IMACS uses it by itself.
+
+The score tells *where* a reference was used. A wrong object that fits the hole scores well too: \
+look at the picture.
 """
 
 DEBUG = Workflow(
     "i2am_inpaint_debug",
     (
-        (models(DEBUG_NOTE),),
+        (models(DEBUG_NOTE, 640),),
         (
             pictures("i2am_demo", "scene", "object"),
-            Group(
-                "2b · A reference that does not fit",
-                BLUE,
-                ((load_picture("wrong", "The wrong object", "i2am_wrong_reference.png"),),),
-            ),
-        ),
-        (
             given(),
             Group(
-                "3b · The same, with the wrong object",
+                "3b · The mistake",
                 "#88A",
                 (
-                    (encoded("encode_wrong", "wrong", "Encode the wrong one"),),
                     (
                         reference(
                             "reference_wrong",
                             "reference_1",
-                            "encode_wrong",
-                            "Reference 2: the wrong one",
+                            "encode_scene",
+                            "Reference 2: the scene again",
                         ),
                     ),
                 ),
@@ -530,11 +536,11 @@ DEBUG = Workflow(
                 "4 · Sample both, watched by one Capture Attention",
                 GREEN,
                 (
-                    (capture(), sampler(title="A · the right object"), decoded(), collected()),
+                    (capture(), sampler(title="A · the object"), decoded(), collected()),
                     (
-                        sampler("sampler_b", "B · the wrong object", positive="reference_wrong"),
+                        sampler("sampler_b", "B · the mistake", positive="reference_wrong"),
                         decoded("decode_b", "sampler_b"),
-                        collected("collect_b", "sampler_b", "decode_b", "wrong"),
+                        collected("collect_b", "sampler_b", "decode_b", "scene"),
                         saved("save_b", "B · the result", ("decode_b", 0), "debug_b"),
                     ),
                 ),
@@ -819,8 +825,8 @@ BEST_NOTE = """# The best of eight
 Eight tries from one seed, scored by attention, the best one kept. Nothing is lost: the other \
 seven come out too, the better first.
 
-**Press Run.** *IMACS* scores each try by how well the model's attention agrees with the masks, and \
-*Pick Best* ranks them.
+**Press Run.** *IMACS* scores each try by how well the model's attention agrees with the masks, \
+and *Pick Best* ranks them.
 
 **Which score?** Here *inside_generated*: the part of the attention that lies in the hole. \
 Measured on this model with 24 scenes it was never made for: the try it picks has **19 % less \
@@ -996,6 +1002,136 @@ STRENGTH = Workflow(
     ("save", "save_after", "influence", "compare"),
 )
 
+TRUTH_NOTE = """# Does the map tell the truth?
+
+A map is a claim: *this part of the reference made the result*. Here it is put to the test on your \
+own picture.
+
+**Press Run.** Three runs with the same seed:
+
+1. as it is,
+2. with the part **muted that the map points at**,
+3. with an **equal part elsewhere** muted.
+
+If the map is right, 2 changes much and 3 hardly anything. *Does the Map Tell the Truth?* says how \
+many times more.
+
+**Try this**: another *seed* of the random part; less *percent*; your own model.
+"""
+
+
+def muted(key: str, title: str, part: int) -> Node:
+    wires = {"model": ("capture", 0), "reference_mask": ("part", part)}
+    return Node(key, "I2AM_Steer", title, wires, {"reference": 2, "strength": 0.0})
+
+
+TRUTH = Workflow(
+    "i2am_truth_test",
+    (
+        (models(TRUTH_NOTE, 460),),
+        (pictures("i2am_demo", "scene", "object"), given()),
+        (
+            Group(
+                "4 · As it is, watched",
+                GREEN,
+                (
+                    (
+                        capture(),
+                        sampler(title="1 · as it is"),
+                        decoded(),
+                        collected(),
+                        saved("save", "1 · as it is", ("decode", 0), "truth_1"),
+                    ),
+                ),
+            ),
+        ),
+        (
+            Group(
+                "5 · The two parts",
+                GOLD,
+                (
+                    (
+                        Node(
+                            "part",
+                            "I2AM_TopPart",
+                            wires={"attribution": ("collect", 0), "region": ("hole", 0)},
+                            widgets={
+                                "reference": 2,
+                                "seed": 0,
+                                "control_after_generate": "fixed",
+                            },
+                            width=340,
+                        ),
+                        Node(
+                            "show_top",
+                            "MaskPreview",
+                            "What the map points at",
+                            {"mask": ("part", 0)},
+                            height=PICTURE,
+                        ),
+                        Node(
+                            "show_random",
+                            "MaskPreview",
+                            "As much elsewhere",
+                            {"mask": ("part", 1)},
+                            height=PICTURE,
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        (
+            Group(
+                "6 · Each muted",
+                GREEN,
+                (
+                    (
+                        muted("mute_top", "Mute what the map points at", 0),
+                        sampler("sampler_top", "2 · without it", "mute_top"),
+                        decoded("decode_top", "sampler_top"),
+                        saved("save_top", "2 · without it", ("decode_top", 0), "truth_2"),
+                    ),
+                    (
+                        muted("mute_random", "Mute as much elsewhere", 1),
+                        sampler("sampler_random", "3 · without the other", "mute_random"),
+                        decoded("decode_random", "sampler_random"),
+                        saved(
+                            "save_random",
+                            "3 · without the other",
+                            ("decode_random", 0),
+                            "truth_3",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        (
+            Group(
+                "7 · The verdict",
+                RED,
+                (
+                    (
+                        Node(
+                            "truth",
+                            "I2AM_TruthTest",
+                            wires={
+                                "plain": ("decode", 0),
+                                "top_muted": ("decode_top", 0),
+                                "random_muted": ("decode_random", 0),
+                                "region": ("hole", 0),
+                            },
+                            width=380,
+                            height=240,
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    ("save", "show_top", "save_top", "save_random"),
+)
+
+
 WORKFLOWS = (
     Workflow("i2am_demo", DEMO),
     DEBUG,
@@ -1004,4 +1140,5 @@ WORKFLOWS = (
     AUTO_MASK,
     BEST,
     STRENGTH,
+    TRUTH,
 )

@@ -166,17 +166,27 @@ def make(server: ComfyServer, page: Page, workflow: Workflow) -> list[str]:
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{workflow.name}.png")
     if workflow.shown:
-        shown = [
-            server.download(item)
-            for key in workflow.shown
-            for item in outputs[str(ids[key])]["images"][: 4 // len(workflow.shown)]
-        ]
+        shown: list[bytes] = []
+        for key in workflow.shown:
+            if (loaded := workflow.node(key)).type == "LoadImage":
+                shown.append((FOLDER / "inputs" / loaded.widgets["image"]).read_bytes())
+                continue
+            items = outputs[str(ids[key])]["images"]
+            shown += [server.download(item) for item in items[: 4 // len(workflow.shown)]]
         thumbnail(shown).save(path.with_suffix(".jpg"), quality=90)
     if path.with_suffix(".jpg").exists():
         prompt = to_prompt(data, server.get_json("/object_info"))
         write_picture(path.with_suffix(".jpg"), data, prompt)
     print(f"{path.relative_to(ROOT)}: {len(data['nodes'])} nodes, {len(data['links'])} wires")
     return []
+
+
+def open_page(server: ComfyServer, page: Page) -> None:
+    """A fresh page, which remembers nothing another workflow has shown."""
+    page.goto(server.url)
+    page.wait_for_function("() => window.app?.graph && window.app.extensionManager")
+    page.wait_for_timeout(1500)
+    page.keyboard.press("Escape")  # the templates a first visit is met with
 
 
 def run_in_page(server: ComfyServer, page: Page) -> dict[str, Any]:
@@ -229,10 +239,8 @@ def main() -> int:
     with ComfyServer(comfyui, threads=1) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
         page = browser.new_page(viewport={"width": 2400, "height": 1200})
-        page.goto(server.url)
-        page.wait_for_function("() => window.app?.graph && window.app.extensionManager")
-        page.wait_for_timeout(1500)
         for name in names:
+            open_page(server, page)
             problems += [f"{name}: {problem}" for problem in make(server, page, every[name])]
         browser.close()
     print(*problems, sep="\n")

@@ -32,12 +32,12 @@ function mean(values) {
 function words({ settings, run }) {
   return [
     `seed ${run.seed ?? "?"}`,
-    `${run.steps} steps`,
+    `λ ${settings.penalty}`,
+    settings.preset,
+    settings.threshold !== null && `cut ${settings.threshold}`,
     `ref ${settings.reference}`,
     settings.definition,
-    settings.preset,
-    `λ ${settings.penalty}`,
-    settings.threshold !== null && `cut ${settings.threshold}`,
+    `${run.steps} steps`,
     settings.complement && "complement",
     settings.within_mask && "within mask",
   ]

@@ -1,0 +1,139 @@
+"""Every example workflow: it runs as it is, or needs model files and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from comfy_server import ROOT, ComfyServer, ServerError
+from example_workflows import WORKFLOWS
+from make_workflows import FOLDER, PICTURES
+from model_workflows import MODEL_WORKFLOWS
+from workflow import find, to_prompt
+
+NAMES = [workflow.name for workflow in WORKFLOWS]
+MODEL_NAMES = [workflow.name for workflow in MODEL_WORKFLOWS]
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+
+
+def ran(server: ComfyServer, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The prompt of a workflow, and what its nodes showed."""
+    prompt = to_prompt(read(name), server.get_json("/object_info"))
+    return prompt, server.run(prompt)
+
+
+def test_every_file_is_in_the_table_and_back() -> None:
+    files = {path.stem for path in FOLDER.glob("*.json")}
+    assert files == {*NAMES, *MODEL_NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_as_it_is(server: ComfyServer, name: str) -> None:
+    """Every node that shows or saves something does, with real pictures."""
+    prompt, outputs = ran(server, name)
+    assert outputs
+    for node, found in prompt.items():
+        if found["class_type"] in ("SaveImage", "I2AM_Map", "I2AM_Compare", "I2AM_ToMask"):
+            assert outputs[node]["images"], found["_meta"]["title"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_picture_brings_it_along(name: str) -> None:
+    with Image.open(FOLDER / f"{name}.jpg") as thumbnail:
+        assert min(thumbnail.size) >= 256
+    with Image.open(PICTURES / f"{name}.png") as picture:
+        assert json.loads(picture.info["workflow"]) == read(name)
+        assert json.loads(picture.info["prompt"])
+
+
+@pytest.mark.parametrize("name", [*NAMES, *MODEL_NAMES])
+def test_groups_hold_their_nodes_and_nothing_overlaps(name: str) -> None:
+    workflow = read(name)
+    title = 30  # pixels above a node
+    boxes = [
+        (x, y - title, x + width, y + height)
+        for (x, y), (width, height) in ((node["pos"], node["size"]) for node in workflow["nodes"])
+    ]
+    for number, one in enumerate(boxes):
+        for other in boxes[:number]:
+            apart = one[2] <= other[0] or other[2] <= one[0]
+            assert apart or one[3] <= other[1] or other[3] <= one[1], (one, other)
+    groups = [
+        (x, y, x + width, y + height)
+        for x, y, width, height in (group["bounding"] for group in workflow["groups"])
+    ]
+    for left, top, right, bottom in boxes:
+        homes = [
+            g for g in groups if g[0] <= left and g[1] <= top and g[2] >= right and g[3] >= bottom
+        ]
+        assert len(homes) == 1
+    notes = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+    assert len(notes) == 1
+    assert notes[0]["widgets_values"][0].startswith("# ")
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_only_model_files_are_missing(server: ComfyServer, name: str) -> None:
+    """ComfyUI knows its nodes, inputs and wires, and refuses it for files alone."""
+    info = server.get_json("/object_info")
+    prompt = to_prompt(read(name), info)
+    with pytest.raises(ServerError) as refused:
+        server.run(prompt)
+    complaints = str(refused.value).splitlines()[1:]
+    assert complaints
+    for complaint in complaints:
+        assert "Value not in list" in complaint or "example.png" in complaint, complaint
+    wanted = {line.partition(" (")[0].strip() for line in complaints}
+    for loader in ("UNETLoader", "VAELoader"):
+        assert loader in wanted
+
+
+class TestWhatTheySay:
+    """The sentences in the notes hold."""
+
+    def test_the_mistake_shows_in_the_score(self, server: ComfyServer) -> None:
+        prompt, outputs = ran(server, "i2am_inpaint_debug")
+        scores = {
+            found["_meta"]["title"]: outputs[node]["i2am"][0]["imacs_generated"][0]
+            for node, found in prompt.items()
+            if found["class_type"] == "I2AM_IMACS"
+        }
+        assert scores["A · IMACS"] > 0.4
+        assert scores["B · IMACS"] < 0
+
+    def test_try_on_scores_well_on_both_sides(self, server: ComfyServer) -> None:
+        prompt, outputs = ran(server, "i2am_try_on")
+        shown = outputs[find(prompt, "I2AM_IMACS", preset="paper")]["i2am"][0]
+        assert shown["imacs_generated"][0] > 0
+        assert shown["imacs_reference"][0] > 0
+
+    def test_eight_tries_are_ranked_and_none_is_lost(self, server: ComfyServer) -> None:
+        prompt, outputs = ran(server, "i2am_best_of_eight")
+        assert len(outputs[find(prompt, "PreviewImage")]["images"]) == 7
+        assert len(outputs[find(prompt, "I2AM_PickBest")]["images"]) == 1
+
+    def test_a_reference_turned_down_is_used_less(self, server: ComfyServer) -> None:
+        prompt, outputs = ran(server, "i2am_reference_strength")
+        text = outputs[find(prompt, "I2AM_Compare")]["i2am_text"][0]
+        before, _, after = text.partition("attention: ")[2].partition(" (")[0].partition(" → ")
+        assert float(after.rstrip("%")) < 0.5 * float(before.rstrip("%"))
+
+    def test_the_map_tells_the_truth(self, server: ComfyServer) -> None:
+        prompt, outputs = ran(server, "i2am_truth_test")
+        assert "tells the truth" in outputs[find(prompt, "I2AM_TruthTest")]["i2am_text"][0]
+
+
+def test_the_pictures_are_with_the_pack() -> None:
+    """Every picture a workflow loads comes with it."""
+    inputs = {path.name for path in (Path(ROOT) / "example_workflows" / "inputs").iterdir()}
+    for name in NAMES:
+        for node in read(name)["nodes"]:
+            if node["type"] in ("LoadImage", "LoadImageMask"):
+                assert node["widgets_values"][0] in inputs
