@@ -214,7 +214,7 @@ ASK = Group(
                 # The object's picture is the second reference.
                 properties={"i2am_view": {"reference": 1}},
                 width=820,
-                height=700,
+                height=650,
             ),
         ),
     ),
@@ -340,7 +340,7 @@ class Workflow:
 # What the workflows share. A key ends in what tells it from its kind, such as "_2".
 
 BLUE, GREEN, GOLD, RED, TEAL, LILAC = "#3f789e", "#8A8", "#b58b2a", "#A88", "#3f5159", "#7a5c9e"
-MAP_SIZE = {"width": 340, "height": 660}
+MAP_SIZE: dict[str, Any] = {"width": 340, "height": 660}
 
 
 def load_picture(key: str, title: str, file: str) -> Node:
@@ -681,7 +681,7 @@ object gave more, blue where the scene did.
 **With your own model**: as many references as you like, in the order the model is given them.
 """
 
-INFLUENCE = {"width": 420, "height": 640}
+INFLUENCE: dict[str, Any] = {"width": 420, "height": 640}
 
 TWO_REFERENCES = Workflow(
     "i2am_two_references",

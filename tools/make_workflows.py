@@ -225,7 +225,7 @@ def write_picture(picture: Path, workflow: dict[str, Any], prompt: dict[str, Any
 
 def main() -> int:
     every = {workflow.name: workflow for workflow in (*WORKFLOWS, *MODEL_WORKFLOWS)}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Makes the example workflows.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(every))
     names = parser.parse_args().names or list(every)
     if unknown := set(names) - set(every):

@@ -74,11 +74,12 @@ function show(node) {
   if (!table) {
     // Nothing in it can be clicked: wheel and pointer stay the graph's.
     table = make("table", { class: "i2am-history" });
-    node.addDOMWidget(PROPERTY, "i2am_history", table, {
+    const widget = node.addDOMWidget(PROPERTY, "i2am_history", table, {
       serialize: false,
       hideOnZoom: false,
       getMinHeight: () => (table.rows.length + 0.5) * ROW_HEIGHT,
     });
+    widget.serialize = false; // the option keeps it out of prompts, this out of workflows
   }
   const line = (/** @type {string[]} */ cells, /** @type {"th" | "td"} */ kind) =>
     make("tr", {}, ...cells.map((cell) => make(kind, {}, cell)));
