@@ -1,6 +1,9 @@
-"""Save one held-out scene as the example pictures of the demo graph.
+"""Save one held-out scene as the example pictures of a workflow.
 
 python tools/save_demo_pictures.py
+python tools/save_demo_pictures.py --recipe shapes --seed 10000004 --prefix i2am_try_on
+python tools/save_demo_pictures.py --task insertion --seed 10002002 --prefix i2am_insertion
+python tools/save_demo_pictures.py --task upscale --seed 10000007 --prefix i2am_upscale
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.demo_scenes import HELD_OUT_SEEDS, RECIPES, make_scenes  # noqa: E402
+from tools.demo_insertions import make_insertions  # noqa: E402
+from tools.demo_scenes import HELD_OUT_SEEDS, RECIPES, make_scenes, reduced  # noqa: E402
 
 DEFAULT_FOLDER = ROOT / "example_workflows" / "inputs"
 DEFAULT_SEED = HELD_OUT_SEEDS.start + 2
@@ -28,17 +32,38 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="plain")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--prefix", default="i2am_demo")
+    parser.add_argument("--task", choices=PICTURES, default="inpaint")
     options = parser.parse_args()
-    scenes = make_scenes(1, options.seed, recipe=RECIPES[options.recipe])
     options.folder.mkdir(parents=True, exist_ok=True)
-    for name, values in (
-        ("scene", scenes.scene),
-        ("reference", scenes.reference),
-        ("target", scenes.target),
-        ("hole_mask", scenes.hole),
-        ("object_mask", scenes.object),
-    ):
+    for name, values in PICTURES[options.task](options.seed, options.recipe).items():
         save(values[0], options.folder / f"{options.prefix}_{name}.png")
+
+
+def inpaint(seed: int, recipe: str) -> dict[str, Tensor]:
+    """A scene with a hole, the reference, what belongs there, and both masks."""
+    scenes = make_scenes(1, seed, recipe=RECIPES[recipe])
+    return {
+        "scene": scenes.scene,
+        "reference": scenes.reference,
+        "target": scenes.target,
+        "hole_mask": scenes.hole,
+        "object_mask": scenes.object,
+    }
+
+
+def insertion(seed: int, _: str) -> dict[str, Tensor]:
+    """A picture, the object of a box in it, and the box."""
+    scenes = make_insertions(1, seed)
+    return {"scene": scenes.scene, "reference": scenes.reference, "box_mask": scenes.box_mask}
+
+
+def upscale(seed: int, _: str) -> dict[str, Tensor]:
+    """A photograph, and what is left of it at a quarter of its size."""
+    target = make_scenes(1, seed, recipe=RECIPES["photographs"]).target
+    return {"low": reduced(target), "true": target}
+
+
+PICTURES = {"inpaint": inpaint, "insertion": insertion, "upscale": upscale}
 
 
 def save(values: Tensor, path: Path) -> None:

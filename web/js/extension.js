@@ -148,12 +148,16 @@ function addPanel(node, name, element, minHeight, maxHeight) {
     });
   }
   // Nodes 2.0 finds the element by the widget's name, which no input may have.
-  return node.addDOMWidget(`i2am_${name}`, `i2am_${name}`, element, {
+  const widget = node.addDOMWidget(`i2am_${name}`, `i2am_${name}`, element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: minHeight,
     ...(maxHeight && { getMaxHeight: maxHeight }),
   });
+  // The option keeps it out of prompts; saved in a workflow, it would take the place of an input
+  // that the node gains later.
+  widget.serialize = false;
+  return widget;
 }
 
 /**
