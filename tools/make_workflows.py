@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from browser import FLAGS, find_chromium
 from comfy_server import ROOT, ComfyServer
@@ -181,12 +181,14 @@ def make(server: ComfyServer, page: Page, workflow: Workflow) -> list[str]:
     return []
 
 
-def open_page(server: ComfyServer, page: Page) -> None:
-    """A fresh page, which remembers nothing another workflow has shown."""
+def open_page(server: ComfyServer, browser: Browser) -> Page:
+    """A page that remembers nothing another workflow has shown."""
+    page = browser.new_page(viewport={"width": 2400, "height": 1200})  # with a profile of its own
     page.goto(server.url)
     page.wait_for_function("() => window.app?.graph && window.app.extensionManager")
     page.wait_for_timeout(1500)
     page.keyboard.press("Escape")  # the templates a first visit is met with
+    return page
 
 
 def run_in_page(server: ComfyServer, page: Page) -> dict[str, Any]:
@@ -238,10 +240,10 @@ def main() -> int:
     problems: list[str] = []
     with ComfyServer(comfyui, threads=1) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 2400, "height": 1200})
         for name in names:
-            open_page(server, page)
+            page = open_page(server, browser)
             problems += [f"{name}: {problem}" for problem in make(server, page, every[name])]
+            page.close()
         browser.close()
     print(*problems, sep="\n")
     return 1 if problems else 0
