@@ -317,13 +317,14 @@ class Workflow:
     """One file: groups in columns.
 
     shown: the nodes whose pictures make its thumbnail, at most four. runs: whether it runs here,
-    on the models that come with the pack.
+    on the models that come with the pack. packs: others' packs whose nodes it uses.
     """
 
     name: str
     columns: tuple[tuple[Group, ...], ...]
     shown: tuple[str, ...] = ()
     runs: bool = True
+    packs: tuple[str, ...] = ()
 
     def node(self, key: str) -> Node:
         """The node of this key."""

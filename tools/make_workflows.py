@@ -2,6 +2,7 @@
 
     python tools/make_workflows.py              # all of them
     python tools/make_workflows.py i2am_try_on  # one
+    python tools/make_workflows.py i2am_sdxl_ip_adapter --pack ../ComfyUI_IPAdapter_plus
 
 Run it in .venv after a node of a workflow has changed. The page, in a headless browser, saves the
 file just as a person would, so it opens without warnings. Each workflow is run first, so that there
@@ -17,6 +18,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from browser import FLAGS, find_chromium
-from comfy_server import ROOT, ComfyServer
+from comfy_server import PACK, ROOT, ComfyServer, make_base
 from example_workflows import WORKFLOWS, Workflow
 from model_workflows import MODEL_WORKFLOWS
 from workflow import to_prompt
@@ -171,9 +173,8 @@ def make(server: ComfyServer, page: Page, workflow: Workflow) -> list[str]:
             if (loaded := workflow.node(key)).type == "LoadImage":
                 shown.append((FOLDER / "inputs" / loaded.widgets["image"]).read_bytes())
                 continue
-            items = outputs[str(ids[key])]["images"]
-            shown += [server.download(item) for item in items[: 4 // len(workflow.shown)]]
-        thumbnail(shown).save(path.with_suffix(".jpg"), quality=90)
+            shown += [server.download(item) for item in outputs[str(ids[key])]["images"]]
+        thumbnail(shown[:4]).save(path.with_suffix(".jpg"), quality=90)
     if path.with_suffix(".jpg").exists():
         prompt = to_prompt(data, server.get_json("/object_info"))
         write_picture(path.with_suffix(".jpg"), data, prompt)
@@ -229,7 +230,12 @@ def main() -> int:
     every = {workflow.name: workflow for workflow in (*WORKFLOWS, *MODEL_WORKFLOWS)}
     parser = argparse.ArgumentParser(description="Makes the example workflows.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(every))
-    names = parser.parse_args().names or list(every)
+    parser.add_argument(
+        "--pack", type=Path, action="append", default=[], help="the folder of a pack it needs"
+    )
+    options = parser.parse_args()
+    packs = {pack.resolve().name: pack.resolve() for pack in options.pack}
+    names = options.names or [name for name in every if set(every[name].packs) <= set(packs)]
     if unknown := set(names) - set(every):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     chromium = find_chromium()
@@ -237,16 +243,30 @@ def main() -> int:
         print("This needs Chromium; python dev.py test installs it.")
         return 1
     comfyui = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "0.30.0")
-    problems: list[str] = []
-    with ComfyServer(comfyui, threads=1) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
-        for name in names:
-            page = open_page(server, browser)
-            problems += [f"{name}: {problem}" for problem in make(server, page, every[name])]
-            page.close()
-        browser.close()
+    # Of several such arguments ComfyUI takes the last.
+    more = ("--whitelist-custom-nodes", PACK, *packs)
+    with tempfile.TemporaryDirectory() as folder:
+        base = make_base(Path(folder))
+        for name, pack in packs.items():
+            (base / "custom_nodes" / name).symlink_to(pack, target_is_directory=True)
+        server = ComfyServer(comfyui, base=base, threads=1, arguments=more)
+        problems = make_all(server, [every[name] for name in names], chromium)
     print(*problems, sep="\n")
     return 1 if problems else 0
+
+
+def make_all(server: ComfyServer, workflows: list[Workflow], chromium: Path) -> list[str]:
+    """Makes them one after the other; gives what is wrong with them."""
+    problems: list[str] = []
+    with server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
+        for workflow in workflows:
+            page = open_page(server, browser)
+            found = make(server, page, workflow)
+            problems += [f"{workflow.name}: {problem}" for problem in found]
+            page.close()
+        browser.close()
+    return problems
 
 
 if __name__ == "__main__":

@@ -132,6 +132,29 @@ def test_run_shows_pictures_on_the_maps(visit: Visit, server: ComfyServer) -> No
     page.screenshot(path=SHOTS / "run.png")
 
 
+def test_the_scores_of_the_last_runs_stay_on_the_node(visit: Visit) -> None:
+    """And what a node shows is no value of it: saved, it would stand in a later input's place."""
+    found = visit.page.evaluate(
+        """() => {
+            const node = app.graph.nodes.find((node) => node.type === 'I2AM_IMACS');
+            const table = node.widgets.find((w) => w.name === 'i2am_imacs_history').element;
+            const saved = app.graph.serialize().nodes.filter((n) => n.type.startsWith('I2AM_'));
+            return {
+                rows: [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent)),
+                kept: node.properties.i2am_imacs_history.length,
+                empty: saved.filter((n) => n.widgets_values?.at(-1) === '').map((n) => n.type),
+            };
+        }"""
+    )
+    assert found["kept"] == 1
+    assert found["rows"][0] == ["result", "reference", "last runs"]
+    result, reference, settings = found["rows"][1]
+    assert result.startswith("+")
+    assert reference.startswith("+")
+    assert "λ 3" in settings
+    assert found["empty"] == []
+
+
 def test_the_help_of_every_node_is_there(server: ComfyServer) -> None:
     nodes = {
         name: info for name, info in server.get_json("/object_info").items() if "I2AM_" in name

@@ -18,6 +18,10 @@ from workflow import find, to_prompt
 
 NAMES = [workflow.name for workflow in WORKFLOWS]
 MODEL_NAMES = [workflow.name for workflow in MODEL_WORKFLOWS]
+# Those of stock nodes and ours alone.
+STOCK_NAMES = [workflow.name for workflow in MODEL_WORKFLOWS if not workflow.packs]
+# What the others' nodes are, as their packs have them.
+OTHERS_NODES = {"IPAdapterUnifiedLoader", "IPAdapterAdvanced"}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -80,7 +84,19 @@ def test_groups_hold_their_nodes_and_nothing_overlaps(name: str) -> None:
     assert notes[0]["widgets_values"][0].startswith("# ")
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", sorted(set(MODEL_NAMES) - set(STOCK_NAMES)))
+def test_only_other_packs_and_their_wires_are_unknown(server: ComfyServer, name: str) -> None:
+    """Every node is ComfyUI's, ours or named here, and every wire joins sockets of one type."""
+    info, workflow = server.get_json("/object_info"), read(name)
+    kinds = {node["type"] for node in workflow["nodes"]}
+    assert kinds - info.keys() - {"MarkdownNote"} == OTHERS_NODES
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for _, origin, out, target, into, kind in workflow["links"]:
+        assert nodes[origin]["outputs"][out]["type"] == kind
+        assert nodes[target]["inputs"][into]["type"] in (kind, "*")
+
+
+@pytest.mark.parametrize("name", STOCK_NAMES)
 def test_only_model_files_are_missing(server: ComfyServer, name: str) -> None:
     """ComfyUI knows its nodes, inputs and wires, and refuses it for files alone."""
     info = server.get_json("/object_info")
