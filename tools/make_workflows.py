@@ -37,6 +37,8 @@ FOLDER = ROOT / "example_workflows"
 PICTURES = ROOT / "docs" / "workflows"
 SHOTS = ROOT / "output" / "workflows"  # a look at each whole graph, to check by eye
 SIDE = 256  # pixels of one picture of a thumbnail
+# Where the page shows the graph, beside its menus.
+GRAPH: Any = {"x": 60, "y": 58, "width": 1130, "height": 1130}
 # How the page shows it first: large enough that the words can be read.
 VIEW = {"scale": 0.64, "offset": [140, 140]}
 
@@ -167,17 +169,18 @@ def make(server: ComfyServer, page: Page, workflow: Workflow) -> list[str]:
     page.evaluate(SHOW)
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{workflow.name}.png")
-    if workflow.shown:
-        shown: list[bytes] = []
-        for key in workflow.shown:
-            if (loaded := workflow.node(key)).type == "LoadImage":
-                shown.append((FOLDER / "inputs" / loaded.widgets["image"]).read_bytes())
-                continue
-            shown += [server.download(item) for item in outputs[str(ids[key])]["images"]]
-        thumbnail(shown[:4]).save(path.with_suffix(".jpg"), quality=90)
-    if path.with_suffix(".jpg").exists():
-        prompt = to_prompt(data, server.get_json("/object_info"))
-        write_picture(path.with_suffix(".jpg"), data, prompt)
+    thumb = path.with_suffix(".jpg")
+    shown: list[bytes] = []
+    for key in workflow.shown:
+        if (loaded := workflow.node(key)).type == "LoadImage":
+            shown.append((FOLDER / "inputs" / loaded.widgets["image"]).read_bytes())
+            continue
+        shown += [server.download(item) for item in outputs[str(ids[key])]["images"]]
+    if not workflow.runs:  # nothing to see yet but the graph itself
+        shown = [page.screenshot(clip=GRAPH)]
+    if shown:
+        thumbnail(shown[:4]).save(thumb, quality=90)
+    write_picture(thumb, data, to_prompt(data, server.get_json("/object_info")))
     print(f"{path.relative_to(ROOT)}: {len(data['nodes'])} nodes, {len(data['links'])} wires")
     return []
 

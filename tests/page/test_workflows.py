@@ -49,7 +49,7 @@ def test_it_runs_as_it_is(server: ComfyServer, name: str) -> None:
             assert outputs[node]["images"], found["_meta"]["title"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *MODEL_NAMES])
 def test_its_picture_brings_it_along(name: str) -> None:
     with Image.open(FOLDER / f"{name}.jpg") as thumbnail:
         assert min(thumbnail.size) >= 256
