@@ -131,17 +131,24 @@ def opened(browser: Browser, server: ComfyServer, **settings: Any) -> Page:
 
 
 def centre(page: Page, scale: float = 1) -> None:
-    page.evaluate(
-        f"""(scale) => {{
-            const node = {NODE}, view = app.canvas.ds;
-            view.scale = scale;
-            view.offset[0] = 750 / scale - node.pos[0] - node.size[0] / 2;
-            view.offset[1] = 500 / scale - node.pos[1] - node.size[1] / 2;
-            app.canvas.setDirty(true, true);
-        }}""",
-        scale,
-    )
-    page.wait_for_timeout(500)
+    """The viewer in the middle, and still there when the page has done its own fitting."""
+    for _ in range(20):
+        moved = page.evaluate(
+            f"""(scale) => {{
+                const node = {NODE}, view = app.canvas.ds;
+                const moved = view.scale !== scale;
+                view.scale = scale;
+                view.offset[0] = 750 / scale - node.pos[0] - node.size[0] / 2;
+                view.offset[1] = 500 / scale - node.pos[1] - node.size[1] / 2;
+                app.canvas.setDirty(true, true);
+                return moved;
+            }}""",
+            scale,
+        )
+        page.wait_for_timeout(700)
+        if not moved:
+            return
+    pytest.fail("the page never stops moving its view")
 
 
 def run(page: Page, seed: int) -> None:
