@@ -116,7 +116,9 @@ def opened(browser: Browser, server: ComfyServer, **settings: Any) -> Page:
     page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
     page.goto(server.url)
     page.wait_for_function(READY)
-    chosen = {"Comfy.VueNodes.Enabled": False, "Comfy.ColorPalette": "dark", **settings}
+    # The page's own panels, as other tests may have left them, would cover the viewer.
+    alone = {"Comfy.RightSidePanel.IsOpen": False, "Comfy.Minimap.Visible": False}
+    chosen = {"Comfy.VueNodes.Enabled": False, "Comfy.ColorPalette": "dark", **alone, **settings}
     page.evaluate(
         "(chosen) => Promise.all(Object.entries(chosen).map(([name, value]) =>"
         " app.extensionManager.setting.set(name, value)))",
