@@ -19,7 +19,15 @@ from ..i2am.correspondence import Matches, matches, remove_sinks, sink_mass, sin
 from ..i2am.errors import I2AMError
 from ..i2am.flow import arrows, flow, surest
 from ..i2am.geometry import resample
-from .maps import AUTO, KEEP, REFERENCE, REMOVE, SINKS, choose_definition, mask_to_look_from
+from .maps import (
+    DEFINITION,
+    KEEP,
+    REFERENCE,
+    REMOVE,
+    SINKS,
+    choose_definition,
+    mask_to_look_from,
+)
 from .sockets import AttributionSocket
 
 _BLANK = 0.3  # grey, where no picture was given
@@ -42,14 +50,7 @@ class Correspondence(io.ComfyNode):
             inputs=[
                 AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
                 REFERENCE,
-                io.Combo.Input(
-                    "definition",
-                    options=[AUTO, *(definition.value for definition in Definition)],
-                    default=AUTO,
-                    tooltip="Model: the model's own attention. Paper: the I2AM paper's, where "
-                    "every layer counts the same. Auto: model where text, result and references "
-                    "compete (Flux), paper elsewhere.",
-                ),
+                DEFINITION,
                 io.Int.Input(
                     "count",
                     default=12,

@@ -51,6 +51,29 @@ REFERENCE = io.Int.Input(
     max=64,
     tooltip="Which reference, in the order the model was given them, from 1.",
 )
+DEFINITION = io.Combo.Input(
+    "definition",
+    options=[AUTO, *(definition.value for definition in Definition)],
+    default=AUTO,
+    tooltip="Model: the model's own attention, in true shares. Paper: the I2AM "
+    "paper's, where every layer counts the same. Auto: model where text, result "
+    "and references compete (Flux), paper elsewhere.",
+)
+COLORMAP = io.Combo.Input(
+    "colormap",
+    options=[colormap.value for colormap in Colormap],
+    default=Colormap.INFERNO.value,
+    tooltip="The colours. Jet is for comparing with the paper's figures; the "
+    "others do not invent edges.",
+)
+OPACITY = io.Float.Input(
+    "opacity",
+    default=0.8,
+    min=0.0,
+    max=1.0,
+    step=0.05,
+    tooltip="How strongly the colours cover the picture.",
+)
 WITHIN_MASK = io.Boolean.Input(
     "within_mask",
     default=False,
@@ -118,14 +141,7 @@ class AttributionMapNode(io.ComfyNode):
                     "what of it was used.",
                 ),
                 REFERENCE,
-                io.Combo.Input(
-                    "definition",
-                    options=[AUTO, *(definition.value for definition in Definition)],
-                    default=AUTO,
-                    tooltip="Model: the model's own attention, in true shares. Paper: the I2AM "
-                    "paper's, where every layer counts the same. Auto: model where text, result "
-                    "and references compete (Flux), paper elsewhere.",
-                ),
+                DEFINITION,
                 io.Combo.Input(
                     "level",
                     options=[level.value for level in Level],
@@ -133,21 +149,8 @@ class AttributionMapNode(io.ComfyNode):
                     tooltip="Unified is one map of everything; time, layer and head give one map "
                     "for each group of steps, each layer, each head.",
                 ),
-                io.Combo.Input(
-                    "colormap",
-                    options=[colormap.value for colormap in Colormap],
-                    default=Colormap.INFERNO.value,
-                    tooltip="The colours. Jet is for comparing with the paper's figures; the "
-                    "others do not invent edges.",
-                ),
-                io.Float.Input(
-                    "opacity",
-                    default=0.8,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How strongly the colours cover the picture.",
-                ),
+                COLORMAP,
+                OPACITY,
                 io.Combo.Input(
                     "scale",
                     options=[scale.value for scale in Scale],

@@ -8,7 +8,6 @@ from torch import Tensor
 from ..i2am.attribution import (
     MEAN_FRAME,
     Attribution,
-    Definition,
     Direction,
     check_reference,
     pairs_of,
@@ -18,8 +17,10 @@ from ..i2am.correspondence import Place, point_map, without_sinks
 from ..i2am.render import Scale
 from ..i2am.report import describe_point
 from .maps import (
-    AUTO,
+    COLORMAP,
+    DEFINITION,
     KEEP,
+    OPACITY,
     REFERENCE,
     REMOVE,
     SINKS,
@@ -71,28 +72,9 @@ class PointAttribution(io.ComfyNode):
                     tooltip="How far from the top edge, as a part of the height.",
                 ),
                 REFERENCE,
-                io.Combo.Input(
-                    "definition",
-                    options=[AUTO, *(definition.value for definition in Definition)],
-                    default=AUTO,
-                    tooltip="Model: the model's own attention. Paper: the I2AM paper's, where "
-                    "every layer counts the same. Auto: model where text, result and references "
-                    "compete (Flux), paper elsewhere.",
-                ),
-                io.Combo.Input(
-                    "colormap",
-                    options=[colormap.value for colormap in Colormap],
-                    default=Colormap.INFERNO.value,
-                    tooltip="The colours.",
-                ),
-                io.Float.Input(
-                    "opacity",
-                    default=0.8,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How strongly the colours cover the picture.",
-                ),
+                DEFINITION,
+                COLORMAP,
+                OPACITY,
                 io.Combo.Input(
                     "scale",
                     options=[Scale.PER_MAP.value, Scale.ABSOLUTE.value, Scale.PAPER.value],
