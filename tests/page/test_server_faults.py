@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,21 @@ def until_sampling(server: ComfyServer) -> None:
         time.sleep(0.1)
 
 
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """What a shell runs in the background ignores Ctrl+C, and so would a server started by it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.fault(
     "The server is stopped while it samples, and started again: multi-user, without a cache",
     "It ends at once; no half file is left; the next start empties its temporary folder and the "
     "same graph runs",
     "The render under way and recordings that were not saved, as ComfyUI's own pictures",
 )
+@pytest.mark.usefixtures("heard_interrupts")
 def test_shutdown_while_sampling(comfyui_path: Path, tmp_path: Path) -> None:
     base, log = tmp_path / "base", tmp_path / "server.log"
     with ComfyServer(comfyui_path, base=base, log=log, threads=1) as server:
