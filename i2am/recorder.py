@@ -319,8 +319,11 @@ class Recorder:
         """
         if layer not in self.layers:
             return
+        portions = torch.zeros(())
         if region is not None:
-            weights = _portioned(weights, region, layout, q)
+            asking = layout.generated
+            portions = region.of_tokens(asking.grid or Grid(1, asking.length))
+            weights = _portioned(weights, portions, layout, q)
         elif self._budget.side > 1:
             q, layout, mask, weights = _thinned(self._budget.side, q, layout, mask, weights)
         if not hasattr(self._threads, "workspace"):
@@ -338,7 +341,7 @@ class Recorder:
         tokens = layout.generated.grid or Grid(1, layout.generated.length)
         grid = tokens if region is None else region.part.whole(tokens)
         pictures = tuple(span.grid or Grid(1, span.length) for span in layout.references)
-        sums = _on_map_grids(marginals, tokens, pictures, region)
+        sums = _on_map_grids(marginals, tokens, pictures, region, portions)
         with self._lock:
             if self._pictures.setdefault(layer, pictures) != pictures:
                 raise I2AMError(
@@ -361,7 +364,7 @@ class Recorder:
                 if region is None:
                     found.add(match, layer)
                 else:
-                    placed, weight = _placed(match, tokens, key[1], region)
+                    placed, weight = _placed(match, tokens, key[1], region.part, portions)
                     found.add(placed, layer, weight)
             if not self._seen:
                 self._seen = True
@@ -571,19 +574,23 @@ def _thinned(
 
 
 def _on_map_grids(
-    marginals: Marginals, tokens: Grid, pictures: tuple[Grid, ...], region: Region | None
+    marginals: Marginals,
+    tokens: Grid,
+    pictures: tuple[Grid, ...],
+    region: Region | None,
+    portions: Tensor,
 ) -> _Open:
     """A call's sums as maps on the grids that are kept, mass kept.
 
-    Of a region they are the sums of the whole picture's evaluation that it takes part in, by the
-    area and the portion it has in it.
+    Of a region, whose tokens have these portions, they are the sums of the whole picture's
+    evaluation that it takes part in, by the area and the portion it has in it.
     """
     # A share is of one place's attention; over all places it is mass, which adds up to the mean.
     over_result, paper = marginals.share / tokens.area, marginals.paper_r2g
     over_references, weight, part = marginals.g2r, 1.0, WHOLE
     if region is not None:
         part = region.part
-        weight = part.area * region.of_tokens(tokens).mean(1).to(paper).expand(len(paper))
+        weight = part.area * portions.mean(1).to(paper).expand(len(paper))
         each = weight[:, None, None, None]
         over_result, paper = over_result * part.area, paper * each
         # The paper's sum to one, the model's to what the portions left of them.
@@ -599,7 +606,7 @@ def _on_map_grids(
     )
 
 
-def _portioned(weights: Tensor | None, region: Region, layout: TokenLayout, q: Tensor) -> Tensor:
+def _portioned(weights: Tensor | None, portions: Tensor, layout: TokenLayout, q: Tensor) -> Tensor:
     """The weights of a call's softmaxes where only a portion of each place is the region's.
 
     The rest of a place goes to one more softmax, of which no key is a part.
@@ -607,26 +614,28 @@ def _portioned(weights: Tensor | None, region: Region, layout: TokenLayout, q: T
     rows = layout.generated
     if weights is None:
         weights = torch.ones(len(q), 1, q.shape[2], device=q.device)
-    portions = torch.zeros_like(weights[:, 0])
-    portions[:, rows.slice] = region.of_tokens(rows.grid or Grid(1, rows.length)).to(portions)
-    portions = portions.unsqueeze(1)
-    return torch.cat((weights * portions, weights.sum(1, keepdim=True) * (1 - portions)), 1)
+    mine = torch.zeros_like(weights[:, 0])
+    mine[:, rows.slice] = portions.to(mine)
+    mine = mine.unsqueeze(1)
+    return torch.cat((weights * mine, weights.sum(1, keepdim=True) * (1 - mine)), 1)
 
 
-def _placed(match: Tensor, tokens: Grid, rows: Grid, region: Region) -> tuple[Tensor, Tensor]:
+def _placed(
+    match: Tensor, tokens: Grid, rows: Grid, part: Part, portions: Tensor
+) -> tuple[Tensor, Tensor]:
     """A region's correspondence among the rows of the whole picture's, and the rows' weights.
 
     (batch, 2, cells of `rows`, reference cells) and (batch, 1, cells of `rows`, 1), to be divided
     by when all regions are added up.
     """
     cells = correspondence_grid(tokens)
-    portions = region.of_tokens(tokens).to(match)
+    portions = portions.to(match)
     level = portions.mean(1)[:, None, None, None]
     # The paper's rows count by their portion relative to the mean portion, the model's by it.
     match = torch.cat((match[:, :1] * level, match[:, 1:]), 1)
     portions = mean_over_cells(portions.mT, tokens, cells).mT.expand(len(match), -1)
-    weight = spread(portions, cells, rows, region.part)
-    return spread(match.mT, cells, rows, region.part).mT, weight[:, None, :, None]
+    weight = spread(portions, cells, rows, part)
+    return spread(match.mT, cells, rows, part).mT, weight[:, None, :, None]
 
 
 def _finest(grids: Iterable[Grid]) -> Grid:
