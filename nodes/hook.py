@@ -49,6 +49,13 @@ _BRANCHES = {"conditional": "positive", "unconditional": "negative"}
 _log = logging.getLogger(__name__)
 
 
+def architecture_of(model: ModelPatcher) -> Architecture:
+    """How to read a model, by the classes of it and its network. Raises I2AMError if it cannot."""
+    base = model.model
+    classes = (*type(base).__mro__, *type(base.diffusion_model).__mro__)
+    return find(cls.__name__ for cls in classes)
+
+
 def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
     """A clone of the model whose sampling runs are recorded as planned.
 
@@ -57,9 +64,8 @@ def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
     Raises I2AMError if the model's attention cannot be read.
     """
     base = model.model
-    classes = (*type(base).__mro__, *type(base.diffusion_model).__mro__)
     try:
-        architecture = find(cls.__name__ for cls in classes)
+        architecture = architecture_of(model)
     except I2AMError:
         if not plan.within:
             raise

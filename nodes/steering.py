@@ -20,7 +20,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..i2am.architectures import Architecture, Forward, Layer, find
+from ..i2am.architectures import Architecture, Forward, Layer
 from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.ranges import contains
 from ..i2am.recorder import step_at
@@ -29,6 +29,7 @@ from .hook import (
     ATTENTION_ARGUMENTS,
     OVERRIDE,
     STEERING_KEY,
+    architecture_of,
     compiled,
     forward_of,
     next_call,
@@ -44,15 +45,13 @@ def steered(model: ModelPatcher, steer: Steer) -> ModelPatcher:
 
     Raises I2AMError if the model's attention cannot be read.
     """
-    base = model.model
-    classes = (*type(base).__mro__, *type(base.diffusion_model).__mro__)
     try:
-        architecture = find(cls.__name__ for cls in classes)
+        architecture = architecture_of(model)
     except I2AMError as error:
         raise I2AMError(
             f"Reference Strength needs to read the model's attention. {error}"
         ) from None
-    layers = architecture.layers(base.diffusion_model)
+    layers = architecture.layers(model.model.diffusion_model)
     steers: tuple[Steer, ...] = (*(model.get_attachment(STEERING_KEY) or ()), steer)
 
     def sampler_sample(
