@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import tiny
 import torch
 from oracle import Place, Seen, Spy, expected, largest_deviation
@@ -31,6 +33,15 @@ def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
     return rows
 
 
+@contextlib.contextmanager
+def listening_to_all(comfy: Any) -> Iterator[None]:
+    """Attention functions are listened to whatever the size of their calls."""
+    listening = comfy.pack("i2am.listening")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(listening, "SMALL_BYTES", 0)
+        yield
+
+
 def prove(
     comfy: Any,
     model: Callable[[], Any],
@@ -50,6 +61,8 @@ def prove(
 ) -> tuple[Any, list[Seen]]:
     """The recording of one run, proven, and the attention calls of that run.
 
+    A second run, in which attention functions are listened to, is proven too.
+
     model: makes it anew, with all that other nodes put on it. place_of: layouts by hand. grid,
     heads, latent: as `expected` takes them. index: of the recorded conditionings in
     `cond_or_uncond`. sample, options: how to sample.
@@ -67,15 +80,21 @@ def prove(
 
     rows = rows_of(index, start.shape[0])
     wanted = expected(spy.calls, rows, place_of, step_of, grid, heads, latent)
-    arrays, frames = dict(record.arrays), record.header.generated.grid.frames
-    for name in arrays if frames > 1 else ():  # for the oracle they are rows, one after the other
+    frames = record.header.generated.grid.frames
+    for name in wanted if frames > 1 else ():  # for the oracle they are rows, one after the other
         if name.startswith("correspondence"):  # the mean of all frames
             wanted[name] = wanted[name].unflatten(1, (frames, -1)).mean(1)
-        arrays[name] = arrays[name].reshape(wanted[name].shape)
-    deviations = largest_deviation(arrays, wanted)
-    if note is not None:
-        note("largest deviation", max(deviations.values()))
-    assert max(deviations.values()) < TOLERANCE, deviations
+    with listening_to_all(comfy):
+        again = sample(
+            hook.arm(model(), recorder.Plan(**(plan or {}))), positive, negative, start, **options
+        )
+    assert torch.equal(again, plain)
+    for found in (record, recording(comfy, again)):
+        arrays = {n: array.reshape(wanted[n].shape) for n, array in found.arrays.items()}
+        deviations = largest_deviation(arrays, wanted)
+        if note is not None:
+            note("largest deviation", max(deviations.values()))
+        assert max(deviations.values()) < TOLERANCE, deviations
     assert record.header.evaluations == record.header.expected_evaluations
     assert len(record.header.layers) == record.header.expected_layers
     return record, spy.calls
