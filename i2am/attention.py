@@ -546,7 +546,7 @@ class _Match:
         self._lines: tuple[Tensor, Tensor] | None = None
         if rows != self._to:
             down, across = means_of_lines(rows, self._to)
-            self._lines = down.to(self._sums), across.to(self._sums)
+            self._lines = down, across.to(self._sums)  # the CPU tells which lines are touched
 
     def mean(self, heads: int) -> Tensor:
         """(batch, 2, generated cells, reference cells)."""
@@ -562,17 +562,15 @@ class _Match:
             self._sums.flatten(1, 2)[items, tile] += pairs
             return
         down, across = self._lines
-        for tokens, row, lines, columns in runs(tile, self._rows):
-            run = (
-                pairs[:, tokens].unflatten(1, (lines, -1)).flatten(3)
-            )  # (items, lines, columns, …)
-            run = across[:, columns] @ run  # (items, lines, columns of cells, 2 × keys)
-            some = down[:, row : row + lines]
-            touched = some.any(1).nonzero()
+        for tokens, line, lines, columns in runs(tile, self._rows):
+            # (items, lines, columns, 2 × keys), first across and then down
+            run = pairs[:, tokens].reshape(len(pairs), lines, -1, 2 * self._columns.area)
+            run = across[:, columns] @ run
+            share = down[:, line : line + lines]
+            touched = share.any(1).nonzero()
             cells = slice(int(touched[0]), int(touched[-1]) + 1)
-            self._sums[items, cells] += (some[cells] @ run.flatten(2)).view_as(
-                self._sums[items, cells]
-            )
+            into = self._sums[items, cells]
+            into += (share[cells].to(run) @ run.flatten(2)).view_as(into)
 
 
 def _part_of(mask: Tensor | None, here: tuple[slice, slice]) -> Tensor | None:
