@@ -19,7 +19,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -556,6 +556,7 @@ def main() -> None:
     parser.add_argument("--variants", default="", help="some of them, such as exact,dense")
     parser.add_argument("--dtypes", default="fp32,bf16", help="which precisions")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--steps", type=int, default=0, help="of each run; default: the case's own")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs for each figure")
     parser.add_argument("--tokens", type=int, default=GROWTH[-1], help="how far case e goes")
     options = parser.parse_args()
@@ -570,6 +571,7 @@ def main() -> None:
             for case in cases(device):
                 if options.cases and case.name not in options.cases.split(","):
                     continue
+                case = replace(case, steps=options.steps or case.steps)
                 print(f"{case.name}: {case.title}, {dtype}, {case.steps} steps", flush=True)
                 wanted = variants(case)
                 if options.variants:
