@@ -148,11 +148,12 @@ def attention_marginals(
     factor = dim**-0.5 if scale is None else scale
     workspace = workspace or Workspace()
     if weights is None and not any(span.softmax for span in layout.keys):
+        at_once = None
         if heard is not None and rows.stop <= heard.softmax.shape[2]:
-            heard = Overheard(heard.logits[:, :, rows.slice], heard.softmax[:, :, rows.slice])
+            at_once = Overheard(heard.logits[:, :, rows.slice], heard.softmax[:, :, rows.slice])
         elif _may_wait(q.device) and 4 * batch * heads * rows.length * k.shape[2] <= SMALL_BYTES:
-            heard = _softmax_at_once(q, k, factor, mask)
-        found = None if heard is None else _marginals_of(heard, layout, correspondence)
+            at_once = _softmax_at_once(q, k, factor, mask)
+        found = None if at_once is None else _marginals_of(at_once, layout, correspondence)
         if found is not None:
             return found
     portions = emphasis = None

@@ -13,6 +13,7 @@ from recordings import rand
 from test_attention import assert_right, call, dense, few
 from torch import Tensor
 
+import i2am.attention
 from i2am.attention import Overheard, attention_marginals
 from i2am.geometry import Grid, Role, Span, TokenLayout
 from i2am.listening import Listening, is_worth_it, understood
@@ -147,8 +148,12 @@ class TestTheSumsAreTheSame:
         found = attention_marginals(q, k, spans, mask=bias.float(), heard=heard_of(logits))
         assert_right(found, dense(q, k, spans, bias=bias), 1e-4)
 
-    def test_only_some_queries_were_heard(self) -> None:
+    @pytest.mark.parametrize("small", [0, 2**20])
+    def test_only_some_queries_were_heard(
+        self, small: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A piece that holds the result is used, one that does not is not."""
+        monkeypatch.setattr(i2am.attention, "SMALL_BYTES", small)
         q, k, spans = call()
         heard = heard_of(logits_of(q, k) * math.nan)
         stop = spans.generated.stop
