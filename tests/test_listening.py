@@ -32,7 +32,8 @@ def heard_of(logits: Tensor) -> Overheard:
 
 def layout_of(rows: Grid, columns: tuple[Grid, ...], text: int) -> TokenLayout:
     """[text | generated | references]."""
-    spans = [Span(Role.TEXT, 0, text), Span(Role.GENERATED, text, text + rows.area, rows)]
+    spans = [Span(Role.TEXT, 0, text)] if text else []
+    spans.append(Span(Role.GENERATED, text, text + rows.area, rows))
     for grid in columns:
         spans.append(Span(Role.REFERENCE, spans[-1].stop, spans[-1].stop + grid.area, grid))
     return TokenLayout(tuple(spans), tuple(spans))
@@ -155,7 +156,7 @@ class TestTheSumsAreTheSame:
         """A piece that holds the result is used, one that does not is not."""
         monkeypatch.setattr(i2am.attention, "SMALL_BYTES", small)
         q, k, spans = call()
-        heard = heard_of(logits_of(q, k) * math.nan)
+        heard = heard_of(3 * logits_of(q, k))
         stop = spans.generated.stop
         wanted = dense(q, k, spans)
         short = Overheard(heard.logits[:, :, : stop - 1], heard.softmax[:, :, : stop - 1])
