@@ -14,9 +14,10 @@ from test_attention import assert_right, call, dense, few
 from torch import Tensor
 
 import i2am.attention
-from i2am.attention import Overheard, attention_marginals
+from i2am.attention import attention_marginals
 from i2am.geometry import Grid, Role, Span, TokenLayout
 from i2am.listening import Listening, is_worth_it, understood
+from i2am.whole import Overheard
 
 SEEDS = st.integers(0, 10_000)
 
