@@ -187,30 +187,26 @@ def dense(
         m_r, m_g = own.softmax(-1).nan_to_num(0), own.softmax(-2).nan_to_num(0)
         model = (own - together.logsumexp(-1, keepdim=True)).exp().nan_to_num(0)
         if weights is not None:
-            mine = weights.double()[:, span.softmax, spans.generated.slice]
-            part = mine / weights.double()[..., spans.generated.slice].sum(1)
+            own_weight = weights.double()[:, span.softmax, spans.generated.slice]
+            part = own_weight / weights.double()[..., spans.generated.slice].sum(1)
             model = model * part[:, None, :, None]
-            m_r = m_r * (mine / mine.mean(-1, keepdim=True))[:, None, :, None]
-            m_g = m_g * mine[:, None, :, None]
+            m_r = m_r * (own_weight / own_weight.mean(-1, keepdim=True))[:, None, :, None]
+            m_g = m_g * own_weight[:, None, :, None]
         m_g = (m_g / m_g.sum(-2, keepdim=True)).nan_to_num(0)
         m_r, m_g, model = (matrix.mean(1) for matrix in (m_r, m_g, model))
-        asked = [
-            [p.weights(span.grid if p.reference == r else spans.generated.grid).double()]  # type: ignore[arg-type]
-            for p in places
-            if p.reference in (RESULT, r)
-        ]
-        kinds = [p.reference for p in places if p.reference in (RESULT, r)]
-        some = [w / w.sum() for (w,), kind in zip(asked, kinds, strict=True) if kind == RESULT]
-        if some:
-            rows.append(
-                torch.stack([torch.stack([w @ m for w in some], 1) for m in (m_r, model)], 1)
-            )
-        mine_asked = [w for (w,), kind in zip(asked, kinds, strict=True) if kind == r]
-        found = torch.zeros(len(q), 2, 0, spans.generated.length).double()
-        if mine_asked:
-            paper = torch.stack([m_g @ (w / w.sum()) for w in mine_asked], 1)
-            count = spans.generated.length
-            found = torch.stack((paper, torch.stack([model @ w for w in mine_asked], 1) / count), 1)
+        result, picture = spans.generated.grid, span.grid
+        assert result is not None
+        assert picture is not None
+        of_result = [p.weights(result).double() for p in places if p.reference == RESULT]
+        mine = [p.weights(picture).double() for p in places if p.reference == r]
+        if of_result:
+            means = torch.stack([one / one.sum() for one in of_result])
+            rows.append(torch.stack((means @ m_r, means @ model), 1))
+        found = torch.zeros(len(q), 2, 0, result.area).double()
+        if mine:
+            sums = torch.stack(mine)
+            means = sums / sums.sum(1, keepdim=True)
+            found = torch.stack((means @ m_g.mT, sums @ model.mT / result.area), 1)
         columns.append(found)
     return rows, columns
 
@@ -302,7 +298,7 @@ class TestAgainstDense:
     @few
     def test_several_softmaxes(self, seed: int) -> None:
         """Adapters beside the text, whose weight differs from place to place and may be none."""
-        first, second = Span(Role.REFERENCE, 2, 8, REFERENCES[0], 1), None
+        first = Span(Role.REFERENCE, 2, 8, REFERENCES[0], 1)
         second = Span(Role.REFERENCE, 8, 14, REFERENCES[1], 2)
         spans = TokenLayout(
             (Span(Role.GENERATED, 0, 12, GENERATED),),
@@ -413,7 +409,7 @@ class TestInvariants:
 
 
 def exact(
-    made: recorder.Recording, direction: Direction, number: int, **selection: str
+    made: recorder.Recording, direction: Direction, number: int, **selection: Any
 ) -> AttributionMap:
     return exact_point_map(made, PAPER, direction, 0, number, Selection(**selection))
 
@@ -450,7 +446,7 @@ class TestRecording:
         self, groups: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """And their means are the means of the steps they hold."""
-        asked = {"places": "0.3,0.6; 0,0-1,1", "reference_places": "2: 0.4,0.9"}
+        asked: dict[str, Any] = {"places": "0.3,0.6; 0,0-1,1", "reference_places": "2: 0.4,0.9"}
         apart = recording(**asked)
         whole = sum(4 * a.numel() for name, a in apart.arrays.items() if name.startswith("point"))
         monkeypatch.setattr(points, "POINT_BYTES", whole * groups // 4)
@@ -471,8 +467,9 @@ class TestRecording:
 
     def test_all_steps_of_a_fast_budget_are_whole(self) -> None:
         """Places that a budget leaves out of the maps are not left out of what was asked."""
-        big, asked = Grid(32, 33), {"places": "0.52,0.49", "reference_places": "0.2,0.1"}
-        options = {"generated": big, "heads": (2,), "steps": 1, "batch": 1}
+        big = Grid(32, 33)
+        asked: dict[str, Any] = {"places": "0.52,0.49", "reference_places": "0.2,0.1"}
+        options: dict[str, Any] = {"generated": big, "heads": (2,), "steps": 1, "batch": 1}
         exactly, fast = (recording(budget=b, **options, **asked) for b in ("exact", "fast"))
         for name, kept in exactly.arrays.items():
             if name.startswith("point"):
@@ -537,9 +534,9 @@ class TestReading:
     def test_the_correspondence_cannot_tell_of_ranges(self) -> None:
         header = self.MADE.header
         check_pooled(header, Selection(layers="0-2", steps="0-3"), Place(0.5, 0.5))
-        for ranges in ({"layers": "1"}, {"steps": "0-2"}):
+        for selection in (Selection(layers="1"), Selection(steps="0-2")):
             with pytest.raises(I2AMError, match=r"of 0\.50, 0\.50 there is only the mean of all"):
-                check_pooled(header, Selection(**ranges), Place(0.5, 0.5))
+                check_pooled(header, selection, Place(0.5, 0.5))
 
     def test_sinks_are_taken_out(self) -> None:
         found = without_sinks(exact(self.MADE, G2R, 0), pairs_of(self.MADE, PAPER, 0))

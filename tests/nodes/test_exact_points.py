@@ -181,13 +181,15 @@ def test_nothing_else_changes(comfy: Any) -> None:
     hook, plan = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder").Plan
     places = comfy.pack("nodes.capture")._places("0.3,0.6; 0,0-0.5,0.5", "0.5,0.5; 2: 0.9,0.1")
     references = (tiny.latent(10, 1, 16, 7, 14), tiny.latent(11, 1, 16, 6, 5))
-    texts = [tiny.conditioning(seed, 7, 16, references) for seed in (20, 21)]
+    positive, negative = (tiny.conditioning(seed, 7, 16, references) for seed in (20, 21))
     start = tiny.latent(22, 3, 16, 12, 10)
-    latents = [tiny.sample(tiny.flux(), *texts, start, cfg=3.0)]
+    latents = [tiny.sample(tiny.flux(), positive, negative, start, cfg=3.0)]
     records = []
     for asked in ((), places):
         latents.append(
-            tiny.sample(hook.arm(tiny.flux(), plan(places=asked)), *texts, start, cfg=3.0)
+            tiny.sample(
+                hook.arm(tiny.flux(), plan(places=asked)), positive, negative, start, cfg=3.0
+            )
         )
         records.append(recording(comfy, latents[-1]))
     assert all(torch.equal(latent, latents[0]) for latent in latents)
