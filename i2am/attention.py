@@ -17,16 +17,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .errors import LayoutMismatch
-from .geometry import Grid, Role, Span, TokenLayout, cells_of, spread
+from .geometry import Grid, Role, Span, TokenLayout, means_of_lines, runs, spread
 
 SCRATCH_BYTES = 256 * 2**20
 CORRESPONDENCE_SIDE = 32
 _CACHE_BYTES = 4 * 2**20  # of logits at once on a CPU: every pass after the first finds them near
+SMALL_BYTES = 2**20  # of logits: a call so small is a matter of how many operations it takes
+_FEW = 64  # places of a row
 _ENOUGH_ROWS = 256  # at once: a product of fewer is slow
 _LOWEST = torch.finfo(torch.float32).min
 _WEAK = 1e-25  # a column sum below this may have lost what underflowed; a float32 ends at 1e-38
@@ -52,6 +55,21 @@ class Marginals:
     correspondence: tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
+class Overheard:
+    """What a model's own attention computes on its way, masks included, float32.
+
+    logits, and their softmax over all keys: (batch, heads, queries, keys).
+    """
+
+    logits: Tensor
+    softmax: Tensor
+
+    def of(self, items: slice) -> Overheard:
+        """Of some of the batch."""
+        return Overheard(self.logits[items], self.softmax[items])
+
+
 class Workspace:
     """Buffers that are used again: a system takes its time to hand out fresh memory."""
 
@@ -67,9 +85,15 @@ class Workspace:
         return buffer[:size].view(shape)
 
 
+@lru_cache(maxsize=64)
 def correspondence_grid(grid: Grid) -> Grid:
     """The grid a correspondence is pooled to on one side: of all frames of a video together."""
     return grid.at_most(CORRESPONDENCE_SIDE).one_frame
+
+
+def _is_kept(grid: Grid) -> bool:
+    """Whether a correspondence has this very grid on one side."""
+    return grid.frames == 1 and max(grid.sides) <= CORRESPONDENCE_SIDE
 
 
 def mean_over_cells(rows: Tensor, source: Grid, target: Grid) -> Tensor:
@@ -91,6 +115,7 @@ def attention_marginals(
     correspondence: bool = True,
     scratch_bytes: int = SCRATCH_BYTES,
     workspace: Workspace | None = None,
+    heard: Overheard | None = None,
 ) -> Marginals:
     """Sum the attention between the generated tokens and each reference.
 
@@ -101,11 +126,14 @@ def attention_marginals(
     strongly what each softmax found counts at each place, where the layout has several; shares
     are of the sum, and both definitions count a place by its weight.
 
-    workspace: memory of earlier calls to use again, by one thread at a time.
+    workspace: memory of earlier calls to use again, by one thread at a time. heard: of this very
+    call, so that it need not be computed again; on the CPU.
 
     Works in float32, block by block within `scratch_bytes`. Raises LayoutMismatch if the layout
     does not account for every key, or holds no reference.
     """
+    if layout.query_order is not None or layout.key_order is not None:
+        heard = None
     q, k, mask = _in_order(q, k, mask, layout)
     if layout.key_count != k.shape[2]:
         raise LayoutMismatch(f"{k.shape[2]} keys, but the layout accounts for {layout.key_count}")
@@ -118,6 +146,15 @@ def attention_marginals(
     if mask is not None:
         mask = _rows_of(mask, rows, q.shape[2], k.shape[2])
     factor = dim**-0.5 if scale is None else scale
+    workspace = workspace or Workspace()
+    if weights is None and not any(span.softmax for span in layout.keys):
+        if heard is not None and rows.stop <= heard.softmax.shape[2]:
+            heard = Overheard(heard.logits[:, :, rows.slice], heard.softmax[:, :, rows.slice])
+        elif _may_wait(q.device) and 4 * batch * heads * rows.length * k.shape[2] <= SMALL_BYTES:
+            heard = _softmax_at_once(q, k, factor, mask)
+        found = None if heard is None else _marginals_of(heard, layout, correspondence)
+        if found is not None:
+            return found
     portions = emphasis = None
     if weights is not None:
         weights = weights[..., rows.slice].float()
@@ -134,7 +171,6 @@ def attention_marginals(
         _Match(zeros, batch, _grid(rows), _grid(span)) for span in references if correspondence
     ]
 
-    workspace = workspace or Workspace()
     for items, some_heads, tiles, keep in _blocks(q, k, layout, scratch_bytes):
         here = (items, some_heads)
         block = _Block(
@@ -187,7 +223,100 @@ def attention_marginals(
     if mask is not None or emphasis is not None:
         # Keys hidden from every query have no column of M_g: leave them out.
         paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return Marginals(share, paper_r2g, g2r, tuple(match.sums.div_(heads) for match in matches))
+    return Marginals(share, paper_r2g, g2r, tuple(match.mean(heads) for match in matches))
+
+
+def _softmax_at_once(q: Tensor, k: Tensor, factor: float, mask: Tensor | None) -> Overheard:
+    """The logits of a call, and their softmax over all keys."""
+    k = k.float()
+    if k.shape[1] != q.shape[1]:
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    logits = (q.float() * factor) @ k.mT
+    if mask is not None:
+        logits += mask
+    return Overheard(logits, logits.softmax(-1))
+
+
+def _marginals_of(heard: Overheard, layout: TokenLayout, correspondence: bool) -> Marginals | None:
+    """The sums of a call from one softmax over all its keys, of the generated rows.
+
+    With P that softmax, s_r a row's sum of it over reference r (its share), and L the log of what
+    the row was divided by: M_r = P / s_r, and M_g = P·exp(L) over its column's sum.
+
+    None if a share or a column's sum is so small that float32 may have lost what it is made of.
+    """
+    references, rows = layout.references, layout.generated
+    count, seen = len(references), slice(references[0].start, references[-1].stop)
+    # Of each reference: its places among those seen; its own row and the last of `count` + 1.
+    places = [slice(s.start - seen.start, s.stop - seen.start) for s in references]
+    kinds = [slice(index, count + 1, count - index) for index in range(count)]
+    logits, values = heard.logits[..., seen], heard.softmax[..., seen]
+
+    share = _shares(heard.softmax, layout)
+    over = share[:, :, 2:]
+    if not float(over.amin()) >= _WEAK:  # which is so of what is not a number, too
+        return None
+    log_sum = _log_sum(logits, values)
+    lift = (log_sum - log_sum.amax(-1, keepdim=True)).exp_().unsqueeze(2)
+    # One product takes G2R in both definitions and the columns' sums.
+    factors = torch.cat((over.reciprocal(), torch.ones_like(lift), lift), 2)
+    sums = factors @ values
+    columns = sums[:, :, -1:]
+    if not float(columns.amin()) >= _WEAK:
+        return None
+    inverse = columns.reciprocal()
+    means = [inverse[..., place] @ values[..., place].mT for place in places]
+    lengths = lift.new_tensor([[span.length] for span in references])
+    g2r = sums / rows.length
+    return Marginals(
+        share,
+        torch.cat(means, 2) * (lift / lengths),
+        tuple(g2r[:, :, k, place] for k, place in zip(kinds, places, strict=True)),
+        tuple(
+            _match_of(factors[:, :, k], values[..., place], _grid(rows), _grid(span))
+            for k, place, span in zip(kinds, places, references, strict=True)
+            if correspondence
+        ),
+    )
+
+
+def _shares(softmax: Tensor, layout: TokenLayout) -> Tensor:
+    """What each row of a softmax gives text, the picture itself and each reference."""
+    shares: list[Tensor | None] = [None, None]
+    for span in layout.keys:
+        sums = softmax[..., span.slice].sum(-1)
+        if span.role is Role.REFERENCE:
+            shares.append(sums)
+            continue
+        role = int(span.role is Role.GENERATED)
+        before = shares[role]
+        shares[role] = sums if before is None else before + sums
+    none = softmax.new_zeros(())
+    return torch.stack([none.expand(softmax.shape[:-1]) if s is None else s for s in shares], 2)
+
+
+def _log_sum(logits: Tensor, values: Tensor) -> Tensor:
+    """The log of what rows were divided by when their softmax was taken: (…, rows).
+
+    Any place that did not underflow tells; the largest of a few does, or else that of all.
+    """
+    few = values.shape[-1] > 2 * _FEW and float(values[..., :_FEW].amax(-1).amin()) >= _WEAK
+    if few:
+        logits, values = logits[..., :_FEW], values[..., :_FEW]
+    return logits.amax(-1) - values.amax(-1).log_()
+
+
+def _match_of(weights: Tensor, values: Tensor, rows: Grid, keys: Grid) -> Tensor:
+    """Correspondence from (batch, heads, 2, rows) and (batch, heads, rows, keys)."""
+    batch, heads, count, width = values.shape
+    if 8 * values.numel() <= SMALL_BYTES and _is_kept(rows) and _is_kept(keys):
+        return (weights.unsqueeze(-1) * values.unsqueeze(2)).mean(1)
+    match = _Match(values.new_zeros, batch, rows, keys)
+    at_once = max(1, min(_ENOUGH_ROWS, _CACHE_BYTES // (8 * batch * width)))
+    for first in range(0, count, at_once):
+        tile = slice(first, min(first + at_once, count))
+        match.add(slice(None), tile, weights[..., tile], values[:, :, tile])
+    return match.mean(heads)
 
 
 def _may_wait(device: torch.device) -> bool:
@@ -408,32 +537,40 @@ def _share_out(
 
 
 class _Match:
-    """The correspondence of one reference, summed over heads, pooled to cells on both sides.
-
-    sums: (batch, 2, generated cells, reference cells).
-    """
+    """The correspondence of one reference, added up over heads, pooled to cells on both sides."""
 
     def __init__(self, zeros: Callable[..., Tensor], batch: int, rows: Grid, keys: Grid) -> None:
         self._rows, self._keys = rows, keys
         self._to, self._columns = correspondence_grid(rows), correspondence_grid(keys)
-        self.sums = zeros(batch, 2, self._to.area, self._columns.area)
-        self._whole: Tensor | None = None
+        self._sums = zeros(batch, self._to.height, self._to.width, 2, self._columns.area)
+        self._lines: tuple[Tensor, Tensor] | None = None
         if rows != self._to:
-            self._whole = spread(zeros(rows.area).add_(1), rows, self._to)
+            down, across = means_of_lines(rows, self._to)
+            self._lines = down, across.to(self._sums)  # the CPU tells which lines are touched
+
+    def mean(self, heads: int) -> Tensor:
+        """(batch, 2, generated cells, reference cells)."""
+        return self._sums.div_(heads * self._rows.frames).flatten(1, 2).transpose(1, 2)
 
     def add(self, items: slice, tile: slice, weights: Tensor, values: Tensor) -> None:
         """Take in some rows. weights: (items, heads, 2, rows); values: (…, heads, rows, keys)."""
         # For each row, (2, heads) @ (heads, keys): heads are added up before anything is pooled.
         weights = weights.permute(0, 3, 2, 1).contiguous()
         pairs = weights @ values.transpose(1, 2)  # (items, rows, 2, keys)
-        pairs = spread(pairs, self._keys, self._columns).transpose(1, 2)
-        if self._whole is None:
-            self.sums[items, :, tile] += pairs
+        pairs = spread(pairs, self._keys, self._columns)
+        if self._lines is None:
+            self._sums.flatten(1, 2)[items, tile] += pairs
             return
-        cells, portions = cells_of(self._rows, self._to, tile)
-        cells, portions = cells.to(pairs.device), portions.to(pairs)
-        pooled = (portions / self._whole[cells].unsqueeze(-1)) @ pairs
-        self.sums[items] = self.sums[items].index_add(2, cells, pooled)
+        down, across = self._lines
+        for tokens, line, lines, columns in runs(tile, self._rows):
+            # (items, lines, columns, 2 × keys), first across and then down
+            run = pairs[:, tokens].reshape(len(pairs), lines, -1, 2 * self._columns.area)
+            run = across[:, columns] @ run
+            share = down[:, line : line + lines]
+            touched = share.any(1).nonzero()
+            cells = slice(int(touched[0]), int(touched[-1]) + 1)
+            into = self._sums[items, cells]
+            into += (share[cells].to(run) @ run.flatten(2)).view_as(into)
 
 
 def _part_of(mask: Tensor | None, here: tuple[slice, slice]) -> Tensor | None:

@@ -8,7 +8,7 @@ paper's SRAM, and the column of a place r of a reference, its inverse, which the
     of r, over the result:     paper M_g[:, r],  model the model's own attention on r;
 
 both mean over heads, with the letters of `attention`. A few rows and columns are cheap; only the
-model's column needs the sum of every row of logits.
+model's column needs the sum of every row of logits, unless the model was heard computing it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .architectures.base import Layer
+from .attention import Overheard
 from .errors import I2AMError
 from .geometry import WHOLE, Grid, Part, TokenLayout, spread
 
@@ -172,17 +173,19 @@ def looks(
     weights: Tensor | None = None,
     part: Part = WHOLE,
     portions: Tensor | None = None,
+    heard: Overheard | None = None,
 ) -> Looks:
     """The rows and columns of the places asked about in one attention call.
 
-    q, k, scale, mask, weights: as `attention_marginals` takes them. part, portions: of the result,
-    the rectangle that the call's conditioning acts in, and its portion of each of these tokens,
-    (1 or batch, tokens), if it acts in a part alone; `weights` then hold these portions already.
+    q, k, scale, mask, weights, heard: as `attention_marginals` takes them. part, portions: of the
+    result, the rectangle that the call's conditioning acts in, and its portion of each of these
+    tokens, (1 or batch, tokens), if it acts in a part alone; `weights` then hold these portions
+    already.
     """
     tokens = layout.generated.grid or Grid(1, layout.generated.length)
     pictures = tuple(span.grid or Grid(1, span.length) for span in layout.references)
     whole = part.whole(tokens)
-    call = _Call.of(q, k, layout, scale, mask, weights)
+    call = _Call.of(q, k, layout, scale, mask, weights, heard)
     asked = torch.stack(
         [p.weights(tokens, part) for p in places if p.reference == RESULT]
         or [torch.zeros(0, tokens.area)]
@@ -216,7 +219,7 @@ class _Call:
 
     queries, keys: where the generated tokens and the keys lie on their axes. mask: additive, with
     all four axes. portions, emphasis: as `attention_marginals` has them, (batch, softmaxes,
-    generated).
+    generated). heard: the model's own attention, (batch, heads, generated, keys), if it is known.
     """
 
     q: Tensor
@@ -228,6 +231,7 @@ class _Call:
     mask: Tensor | None
     portions: Tensor | None
     emphasis: Tensor | None
+    heard: Tensor | None
 
     @staticmethod
     def of(
@@ -237,6 +241,7 @@ class _Call:
         scale: float | None,
         mask: Tensor | None,
         weights: Tensor | None,
+        heard: Overheard | None,
     ) -> _Call:
         span = layout.generated
         queries = _positions(layout.query_order, q.shape[2], q.device)
@@ -251,8 +256,14 @@ class _Call:
             weights = weights[..., span.slice].float()
             portions = weights / weights.sum(1, keepdim=True)
             emphasis = (weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0)
+        own = None
+        plain = layout.query_order is None and layout.key_order is None
+        plain = plain and weights is None and not any(one.softmax for one in layout.keys)
+        if heard is not None and plain and span.stop <= heard.softmax.shape[2]:
+            own = heard.softmax[:, :, span.slice]
         factor = q.shape[-1] ** -0.5 if scale is None else scale
-        return _Call(q, k, layout, factor, queries[span.slice], keys, mask, portions, emphasis)
+        queries = queries[span.slice]
+        return _Call(q, k, layout, factor, queries, keys, mask, portions, emphasis, own)
 
     def rows(self, asked: Tensor) -> tuple[Tensor, ...]:
         """Of places with these weights (places, generated): (batch, 2, places, reference)."""
@@ -287,10 +298,10 @@ class _Call:
         some = _touched(asked, self.q.device)
         asked = asked.to(self.q.device)
         every = torch.arange(len(self.queries), device=self.q.device)
-        mean = asked / asked.sum(1, keepdim=True)
+        mean, heard = asked / asked.sum(1, keepdim=True), self.heard
         paper, model = self.q.new_zeros(2, len(self.q), len(asked), len(every), dtype=torch.float32)
         for heads in self._heads():
-            total = self._row_totals(heads, span.softmax)
+            total = self._row_totals(heads, span.softmax) if heard is None else torch.zeros(())
             for tokens in self._tiles(some, heads, len(every)):
                 logits = self._logits(heads, every, tokens + span.start)
                 m_g = self._whole(logits.softmax(-2))
@@ -299,7 +310,10 @@ class _Call:
                 if self.mask is not None or self.emphasis is not None:
                     m_g = m_g / m_g.sum(-2, keepdim=True).clamp(min=_TINY)
                 paper += mean[:, tokens] @ m_g.sum(1).mT
-                attention = self._attention(logits, total, span.softmax, every)
+                if heard is None:
+                    attention = self._attention(logits, total, span.softmax, every)
+                else:
+                    attention = self._whole(heard[:, heads][..., tokens + span.start])
                 model += asked[:, tokens] @ attention.sum(1).mT
         return torch.stack((paper, model), 1) / self.q.shape[1]
 

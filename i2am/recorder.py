@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from .architectures.base import Architecture, Layer
 from .attention import (
     Marginals,
+    Overheard,
     Workspace,
     attention_marginals,
     correspondence_grid,
@@ -201,7 +203,7 @@ class _Open:
         """Sums of so many evaluations (batch, heads, kinds, cells) as one's."""
         if isinstance(self.weight, Tensor):
             return maps / self.weight.clamp(min=_TINY)[:, None, None, None]
-        return maps / self.weight
+        return maps if self.weight == 1 else maps / self.weight
 
 
 class _Side:
@@ -238,7 +240,10 @@ class _Matches:
 
     def add(self, match: Tensor, layer: Layer, weight: float | Tensor = 1.0) -> None:
         """Take in one call's correspondence: (batch, 2, generated cells, reference cells)."""
-        self.open = self.open + match
+        if self.open.ndim:
+            self.open += match
+        else:
+            self.open = match
         self.weight = self.weight + weight
         self.layers.add(layer)
 
@@ -324,10 +329,11 @@ class Recorder:
         mask: Tensor | None = None,
         weights: Tensor | None = None,
         region: Region | None = None,
+        heard: Overheard | None = None,
     ) -> None:
         """Fold in one attention call, of the rows of one conditioning.
 
-        q, k, scale, mask, weights: as `attention_marginals` takes them. region: where the
+        q, k, scale, mask, weights, heard: as `attention_marginals` takes them. region: where the
         conditioning acts, if it is one of several or is limited to a part. Raises I2AMError if
         the references are not those of the calls before.
         """
@@ -350,9 +356,11 @@ class Recorder:
                 weights=weights,
                 part=WHOLE if region is None else region.part,
                 portions=None if region is None else portions,
+                heard=heard,
             )
         if region is None and self._budget.side > 1:
             q, layout, mask, weights = _thinned(self._budget.side, q, layout, mask, weights)
+            heard = None
         if not hasattr(self._threads, "workspace"):
             self._threads.workspace = Workspace()
         marginals = attention_marginals(
@@ -364,6 +372,7 @@ class Recorder:
             weights=weights,
             correspondence=self.plan.correspondence,
             workspace=self._threads.workspace,
+            heard=heard,
         )
         tokens = layout.generated.grid or Grid(1, layout.generated.length)
         grid = tokens if region is None else region.part.whole(tokens)
@@ -556,6 +565,7 @@ def step_at(schedule: tuple[float, ...], sigma: float) -> int:
     return max((step for step, level in levels if level >= sigma * (1 - 1e-4)), default=0)
 
 
+@lru_cache(maxsize=64)
 def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
     """The grid maps are kept on: at most `side` cells a side, a video's in all 2 × `side`²."""
     most = 2 * side**2  # of all frames: what bounds the memory it takes

@@ -16,6 +16,7 @@ from recordings import GENERATED, REFERENCES, layout, rand, recording
 from torch import Tensor
 
 from i2am import points, recorder
+from i2am.attention import Overheard
 from i2am.attribution import (
     AttributionMap,
     Definition,
@@ -277,6 +278,21 @@ class TestAgainstDense:
             looks(q, k, spans, SOME, mask=keep if kind == "bool" else bias),
             dense(q, k, spans, SOME, bias=whole),
             1e-4,
+        )
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_what_was_heard_is_not_computed_again(
+        self, masked: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The model's columns are read from its own softmax."""
+        q, k, spans = call()
+        bias = rand(3, spans.key_count, spans.key_count) if masked else None
+        logits = q @ k.mT * q.shape[-1] ** -0.5
+        logits = logits if bias is None else logits + bias
+        heard = Overheard(logits, logits.softmax(-1))
+        monkeypatch.setattr(points._Call, "_row_totals", lambda *_: 1 / 0)
+        assert_right(
+            looks(q, k, spans, SOME, mask=bias, heard=heard), dense(q, k, spans, SOME, bias=bias)
         )
 
     @given(SEEDS)

@@ -308,10 +308,14 @@ def variants(case: Case) -> list[Variant]:
 def only_references(add: Callable[..., None], *args: Any, **given: Any) -> None:
     """Recorder.add, shown the references' keys alone: what the paper's maps are made of."""
     recorder, layer, q, k, layout = args
+    heard = given["heard"]
     first, last = layout.references[0].start, layout.references[-1].stop
     spans = tuple(
         type(s)(s.role, s.start - first, s.stop - first, s.grid) for s in layout.references
     )
+    if heard is not None:
+        columns = (heard.logits[..., first:last], heard.softmax[..., first:last])
+        given["heard"] = type(heard)(*columns)
     add(recorder, layer, q, k[:, :, first:last], type(layout)(layout.queries, spans), **given)
 
 
