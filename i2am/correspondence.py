@@ -122,11 +122,11 @@ def point_map(
         weights, grid = place.weights(pairs.result), pairs.reference
         weights = weights / weights.sum(1, keepdim=True)
         values = (weights.unsqueeze(1) @ pairs.values).squeeze(1)
-        notes = f"from {place.name} of the result"
+        notes = f"from {place.name} of the result, pooled"
     else:
         weights, grid = place.weights(pairs.reference), pairs.result
         values = (pairs.values @ weights.unsqueeze(2)).squeeze(2) / grid.area
-        notes = f"to {place.name} of the reference"
+        notes = f"to {place.name} of the reference, pooled"
     values = values.reshape(-1, 1, *grid.sides)
     return AttributionMap(
         values, ("point",), grid, definition, direction, Level.UNIFIED, notes=(notes,)

@@ -227,6 +227,11 @@ def _exact(header: Header, picked: int, place: Place, source: str, asked: int) -
     picked: the reference it is in, from 0, or RESULT. Raises I2AMError where there is none.
     """
     if source == POOLED:
+        if asked:
+            raise I2AMError(
+                f"asked names place {asked}, which pooled cannot read: it goes by x and y or a "
+                "region. Set asked to 0, or source to auto."
+            )
         return None
     places = recorded_places(header, picked)
     names = ", ".join(f"{n} ({one.name})" for n, one in enumerate(places, start=1)) or "none"

@@ -247,10 +247,15 @@ class TestAgainstDense:
         q, k, spans = call(seed, generated=result, references=(reference, Grid(2, 2)), text=text)
         assert_right(looks(q, k, spans, SOME, scale=scale), dense(q, k, spans, SOME, scale=scale))
 
+    @pytest.mark.parametrize("heads", [1, 3, 4])
     @pytest.mark.parametrize("cache", [1, 200, 4_000])
-    def test_tiles_do_not_show(self, cache: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A few logits at once, or all."""
+    def test_tiles_do_not_show(
+        self, cache: int, heads: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A few logits at once, or all; one head, as on a CPU, or several, as on a device."""
         monkeypatch.setattr(points, "_CACHE_BYTES", cache)
+        slices = [slice(first, min(first + heads, 4)) for first in range(0, 4, heads)]
+        monkeypatch.setattr(points._Call, "_heads", lambda _: iter(slices))
         q, k, spans = call()
         assert_right(looks(q, k, spans, SOME), dense(q, k, spans, SOME))
 

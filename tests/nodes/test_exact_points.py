@@ -97,6 +97,10 @@ def test_elsewhere_it_is_pooled(run_graph: Any) -> None:
         assert "From the correspondence" in run.value(name, 3)
 
 
+@pytest.mark.bad_input(
+    "Point Attribution: a place, layers or steps that were not recorded",
+    "Said, with what was recorded and how to record more; nothing else is shown instead",
+)
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
@@ -107,6 +111,7 @@ def test_elsewhere_it_is_pooled(run_graph: Any) -> None:
         ({"source": "pooled", "steps": "0"}, "steps asks for “0”, but of 0.30, 0.60"),
         ({"layers": "9"}, "there are only 0 to 3"),
         ({"steps": "x"}, "steps cannot be read"),
+        ({"asked": 1, "source": "pooled"}, "asked names place 1, which pooled cannot read"),
         ({"y": 0.9, "source": "exact"}, "0.30, 0.90 was not recorded exactly: the places that"),
         (
             {"asked": 4},
@@ -121,6 +126,10 @@ def test_what_was_not_recorded_is_told(run_graph: Any, inputs: Any, words: str) 
     assert words in run.errors["point"]
 
 
+@pytest.mark.bad_input(
+    "Capture Attention: places it cannot read, or more than 16",
+    "Said before anything runs, with how places are written",
+)
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
