@@ -198,9 +198,12 @@ def exact_point_map(
     grid = header.token_grids[1 + reference if over_reference else 0]
     values = mean.reshape(-1, grid.frames, *grid.sides).sum(1, keepdim=True)
     whose = "of the result" if over_reference else "of the reference"
-    note = f"{'from' if over_reference else 'to'} {place.name} {whose}, exact"
+    notes = [f"{'from' if over_reference else 'to'} {place.name} {whose}, exact"]
+    chosen = ("steps", selection.steps), ("layers", selection.layers)
+    notes += [f"{name} {text.strip()}" for name, text in chosen if text.strip()]
     return AttributionMap(
-        *(values, ("point",), grid.one_frame, definition, direction, Level.UNIFIED), notes=(note,)
+        *(values, ("point",), grid.one_frame, definition, direction, Level.UNIFIED),
+        notes=tuple(notes),
     )
 
 

@@ -518,7 +518,7 @@ class TestReading:
         found = exact(self.MADE, G2R, 1, layers="0,2", steps="1-2")
         wanted = kept[:, 1:3][:, :, [0, 2], 1].mean((1, 2))
         torch.testing.assert_close(found.values[:, 0], wanted)
-        assert found.notes == ("from 0.9,0.6 of the result, exact",)
+        assert found.notes == ("from 0.9,0.6 of the result, exact", "steps 1-2", "layers 0,2")
         assert found.grid == REFERENCES[0]
 
     def test_where_nothing_is_pooled_both_ways_agree(self) -> None:
