@@ -396,7 +396,7 @@ class PointSums:
     def __init__(self, places: tuple[AskedPlace, ...], planned: int) -> None:
         self.places = places
         self._planned = planned
-        self._together = 0  # steps to a group; not known before the first is finished
+        self._together = 1  # steps to a group; told by the first that is finished
         self._open: dict[Layer, Looks] = {}
         self._grids: dict[Layer, tuple[Grid, ...]] = {}  # of the result, and of each reference
         # By layer and group: the sums of its steps' means, and how many of them each is of.
@@ -421,9 +421,8 @@ class PointSums:
         """The step of this number among those recorded is finished: to the CPU with it."""
         if not self._open:
             return
-        if not self._together:
-            size = sum(4 * sums.numel() for found in self._open.values() for sums in found.sums)
-            self._together = max(1, math.ceil(size * self._planned / POINT_BYTES))
+        if not self._closed:
+            self._together = max(1, math.ceil(self._step_bytes() * self._planned / POINT_BYTES))
         for layer, found in self._open.items():
             key = layer, step // self._together
             means = [
@@ -436,9 +435,25 @@ class PointSums:
             self._closed[key] = means
         self._open = {}
 
+    def _step_bytes(self) -> int:
+        """What the open step takes in a recording, where its layers are on the finest grids."""
+        finest, tracks = self.grids(), self._tracks()
+        return sum(
+            4 * sums.shape[:-1].numel() * finest[side].area
+            for found in self._open.values()
+            for sums, (_, _, side) in zip(found.sums, tracks, strict=True)
+        )
+
+    def _tracks(self) -> list[tuple[str, int, int]]:
+        """What `Looks.sums` are, in order: direction, reference, and which of `grids` it is on."""
+        references = range(len(self.grids()) - 1)
+        on_result = any(place.reference == RESULT for place in self.places)
+        rows = [("g2r", r, 1 + r) for r in references if on_result]
+        return rows + [("r2g", r, 0) for r in references]
+
     def groups(self, steps: list[int]) -> tuple[int, ...]:
         """In which group each of the recorded steps is kept, from 0."""
-        numbers = [step // max(1, self._together) for step in steps]
+        numbers = [step // self._together for step in steps]
         order = sorted(set(numbers))
         return tuple(order.index(number) for number in numbers)
 
@@ -451,14 +466,10 @@ class PointSums:
 
     def arrays(self, steps: list[int], layers: tuple[Layer, ...]) -> dict[str, Tensor]:
         """The arrays `point.…` of a Recording; of a layer and group not seen they are zero."""
-        grids, together = self.grids(), max(1, self._together)
-        numbers = sorted({step // together for step in steps})
-        references = range(len(grids) - 1)
+        grids = self.grids()
+        numbers = sorted({step // self._together for step in steps})
         kept: dict[str, Tensor] = {}
-        on_result = any(place.reference == RESULT for place in self.places)
-        names = [("g2r", r, 1 + r) for r in references if on_result]
-        names += [("r2g", r, 0) for r in references]
-        for track, (direction, r, side) in enumerate(names):
+        for track, (direction, r, side) in enumerate(self._tracks()):
             table: list[Tensor] = []
             for number in numbers:
                 for layer in layers:

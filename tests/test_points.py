@@ -463,11 +463,13 @@ class TestRecording:
         torch.testing.assert_close(found[:, 0], kept[:, [0, 2], 2, 0].mean(1))
 
     @pytest.mark.parametrize("groups", [4, 2, 1])
+    @pytest.mark.parametrize("generated", [(GENERATED,) * 3, (Grid(2, 1), Grid(4, 3), Grid(4, 2))])
     def test_steps_are_put_together_where_room_is_short(
-        self, groups: int, monkeypatch: pytest.MonkeyPatch
+        self, generated: tuple[Grid, ...], groups: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And their means are the means of the steps they hold."""
+        """And their means are the means of the steps they hold, whatever the layers' grids."""
         asked: dict[str, Any] = {"places": "0.3,0.6; 0,0-1,1", "reference_places": "2: 0.4,0.9"}
+        asked["generated"] = generated
         apart = recording(**asked)
         whole = sum(4 * a.numel() for name, a in apart.arrays.items() if name.startswith("point"))
         monkeypatch.setattr(points, "POINT_BYTES", whole * groups // 4)
