@@ -21,10 +21,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .architectures.base import Layer
-from .attention import CORRESPONDENCE_SIDE
 from .attribution import Attribution, fits_reference, fits_results
 from .errors import I2AMError
 from .geometry import Grid, Picture
+from .marginals import CORRESPONDENCE_SIDE
 from .points import RESULT, AskedPlace, check_count
 from .recorder import Header, Plan, Recording, Run, map_grid
 

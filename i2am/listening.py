@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .attention import SMALL_BYTES, Overheard
+from .whole import SMALL_BYTES, Overheard
 
 _SOFTMAXES = {torch.softmax, Tensor.softmax, torch.nn.functional.softmax}
 _ROWS, _KEYS = 4, 16  # of each head that are compared

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from .architectures.base import Layer
-from .attention import Overheard
 from .errors import I2AMError
 from .geometry import WHOLE, Grid, Part, TokenLayout, spread
+from .whole import Overheard
 
 RESULT = -1  # instead of a reference's number
 MOST_PLACES = 16

@@ -11,18 +11,13 @@ import torch
 from torch import Tensor
 
 from .architectures.base import Architecture, Layer
-from .attention import (
-    Marginals,
-    Overheard,
-    Workspace,
-    attention_marginals,
-    correspondence_grid,
-    mean_over_cells,
-)
+from .attention import attention_marginals
 from .errors import I2AMError
 from .geometry import WHOLE, Grid, Part, Picture, Role, Span, TokenLayout, spread
+from .marginals import Marginals, Workspace, correspondence_grid, mean_over_cells
 from .points import AskedPlace, PointSums, looks
 from .ranges import Ranges, contains
+from .whole import Overheard
 
 _TINY = torch.finfo(torch.float32).tiny
 MAP_SIDE = 64

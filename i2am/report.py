@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import SCRATCH_BYTES
 from .attribution import (
     AttributionMap,
     Definition,
@@ -22,6 +21,7 @@ from .attribution import (
 )
 from .correspondence import SINK_LEVEL, SINK_PART, sink_mass, sinks
 from .files import DEFINITIONS
+from .marginals import SCRATCH_BYTES
 from .points import RESULT
 from .recorder import BUDGETS, Header, Recording, planned_steps
 from .render import Scale, is_share

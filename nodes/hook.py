@@ -25,13 +25,14 @@ from torch.nn import Module, ModuleList
 from ..i2am import __version__
 from ..i2am.architectures import Adapter, Architecture, Call, Forward, ImageTokens, Layer, find
 from ..i2am.architectures.within import within
-from ..i2am.attention import SCRATCH_BYTES, Overheard
 from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.geometry import Picture
 from ..i2am.listening import Listening, is_worth_it, understood
 from ..i2am.live import Live
+from ..i2am.marginals import SCRATCH_BYTES
 from ..i2am.recorder import Plan, Recorder, Region, Run
 from ..i2am.store import Refusal, fingerprints
+from ..i2am.whole import Overheard
 from .ip_adapter import Heard, adapters_of, keys_and_weights, listened
 from .live import live
 from .regions import regions

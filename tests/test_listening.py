@@ -13,9 +13,11 @@ from recordings import rand
 from test_attention import assert_right, call, dense, few
 from torch import Tensor
 
-from i2am.attention import Overheard, attention_marginals
+import i2am.attention
+from i2am.attention import attention_marginals
 from i2am.geometry import Grid, Role, Span, TokenLayout
 from i2am.listening import Listening, is_worth_it, understood
+from i2am.whole import Overheard
 
 SEEDS = st.integers(0, 10_000)
 
@@ -31,7 +33,8 @@ def heard_of(logits: Tensor) -> Overheard:
 
 def layout_of(rows: Grid, columns: tuple[Grid, ...], text: int) -> TokenLayout:
     """[text | generated | references]."""
-    spans = [Span(Role.TEXT, 0, text), Span(Role.GENERATED, text, text + rows.area, rows)]
+    spans = [Span(Role.TEXT, 0, text)] if text else []
+    spans.append(Span(Role.GENERATED, text, text + rows.area, rows))
     for grid in columns:
         spans.append(Span(Role.REFERENCE, spans[-1].stop, spans[-1].stop + grid.area, grid))
     return TokenLayout(tuple(spans), tuple(spans))
@@ -147,10 +150,14 @@ class TestTheSumsAreTheSame:
         found = attention_marginals(q, k, spans, mask=bias.float(), heard=heard_of(logits))
         assert_right(found, dense(q, k, spans, bias=bias), 1e-4)
 
-    def test_only_some_queries_were_heard(self) -> None:
+    @pytest.mark.parametrize("small", [0, 2**20])
+    def test_only_some_queries_were_heard(
+        self, small: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A piece that holds the result is used, one that does not is not."""
+        monkeypatch.setattr(i2am.attention, "SMALL_BYTES", small)
         q, k, spans = call()
-        heard = heard_of(logits_of(q, k) * math.nan)
+        heard = heard_of(3 * logits_of(q, k))
         stop = spans.generated.stop
         wanted = dense(q, k, spans)
         short = Overheard(heard.logits[:, :, : stop - 1], heard.softmax[:, :, : stop - 1])

@@ -16,7 +16,6 @@ from recordings import GENERATED, REFERENCES, layout, rand, recording
 from torch import Tensor
 
 from i2am import points, recorder
-from i2am.attention import Overheard
 from i2am.attribution import (
     AttributionMap,
     Definition,
@@ -45,6 +44,7 @@ from i2am.points import (
     parse_places,
 )
 from i2am.report import report
+from i2am.whole import Overheard
 
 R2G, G2R = Direction.REFERENCE_TO_GENERATED, Direction.GENERATED_TO_REFERENCE
 PAPER, MODEL = Definition.PAPER, Definition.MODEL
