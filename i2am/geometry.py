@@ -79,6 +79,14 @@ class Grid:
         """(height, width) in cells."""
         return self.height, self.width
 
+    def cell_at(self, x: float, y: float) -> int:
+        """The cell of a frame that holds a place, given in parts of the picture, 0 to 1."""
+        row, column = (
+            min(int(at * covered), cells - 1)
+            for at, covered, cells in zip((y, x), self.covered, self.sides, strict=True)
+        )
+        return row * self.width + column
+
 
 def frames_of(pictures: int, frames: int) -> tuple[int, ...]:
     """The latent frame of each of a video's pictures; none if so many cannot be of these frames.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import Place, Seen, Spy, expected, largest_deviation
+from oracle import ASKED, ASKED_OF, Place, Seen, Spy, asking, expected, largest_deviation
 from torch import Tensor
 
 TOLERANCE = 1e-4
@@ -31,6 +31,16 @@ def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
         return [slice(i * batch, (i + 1) * batch) for i, c in enumerate(chunks) if c == index]
 
     return rows
+
+
+def asked_places(comfy: Any, references: int) -> tuple[Any, ...]:
+    """What the oracle is asked about, for a Plan."""
+    points = comfy.pack("i2am.points")
+    return tuple(
+        points.AskedPlace(reference, x, y, x, y)
+        for reference in range(-1, references)
+        for x, y in (ASKED if reference == points.RESULT else ASKED_OF)
+    )
 
 
 @contextlib.contextmanager
@@ -69,7 +79,8 @@ def prove(
     """
     hook, recorder, spy = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder"), Spy()
     plain = sample(model(), positive, negative, start, **options)
-    armed = hook.arm(spy.on(model()), recorder.Plan(**(plan or {})))
+    asked = recorder.Plan(**({"places": asked_places(comfy, 8)} | (plan or {})))
+    armed = hook.arm(spy.on(model()), asked)
     sampled = sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
     record = recording(comfy, sampled)
@@ -79,15 +90,15 @@ def prove(
         return max(i for i, level in enumerate(schedule[:-1]) if level >= sigma * 0.9999)
 
     rows = rows_of(index, start.shape[0])
-    wanted = expected(spy.calls, rows, place_of, step_of, grid, heads, latent)
     frames = record.header.generated.grid.frames
+    of_references = tuple(picture.grid.frames for picture in record.header.references)
+    asked_of = asking(place_of, latent, frames, of_references)
+    wanted = expected(spy.calls, rows, asked_of, step_of, grid, heads, latent)
     for name in wanted if frames > 1 else ():  # for the oracle they are rows, one after the other
         if name.startswith("correspondence"):  # the mean of all frames
             wanted[name] = wanted[name].unflatten(1, (frames, -1)).mean(1)
     with listening_to_all(comfy):
-        again = sample(
-            hook.arm(model(), recorder.Plan(**(plan or {}))), positive, negative, start, **options
-        )
+        again = sample(hook.arm(model(), asked), positive, negative, start, **options)
     assert torch.equal(again, plain)
     for found in (record, recording(comfy, again)):
         arrays = {n: array.reshape(wanted[n].shape) for n, array in found.arrays.items()}
