@@ -87,13 +87,18 @@ function partsOf(header, choice, byHead) {
   /** @type {(rows: number[], columns: number[]) => [number, number, number][]} */
   const pairs = (rows, columns) =>
     rows.flatMap((row) =>
-      columns.map((column) => /** @type {[number, number, number]} */ ([
-        row,
-        column,
-        byHead
-          ? column < header.heads[row] ? header.layers[row].count : 0
-          : header.seen[row][column],
-      ])),
+      columns.map(
+        (column) =>
+          /** @type {[number, number, number]} */ ([
+            row,
+            column,
+            byHead
+              ? column < header.heads[row]
+                ? header.layers[row].count
+                : 0
+              : header.seen[row][column],
+          ]),
+      ),
     );
   if (byHead) {
     const heads = choice.head === null ? within(null, Math.max(...header.heads)) : [choice.head];

@@ -68,8 +68,7 @@ function pixel(red, green, blue, alpha) {
 export function normalised(values, grid, height, width, low, factor) {
   const pixels = resample(values, grid, height, width);
   for (let i = 0; i < pixels.length; i += 1) {
-    const value = (Math.max(pixels[i], 0) - low) * factor;
-    pixels[i] = value < 0 ? 0 : value > 1 ? 1 : value;
+    pixels[i] = Math.min(Math.max((Math.max(pixels[i], 0) - low) * factor, 0), 1);
   }
   return pixels;
 }
@@ -136,8 +135,28 @@ export function outline(values, height, width, level) {
 // 1, top right 2, bottom right 4, bottom left 8.
 /** @type {[number, number][][]} */
 const CROSSED = [
-  [], [[3, 0]], [[0, 1]], [[3, 1]], [[1, 2]], [[3, 0], [1, 2]], [[0, 2]], [[3, 2]],
-  [[2, 3]], [[0, 2]], [[0, 1], [2, 3]], [[1, 2]], [[1, 3]], [[0, 1]], [[0, 3]], [],
+  [],
+  [[3, 0]],
+  [[0, 1]],
+  [[3, 1]],
+  [[1, 2]],
+  [
+    [3, 0],
+    [1, 2],
+  ],
+  [[0, 2]],
+  [[3, 2]],
+  [[2, 3]],
+  [[0, 2]],
+  [
+    [0, 1],
+    [2, 3],
+  ],
+  [[1, 2]],
+  [[1, 3]],
+  [[0, 1]],
+  [[0, 3]],
+  [],
 ];
 
 /**

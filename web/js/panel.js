@@ -33,6 +33,8 @@ import { colorize, dim, gradient, lookup, normalised, outline } from "./paint.js
  * @property {Float32Array | null} mask its outline
  */
 
+/** @typedef {{layer: Layer | null, look: Look, marks: Marks}} Shown */
+
 /**
  * @typedef {object} Gestures what is done on the picture
  * @property {(place: Place | null) => void} ask
@@ -70,7 +72,7 @@ export class Panel {
   #painted = { plain: "", dimmed: "", heat: /** @type {unknown[]} */ ([]) };
   /** @type {{look: Look, over: boolean, colors: Uint32Array} | null} */
   #colors = null;
-  /** @type {{layer: Layer | null, look: Look, marks: Marks} | null} */
+  /** @type {Shown | null} */
   #shown = null;
   /** @type {{x: number, y: number, brush: boolean, place: Place | null} | null} */
   #drag = null;
@@ -189,7 +191,7 @@ export class Panel {
   compose(width, height) {
     const canvas = make("canvas");
     const context = fitted(canvas, width, height);
-    const { layer, look, marks } = /** @type {NonNullable<typeof this.#shown>} */ (this.#shown);
+    const { layer, look, marks } = /** @type {Shown} */ (this.#shown);
     this.#drawPicture(context, layer ? look.opacity : 0);
     if (layer) {
       const over = make("canvas");
@@ -493,9 +495,7 @@ function drawPlace(context, place, grid, unit, color) {
     return;
   }
   const box =
-    place.kind === "point" && grid
-      ? rectangleOf(grid, cellAt(grid, place.x, place.y))
-      : place;
+    place.kind === "point" && grid ? rectangleOf(grid, cellAt(grid, place.x, place.y)) : place;
   if (box.kind === "rectangle") {
     const [x, y] = [box.left * width, box.top * height];
     context.rect(x, y, (box.right - box.left) * width, (box.bottom - box.top) * height);

@@ -7,7 +7,7 @@ import { extent, matchGrids, pointMap, rangeOf, selectMaps, stretch } from "./ma
 import { imacs } from "./metric.js";
 import { normalised, outline } from "./paint.js";
 import { Panel } from "./panel.js";
-import { colorTable, parsePayload, PayloadError } from "./payload.js";
+import { colorTable, PayloadError, parsePayload } from "./payload.js";
 import { maskPng } from "./png.js";
 import { fit, readState, reduce } from "./state.js";
 import * as words from "./words.js";
@@ -132,7 +132,8 @@ export class AttributionViewer {
       return this.#changed();
     }
     this.#loading?.abort();
-    const loading = (this.#loading = new AbortController());
+    const loading = new AbortController();
+    this.#loading = loading;
     if (!this.#payload) this.#say("Fetching the maps…", "loading");
     try {
       const answer = await this.#host.fetch(output.payload, loading.signal);
@@ -293,7 +294,7 @@ export class AttributionViewer {
     const { header, choice, canAsk } = fitted;
     const maps = this.#maps(choice);
     const index = Math.min(choice.map, (maps?.values.length ?? 1) - 1);
-    const asked = canAsk ? this.#asked ?? choice.pin : null;
+    const asked = canAsk ? (this.#asked ?? choice.pin) : null;
     const point = this.#point(choice, asked);
     const look = this.#keep("look", [choice.colormap, choice.opacity, choice.threshold], () => ({
       table: colorTable(header, choice.colormap),
@@ -312,10 +313,11 @@ export class AttributionViewer {
       this.#panels[side].paint(layer, look, {
         asked: this.#asked?.side === side ? this.#asked.place : null,
         pinned: choice.pin?.side === side ? choice.pin.place : null,
-        grid: grids && grids[side],
+        grid: grids?.[side] ?? null,
         mask: this.#maskOutline(side, choice),
       });
-      const can = side === "result" ? canAsk : canAsk && header.references[choice.reference].has_places;
+      const can =
+        side === "result" ? canAsk : canAsk && header.references[choice.reference].has_places;
       this.#panels[side].box.classList.toggle("i2am-mute", !can);
     }
     const shown = pointed ?? own;
@@ -364,10 +366,7 @@ export class AttributionViewer {
     const around = 52; // the caption and the colour bar
     const [a, b] = [result.size, right.size].map(([height, width]) => width / height);
     const beside = Math.min((clientWidth - gap) / (a + b), clientHeight - around);
-    const stacked = Math.min(
-      (clientHeight - gap - 2 * around) / 2,
-      clientWidth / Math.max(a, b),
-    );
+    const stacked = Math.min((clientHeight - gap - 2 * around) / 2, clientWidth / Math.max(a, b));
     this.#pictureRow.classList.toggle("i2am-stacked", stacked > beside);
     const height = Math.max(Math.floor(Math.max(beside, stacked)), 24);
     result.resize(Math.floor(height * a), height);
@@ -499,9 +498,8 @@ export class AttributionViewer {
   // --- taking things away -----------------------------------------------------------------------
 
   #composed() {
-    const { header, choice } = /** @type {{header: import("./payload.js").Header, choice: Fitted}} */ (
-      this.#fitted()
-    );
+    const { header, choice } =
+      /** @type {{header: import("./payload.js").Header, choice: Fitted}} */ (this.#fitted());
     const panels = SIDES.map((side) => this.#panels[side]);
     const tallest = Math.max(...panels.map(({ size }) => size[0]));
     const height = Math.min(Math.max(tallest, EXPORT_SIDE[0]), EXPORT_SIDE[1]);
@@ -540,8 +538,12 @@ export class AttributionViewer {
     const choice = this.#fitted()?.choice;
     if (!choice) return null;
     const side = choice.pin
-      ? choice.pin.side === "result" ? "reference" : "result"
-      : choice.direction === "r2g" ? "result" : "reference";
+      ? choice.pin.side === "result"
+        ? "reference"
+        : "result"
+      : choice.direction === "r2g"
+        ? "result"
+        : "reference";
     const panel = this.#panels[/** @type {SideName} */ (side)];
     return panel.layer && { side, layer: panel.layer, size: panel.size };
   }
@@ -610,7 +612,8 @@ export class AttributionViewer {
     const items = make("span", { class: "i2am-items" }, back, next);
     const step = (/** @type {number} */ by) => {
       const fitted = this.#fitted();
-      if (fitted) set({ item: (fitted.choice.item + by + fitted.header.batch) % fitted.header.batch });
+      if (fitted)
+        set({ item: (fitted.choice.item + by + fitted.header.batch) % fitted.header.batch });
     };
     const unpin = button("Unpin", "Let go of the pinned place (Escape)", this.#clear);
     const top = make(
@@ -628,7 +631,11 @@ export class AttributionViewer {
     const direction = segmented(
       "Direction",
       [
-        { value: "r2g", text: "Where used", title: "Over the result: where the reference was used (R2G)" },
+        {
+          value: "r2g",
+          text: "Where used",
+          title: "Over the result: where the reference was used (R2G)",
+        },
         { value: "g2r", text: "What used", title: "Over the reference: what of it was used (G2R)" },
       ],
       (value) => set({ direction: value }),
@@ -645,7 +652,9 @@ export class AttributionViewer {
     );
     let count = 1;
     const play = button("▶", "Play", () => this.#play(count));
-    const scrub = slider("", "Which of the maps", { min: 0, max: 0, step: 1 }, (map) => set({ map }));
+    const scrub = slider("", "Which of the maps", { min: 0, max: 0, step: 1 }, (map) =>
+      set({ map }),
+    );
     scrub.element.querySelector("input")?.setAttribute("aria-label", "Which of the maps");
     const time = make("div", { class: "i2am-scrub" }, play, scrub.element);
     const unfold = make(
@@ -681,8 +690,10 @@ export class AttributionViewer {
     const frame = select("Frame", "Which latent frame of the video", (value) =>
       set({ frame: value === "" ? null : Number(value) }),
     );
-    const colormap = select("Colours", "Jet is for comparing with the paper; it invents edges", (value) =>
-      set({ colormap: value }),
+    const colormap = select(
+      "Colours",
+      "Jet is for comparing with the paper; it invents edges",
+      (value) => set({ colormap: value }),
     );
     const opacity = slider("Opacity", "How strongly the colours cover the picture", PART, (value) =>
       set({ opacity: value }),
@@ -693,8 +704,11 @@ export class AttributionViewer {
         "same for every run",
       (value) => set({ scale: /** @type {State["scale"]} */ (value) }),
     );
-    const threshold = slider("Outline", "A line where the map reaches this part of its range", PART, (value) =>
-      set({ threshold: value }),
+    const threshold = slider(
+      "Outline",
+      "A line where the map reaches this part of its range",
+      PART,
+      (value) => set({ threshold: value }),
     );
     const settings = make(
       "div",
@@ -724,7 +738,9 @@ export class AttributionViewer {
       items.hidden = header.batch < 2;
       unpin.hidden = !choice.pin;
       direction.update(choice.direction, (value) =>
-        value === "g2r" && !places ? `The ${kind} stand for the whole picture, not for places in it` : "",
+        value === "g2r" && !places
+          ? `The ${kind} stand for the whole picture, not for places in it`
+          : "",
       );
       level.update(choice.level, (value) =>
         value === "head" && most === 0 ? "Heads were left out to fit, or not recorded" : "",
@@ -760,7 +776,8 @@ export class AttributionViewer {
         { value: "", text: "mean of all" },
         ...Array.from({ length: most }, (_, n) => ({ value: `${n}`, text: `${n}` })),
       ]);
-      const side = choice.direction === "r2g" ? header.generated : header.references[choice.reference];
+      const side =
+        choice.direction === "r2g" ? header.generated : header.references[choice.reference];
       frame.element.hidden = side.frames < 2;
       frame.update(choice.frame === null ? "" : `${choice.frame}`, [
         { value: "", text: "mean of all" },
@@ -809,9 +826,9 @@ export class AttributionViewer {
         ),
       ),
     );
-    [...this.#tabs.children].forEach((tab, r) =>
-      tab.setAttribute("aria-pressed", String(r === choice.reference)),
-    );
+    [...this.#tabs.children].forEach((tab, r) => {
+      tab.setAttribute("aria-pressed", String(r === choice.reference));
+    });
   }
 }
 

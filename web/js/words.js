@@ -93,8 +93,13 @@ export function explanation(header, choice, direction, point, unit) {
   const { definitions, units } = header.texts;
   const keys = !point
     ? [`${choice.definition}.${direction}`]
-    : choice.definition === "model" ? ["correspondence", "correspondence.model"] : ["correspondence"];
-  const said = keys.map((key) => definitions[key]).filter(Boolean).join("; ");
+    : choice.definition === "model"
+      ? ["correspondence", "correspondence.model"]
+      : ["correspondence"];
+  const said = keys
+    .map((key) => definitions[key])
+    .filter(Boolean)
+    .join("; ");
   return [`${capital(said)}.`, `${unit}: ${units[unit]}.`];
 }
 
