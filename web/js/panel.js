@@ -2,9 +2,9 @@
 /** One picture with a map over it: its canvases, its colour bar, and the gestures on it. */
 
 import { make } from "./controls.js";
-import { cellAt, middle, rectangleOf } from "./grid.js";
 import { number } from "./maps.js";
-import { colorize, dim, gradient, lookup, normalised, outline } from "./paint.js";
+import { drawMarks } from "./marks.js";
+import { colorize, dim, gradient, lookup, normalised } from "./paint.js";
 
 /** @typedef {import("./grid.js").Grid} Grid */
 /** @typedef {import("./grid.js").Place} Place */
@@ -170,7 +170,7 @@ export class Panel {
         this.#drawHeat(fitted(heat, ...sides), layer, look);
       }
     }
-    this.#drawMarks(fitted(above, width, height), layer, look, marks, width / offsetWidth);
+    drawMarks(fitted(above, width, height), layer, look, marks, width / offsetWidth);
     this.#label(layer, look);
   }
 
@@ -200,7 +200,7 @@ export class Panel {
     }
     const above = make("canvas");
     const unit = width / (this.box.offsetWidth || width);
-    this.#drawMarks(fitted(above, width, height), layer, look, marks, unit);
+    drawMarks(fitted(above, width, height), layer, look, marks, unit);
     context.drawImage(above, 0, 0);
     return canvas;
   }
@@ -248,33 +248,6 @@ export class Panel {
     const painted = normalised(values, grid, height, width, range[0], factor);
     colorize(painted, this.#colors.colors, new Uint32Array(image.data.buffer));
     context.putImageData(image, 0, 0);
-  }
-
-  /**
-   * @param {CanvasRenderingContext2D} context
-   * @param {Layer | null} layer
-   * @param {Look} look
-   * @param {Marks} marks
-   * @param {number} unit canvas pixels for one CSS pixel
-   */
-  #drawMarks(context, layer, look, marks, unit) {
-    const { width, height } = context.canvas;
-    context.clearRect(0, 0, width, height);
-    if (layer && look.threshold > 0) {
-      const [rows, columns] = [layer.grid, layer.grid].map((grid, axis) =>
-        Math.min(Math.ceil(grid.covered[axis] * 6), HEAT_SIDE / 2),
-      );
-      const [low] = layer.range;
-      const field = normalised(layer.values, layer.grid, rows, columns, low, layer.factor);
-      stroke(context, outline(field, rows, columns, look.threshold), unit, "#fff");
-    }
-    if (marks.mask) stroke(context, marks.mask, unit, "#6ee7ff", [4, 3]);
-    for (const [place, color] of /** @type {[Place | null, string][]} */ ([
-      [marks.pinned, "#ffd166"],
-      [marks.asked, "#fff"],
-    ])) {
-      if (place) drawPlace(context, place, marks.grid, unit, color);
-    }
   }
 
   /**
@@ -432,76 +405,4 @@ function fitted(canvas, width, height) {
   return /** @type {CanvasRenderingContext2D} */ (
     canvas.getContext("2d", { willReadFrequently: true })
   );
-}
-
-/**
- * Pieces of an outline: a dark line below a light one, to be seen on anything.
- *
- * @param {CanvasRenderingContext2D} context
- * @param {Float32Array} pieces
- * @param {number} unit
- * @param {string} color
- * @param {number[]} dashes
- */
-function stroke(context, pieces, unit, color, dashes = []) {
-  const { width, height } = context.canvas;
-  context.beginPath();
-  for (let i = 0; i < pieces.length; i += 4) {
-    context.moveTo(pieces[i] * width, pieces[i + 1] * height);
-    context.lineTo(pieces[i + 2] * width, pieces[i + 3] * height);
-  }
-  strokeTwice(context, unit, color, dashes);
-}
-
-/**
- * @param {CanvasRenderingContext2D} context
- * @param {number} unit
- * @param {string} color
- * @param {number[]} dashes
- */
-function strokeTwice(context, unit, color, dashes) {
-  context.lineCap = context.lineJoin = "round";
-  context.setLineDash([]);
-  context.strokeStyle = "rgba(0, 0, 0, 0.65)";
-  context.lineWidth = 3 * unit;
-  context.stroke();
-  context.setLineDash(dashes.map((dash) => dash * unit));
-  context.strokeStyle = color;
-  context.lineWidth = 1.5 * unit;
-  context.stroke();
-}
-
-/**
- * @param {CanvasRenderingContext2D} context
- * @param {Place} place
- * @param {Grid | null} grid
- * @param {number} unit
- * @param {string} color
- */
-function drawPlace(context, place, grid, unit, color) {
-  const { width, height } = context.canvas;
-  context.beginPath();
-  if (place.kind === "brush") {
-    const [first, ...more] = place.points;
-    context.moveTo(first[0] * width, first[1] * height);
-    for (const [x, y] of more.length ? more : [first]) context.lineTo(x * width, y * height);
-    context.lineCap = context.lineJoin = "round";
-    context.setLineDash([]);
-    context.globalAlpha = 0.45;
-    context.strokeStyle = color;
-    context.lineWidth = 2 * place.radius * Math.max(width, height);
-    context.stroke();
-    context.globalAlpha = 1;
-    return;
-  }
-  const box =
-    place.kind === "point" && grid ? rectangleOf(grid, cellAt(grid, place.x, place.y)) : place;
-  if (box.kind === "rectangle") {
-    const [x, y] = [box.left * width, box.top * height];
-    context.rect(x, y, (box.right - box.left) * width, (box.bottom - box.top) * height);
-  } else {
-    const [x, y] = middle(box);
-    context.arc(x * width, y * height, 5 * unit, 0, 2 * Math.PI);
-  }
-  strokeTwice(context, unit, color, []);
 }

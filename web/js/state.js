@@ -30,6 +30,8 @@
  * @property {boolean} settings whether they are unfolded
  */
 
+/** @typedef {State & Choice} Fitted a state as a payload can show it */
+
 export const DIRECTIONS = /** @type {const} */ (["r2g", "g2r"]);
 export const LEVELS = /** @type {const} */ (["unified", "time", "layer", "head"]);
 export const DEFINITIONS = /** @type {const} */ (["model", "paper"]);
@@ -125,7 +127,7 @@ export function reduce(state, action) {
  *
  * @param {State} state
  * @param {Header} header
- * @returns {State & Choice}
+ * @returns {Fitted}
  */
 export function fit(state, header) {
   const most = Math.max(...header.heads);

@@ -5,7 +5,7 @@ import { number } from "./maps.js";
 
 /** @typedef {import("./payload.js").Header} Header */
 /** @typedef {import("./maps.js").Maps} Maps */
-/** @typedef {import("./state.js").State & import("./maps.js").Choice} Fitted */
+/** @typedef {import("./state.js").Fitted} Fitted */
 /** @typedef {import("./state.js").Pin} Pin */
 
 const DOT = " · ";
