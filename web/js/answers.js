@@ -55,7 +55,7 @@ export class Answers {
   of(state, hovered) {
     const { header } = this.#payload;
     const choice = fit(state, header);
-    const grids = matchGrids(header, choice.reference);
+    const grids = this.#grids(choice);
     const maps = this.#maps(choice);
     const index = Math.min(choice.map, (maps?.values.length ?? 1) - 1);
     const place = grids ? (hovered ?? choice.pin) : null;
@@ -116,12 +116,18 @@ export class Answers {
     return this.#memo.get("maps", facts, () => selectMaps(this.#payload, choice));
   }
 
+  /** @param {Fitted} choice */
+  #grids({ reference }) {
+    const { header } = this.#payload;
+    return this.#memo.get("grids", [reference], () => matchGrids(header, reference));
+  }
+
   /**
    * @param {Fitted} choice
    * @param {Pin} asked
    */
   #point(choice, { side, place }) {
-    const grids = matchGrids(this.#payload.header, choice.reference);
+    const grids = this.#grids(choice);
     if (!grids) return null;
     // All points of a cell ask the same.
     const cell = place.kind === "point" ? cellAt(grids[side], place.x, place.y) : place;

@@ -42,7 +42,9 @@ import { colorize, dim, gradient, lookup, normalised } from "./paint.js";
  * @property {() => void} clear
  */
 
-const HEAT_SIDE = 640; // pixels: maps are smooth, more cannot be seen
+// Maps are smooth: more pixels than these cannot be seen, the browser draws what lies between.
+const HEAT_SIDE = 512;
+const HEAT_PER_CELL = 8;
 const PICTURE_SIDE = 2048;
 const DRAG_PIXELS = 4;
 const BRUSH_RADIUS = 0.04; // of the longer side
@@ -69,7 +71,7 @@ export class Panel {
   #legend = make("div", { class: "i2am-legend" }, this.#low, this.#bar, this.#high, this.#score);
   /** @type {HTMLImageElement | null} */
   #picture = null;
-  #painted = { plain: "", dimmed: "", heat: /** @type {unknown[]} */ ([]) };
+  #painted = new Painted();
   /** @type {{look: Look, over: boolean, colors: Uint32Array} | null} */
   #colors = null;
   /** @type {Shown | null} */
@@ -116,11 +118,11 @@ export class Panel {
    * @param {string} note
    */
   setPicture(picture, size, title, note) {
-    if (picture !== this.#picture) this.#painted = { plain: "", dimmed: "", heat: [] };
+    if (picture !== this.#picture) this.#painted = new Painted();
     this.#picture = picture;
     this.size = size;
-    this.#title.textContent = title;
-    this.#note.textContent = note;
+    write(this.#title, title);
+    write(this.#note, note);
   }
 
   /**
@@ -151,32 +153,31 @@ export class Panel {
     const [plain, dimmed, heat, above] = this.#canvases;
     const [width, height] = scaled(offsetWidth, offsetHeight, this.density, PICTURE_SIDE);
 
-    const size = `${width}×${height}`;
-    if (this.#painted.plain !== size) {
-      this.#painted.plain = size;
+    const painted = this.#painted;
+    if (painted.changed("plain", [width, height])) {
       this.#drawPicture(fitted(plain, width, height), 0);
     }
     dimmed.hidden = heat.hidden = !layer;
     if (layer) {
-      const dimmedAs = `${size} ${look.opacity}`;
-      if (this.#painted.dimmed !== dimmedAs) {
-        this.#painted.dimmed = dimmedAs;
+      if (painted.changed("dimmed", [width, height, look.opacity])) {
         this.#drawPicture(fitted(dimmed, width, height), look.opacity);
       }
-      const sides = scaled(offsetWidth, offsetHeight, this.density, HEAT_SIDE);
-      const heatAs = [layer.values, ...layer.range, look.table, look.opacity, ...sides];
-      if (heatAs.some((fact, index) => fact !== this.#painted.heat[index])) {
-        this.#painted.heat = heatAs;
+      const sides = heatSides(layer.grid, width, height);
+      if (painted.changed("heat", [layer.values, ...layer.range, look, ...sides])) {
         this.#drawHeat(fitted(heat, ...sides), layer, look);
       }
     }
-    drawMarks(fitted(above, width, height), layer, look, marks, width / offsetWidth);
+    const outlined = look.threshold > 0 && layer ? [layer.values, ...layer.range] : [];
+    const { asked, pinned, grid, mask } = marks;
+    if (painted.changed("marks", [width, height, look, asked, pinned, grid, mask, ...outlined])) {
+      drawMarks(fitted(above, width, height), layer, look, marks, width / offsetWidth);
+    }
     this.#label(layer, look);
   }
 
   /** @param {number | null} score of what is painted; null: there is none */
   setScore(score) {
-    this.#score.textContent = score === null ? "" : `IMACS ${score.toFixed(2)}`;
+    write(this.#score, score === null ? "" : `IMACS ${score.toFixed(2)}`);
     this.#score.title =
       "Mean inside the mask minus three times the mean outside, as the paper scores it: " +
       "1 is best, below 0 the attention lies elsewhere.";
@@ -257,17 +258,12 @@ export class Panel {
   #label(layer, look) {
     this.#legend.classList.toggle("i2am-none", !layer);
     if (!layer) return this.setScore(null);
-    const [low, high] = layer.range.map((end) => number(end, layer.unit));
-    if (this.#low.textContent !== low) this.#low.textContent = low;
-    if (this.#high.textContent !== high) this.#high.textContent = high;
-    if (this.#barOf !== look.table) {
-      this.#barOf = look.table;
+    write(this.#low, number(layer.range[0], layer.unit));
+    write(this.#high, number(layer.range[1], layer.unit));
+    if (this.#painted.changed("bar", [look.table])) {
       this.#bar.style.backgroundImage = gradient(look.table);
     }
   }
-
-  /** @type {Uint8Array | null} */
-  #barOf = null;
 
   /** @type {(event: PointerEvent) => void} */
   #moved = (event) => {
@@ -359,6 +355,46 @@ export class Panel {
       aspect: this.size[1] / this.size[0],
     };
   }
+}
+
+/** What canvases were painted from, to paint each again only when that has changed. */
+class Painted {
+  /** @type {Map<string, unknown[]>} */
+  #facts = new Map();
+
+  /**
+   * @param {string} name
+   * @param {unknown[]} facts compared as they are: a value that is replaced is another
+   */
+  changed(name, facts) {
+    const before = this.#facts.get(name);
+    this.#facts.set(name, facts);
+    return facts.length !== before?.length || facts.some((fact, n) => fact !== before[n]);
+  }
+}
+
+/**
+ * Writes a text where it is not there already: a page is laid out again after each writing.
+ *
+ * @param {HTMLElement} element
+ * @param {string} text
+ */
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/**
+ * How many pixels a map is painted with over so many pixels of the picture.
+ *
+ * @param {Grid} grid
+ * @param {number} width
+ * @param {number} height
+ * @returns {[number, number]} width and height
+ */
+function heatSides({ covered }, width, height) {
+  const most = (/** @type {number} */ cells) =>
+    Math.min(Math.ceil(cells * HEAT_PER_CELL), HEAT_SIDE);
+  return [Math.min(width, most(covered[1])), Math.min(height, most(covered[0]))];
 }
 
 /** @param {number} part */
