@@ -299,6 +299,7 @@ def test_what_is_gone_says_so_and_is_made_again(
     page: Page, server: ComfyServer, shots: Path
 ) -> None:
     """The temporary folder is emptied under a running server: Run writes what the viewer needs."""
+    run(page, OTHER_SEED)  # the other pages have run something else since
     said, before = sentence(page), picture(page)
     for path in (server.base / "temp").iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
