@@ -345,7 +345,7 @@ class _Sent:
                 | {
                     "kind": header.references[r].kind,
                     "has_places": header.references[r].has_places,
-                    "label": f"reference {r + 1}",
+                    "label": "the picture itself" if header.plan.within else f"reference {r + 1}",
                 }
                 for r, grid in enumerate(self.references)
             ],

@@ -213,9 +213,9 @@ export class AttributionViewer {
 
   /** @param {KeyboardEvent} event */
   #typed = (event) => {
-    if (event.key !== "Escape" || !this.#state.pin) return;
-    this.#unpin();
-    event.stopPropagation();
+    if (event.key === "Escape" && this.#state.pin) this.#unpin();
+    else if (event.key !== "Delete" && event.key !== "Backspace") return;
+    event.stopPropagation(); // the page would take a selected node away
   };
 
   #unpin = () => {
@@ -306,7 +306,7 @@ export class AttributionViewer {
     right.setPicture(
       this.#pictures.get(files.reference),
       reference.size,
-      header.within ? "The result itself" : words.capital(reference.label),
+      words.capital(reference.label),
       reference.has_places
         ? `${share} of the result's attention`
         : `${reference.kind}: no places · ${share}`,
