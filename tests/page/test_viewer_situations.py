@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from i2am.payload import pack
 from i2am.render import display_values
 from viewer_page import (
     NODE,
+    READY,
     SHOWN,
     as_executed,
     button,
@@ -36,6 +38,7 @@ from viewer_page import (
     show,
     state,
 )
+from workflow import find, only, to_prompt
 
 SHOWS_NOTHING_ELSE = {"SaveImage", "I2AM_Map", "I2AM_IMACS", "I2AM_Save", "PreviewAny"}
 
@@ -256,20 +259,35 @@ def test_inside_a_subgraph(browser: Browser, server: ComfyServer, shots: Path, v
     with page.expect_response(lambda answer: ".i2am" in answer.url):
         page.get_by_test_id("queue-button").first.click()
     page.wait_for_selector(SHOWN)
-    page.evaluate(
-        f"""() => {{
-            const node = {inner}, view = app.canvas.ds;
-            view.scale = 1;
-            view.offset[0] = 750 - node.pos[0] - node.size[0] / 2;
-            view.offset[1] = 500 - node.pos[1] - node.size[1] / 2;
-            app.canvas.setDirty(true, true);
-        }}"""
-    )
+    look = f"""() => {{
+        const node = {inner}, view = app.canvas.ds;
+        view.scale = 1;
+        view.offset[0] = 750 - node.pos[0] - node.size[0] / 2;
+        view.offset[1] = 500 - node.pos[1] - node.size[1] / 2;
+        app.canvas.setDirty(true, true);
+    }}"""
+    page.evaluate(look)
     settled(page)
     page.wait_for_timeout(500)
     point(page, 0, 0.7, 0.7)
-    assert "Where this place of the result looked in reference 2" in sentence(page)
+    said = sentence(page)
+    assert "Where this place of the result looked in reference 2" in said
     page.screenshot(path=shots / f"viewer_subgraph_{'vue' if vue else 'classic'}.png")
+
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_timeout(1500)  # the page keeps its drafts a moment later
+    page.reload()
+    page.wait_for_function(f"{READY} && app.rootGraph.nodes.some((node) => node.subgraph)")
+    page.evaluate(
+        """() => {
+            const node = app.rootGraph.nodes.find((node) => node.subgraph);
+            app.canvas.openSubgraph(node.subgraph, node);
+        }"""
+    )
+    page.wait_for_selector(SHOWN)
+    settled(page)
+    assert sentence(page) == said
     page.close()
 
 
@@ -297,3 +315,37 @@ def test_small_and_long(browser: Browser, server: ComfyServer, shots: Path) -> N
             assert box
             assert box["width"] / box["height"] == pytest.approx(across / down, rel=0.05)
     page.close()
+
+
+def test_a_recording_that_is_gone(
+    browser: Browser, server: ComfyServer, comfyui_path: Path, tmp_path: Path, shots: Path
+) -> None:
+    """A latent whose recording was lost, here with the server that made it: the page says so."""
+    prompt = to_prompt(short_demo(), server.get_json("/object_info"))
+    saved = {"samples": [find(prompt, "KSampler"), 0], "filename_prefix": "kept"}
+    prompt["save"] = {"class_type": "SaveLatent", "inputs": saved}
+    server.run(only(prompt, "save"))
+    (latent,) = (server.base / "output").glob("kept_*.latent")
+    base = tmp_path / "base"
+    (base / "input").mkdir(parents=True)
+    shutil.copy(latent, base / "input" / "kept.latent")
+    with ComfyServer(comfyui_path, base=base, threads=1) as other:
+        page = opened(browser, other, short_demo())
+        page.evaluate(
+            """() => {
+                const find = (type) => app.graph.nodes.find((node) => node.type === type);
+                const sampler = find('KSampler'), kept = LiteGraph.createNode('LoadLatent');
+                app.graph.add(kept);
+                kept.connect(0, find('VAEDecode'), 0);
+                kept.connect(0, find('I2AM_Collect'), 0);
+                app.graph.remove(sampler);
+            }"""
+        )
+        page.get_by_test_id("queue-button").first.click()
+        page.get_by_role("button", name="View details").click()
+        told = page.get_by_text("No recording belongs to this latent").first
+        told.wait_for()
+        page.wait_for_timeout(500)
+        page.screenshot(path=shots / "viewer_no_recording.png")
+        assert "its recording was lost to newer ones" in told.inner_text()
+        page.close()

@@ -119,6 +119,22 @@ test("a payload shows of a wish what it has", () => {
   assert.equal(shown.colormap, "inferno");
 });
 
+test("the paper's preset goes before what was chosen, and gives it back", () => {
+  const chosen = {
+    ...INITIAL,
+    preset: "paper",
+    definition: "model",
+    weight: "equal",
+    scale: "shared",
+  };
+  const shown = fit(chosen, header);
+  assert.deepEqual([shown.definition, shown.weight, shown.scale], ["paper", "value", "paper"]);
+  const again = fit(reduce(chosen, { type: "set", values: { preset: "as chosen" } }), header);
+  assert.deepEqual([again.definition, again.weight, again.scale], ["model", "equal", "shared"]);
+  const one = { ...header, references: [{ ...side, grid: [1, 1], has_places: false }] };
+  assert.equal(fit(chosen, { ...one, correspondence: [null] }).scale, "paper, complement");
+});
+
 test("a reference without places has no map over it, and no places to ask about", () => {
   const shown = fit({ ...INITIAL, reference: 1, direction: "g2r", pin }, header);
   assert.equal(shown.direction, "r2g");

@@ -2,7 +2,7 @@
 /** What a state asks of a payload → what there is to paint. Knows no page; counts nothing twice. */
 
 import { cellAt } from "./grid.js";
-import { matchGrids, pointMap, rangeOf, selectMaps, stretch } from "./maps.js";
+import { matchGrids, pointMap, rangeOf, selectMaps } from "./maps.js";
 import { Memo } from "./memo.js";
 import { outline } from "./paint.js";
 import { colorTable } from "./payload.js";
@@ -64,7 +64,8 @@ export class Answers {
     /** @type {Record<SideName, Layer | null>} */
     const layers = { result: null, reference: null };
     if (maps) layers[over] = layerOf(maps, index, choice.scale);
-    if (place) layers[otherSide(place.side)] = point && layerOf(point, 0, choice.scale);
+    // The paper's preset is of maps: a place is painted as was chosen.
+    if (place) layers[otherSide(place.side)] = point && layerOf(point, 0, state.scale);
     return {
       choice,
       maps,
@@ -112,8 +113,11 @@ export class Answers {
   /** @param {Fitted} choice */
   #maps(choice) {
     const { item, reference, definition, direction, level, steps, layers, head, frame } = choice;
-    const facts = [item, reference, definition, direction, level, steps, layers, head, frame];
-    return this.#memo.get("maps", facts, () => selectMaps(this.#payload, choice));
+    const { weight, preset } = choice;
+    const which = [item, reference, definition, direction, level, steps, layers, head, frame];
+    return this.#memo.get("maps", [...which, weight, preset], () =>
+      selectMaps(this.#payload, choice),
+    );
   }
 
   /** @param {Fitted} choice */
@@ -159,11 +163,11 @@ export function otherSide(side) {
 /**
  * @param {Maps} maps
  * @param {number} index
- * @param {State["scale"]} scale
+ * @param {import("./maps.js").Scale} scale
  * @returns {Layer}
  */
 function layerOf(maps, index, scale) {
   const range = rangeOf(maps, index, scale);
   const { values, grid, unit } = maps;
-  return { values: values[index], grid, unit, range, factor: stretch(...range) };
+  return { values: values[index], grid, unit, range, scale };
 }

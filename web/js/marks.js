@@ -2,7 +2,7 @@
 /** What is drawn above a map: its outline, a mask's, and the places that are asked about. */
 
 import { cellAt, middle, rectangleOf } from "./grid.js";
-import { normalised, outline } from "./paint.js";
+import { outline, paintedValues } from "./paint.js";
 
 /** @typedef {import("./grid.js").Grid} Grid */
 /** @typedef {import("./grid.js").Place} Place */
@@ -27,8 +27,7 @@ export function drawMarks(context, layer, look, marks, unit) {
     const [rows, columns] = [layer.grid, layer.grid].map((grid, axis) =>
       Math.min(Math.ceil(grid.covered[axis] * PER_CELL), OUTLINE_CELLS),
     );
-    const [low] = layer.range;
-    const field = normalised(layer.values, layer.grid, rows, columns, low, layer.factor);
+    const field = paintedValues(layer, rows, columns);
     stroke(context, outline(field, rows, columns, look.threshold), unit, "#fff");
   }
   if (marks.mask) stroke(context, marks.mask, unit, "#6ee7ff", [4, 3]);

@@ -2,8 +2,11 @@
 /** Maps → pixels: colours, the dimmed picture below them, outlines. As i2am/render.py has them. */
 
 import { resample } from "./grid.js";
+import { stretch } from "./maps.js";
+import { paperCut } from "./metric.js";
 
 /** @typedef {import("./grid.js").Grid} Grid */
+/** @typedef {import("./maps.js").Scale} Scale */
 
 const DIM = 0.35; // of the picture's light, taken at opacity 1
 const FADE = 0.5; // of the picture's colour, likewise
@@ -71,6 +74,28 @@ export function normalised(values, grid, height, width, low, factor) {
     pixels[i] = Math.min(Math.max((Math.max(pixels[i], 0) - low) * factor, 0), 1);
   }
   return pixels;
+}
+
+/**
+ * Whether a scale paints as the authors' code does.
+ *
+ * @param {Scale} scale
+ */
+export function isPaper(scale) {
+  return scale === "paper" || scale === "paper, complement";
+}
+
+/**
+ * A map at the size of a picture as its scale brings it to 0 to 1; as `paint` in i2am/render.py.
+ *
+ * @param {{values: Float32Array, grid: Grid, range: [number, number], scale: Scale}} layer
+ * @param {number} height in pixels
+ * @param {number} width
+ * @returns {Float32Array}
+ */
+export function paintedValues({ values, grid, range, scale }, height, width) {
+  if (isPaper(scale)) return paperCut(values, grid, height, width, scale !== "paper");
+  return normalised(values, grid, height, width, range[0], stretch(...range));
 }
 
 /**

@@ -2,9 +2,9 @@
 /** One picture with a map over it: its canvases, its colour bar, and the gestures on it. */
 
 import { make } from "./controls.js";
-import { number } from "./maps.js";
 import { drawMarks } from "./marks.js";
-import { colorize, dim, gradient, lookup, normalised } from "./paint.js";
+import { colorize, dim, gradient, isPaper, lookup, paintedValues } from "./paint.js";
+import { rangeEnds } from "./words.js";
 
 /** @typedef {import("./grid.js").Grid} Grid */
 /** @typedef {import("./grid.js").Place} Place */
@@ -15,7 +15,7 @@ import { colorize, dim, gradient, lookup, normalised } from "./paint.js";
  * @property {Grid} grid
  * @property {"%" | "×"} unit
  * @property {[number, number]} range
- * @property {number} factor see `stretch`
+ * @property {import("./maps.js").Scale} scale
  */
 
 /**
@@ -162,12 +162,13 @@ export class Panel {
       if (painted.changed("dimmed", [width, height, look.opacity])) {
         this.#drawPicture(fitted(dimmed, width, height), look.opacity);
       }
-      const sides = heatSides(layer.grid, width, height);
-      if (painted.changed("heat", [layer.values, ...layer.range, look, ...sides])) {
+      const sides = heatSides(layer, width, height);
+      const facts = [layer.values, ...layer.range, layer.scale, look, ...sides];
+      if (painted.changed("heat", facts)) {
         this.#drawHeat(fitted(heat, ...sides), layer, look);
       }
     }
-    const outlined = look.threshold > 0 && layer ? [layer.values, ...layer.range] : [];
+    const outlined = look.threshold > 0 && layer ? [layer.values, ...layer.range, layer.scale] : [];
     const { asked, pinned, grid, mask } = marks;
     if (painted.changed("marks", [width, height, look, asked, pinned, grid, mask, ...outlined])) {
       drawMarks(fitted(above, width, height), layer, look, marks, width / offsetWidth);
@@ -239,14 +240,14 @@ export class Panel {
    * @param {Layer} layer
    * @param {Look} look
    */
-  #drawHeat(context, { values, grid, range, factor }, look) {
+  #drawHeat(context, layer, look) {
     const { width, height } = context.canvas;
     const over = this.#picture !== null;
     if (this.#colors?.look !== look || this.#colors.over !== over) {
       this.#colors = { look, over, colors: lookup(look.table, look.opacity, over) };
     }
     const image = context.createImageData(width, height);
-    const painted = normalised(values, grid, height, width, range[0], factor);
+    const painted = paintedValues(layer, height, width);
     colorize(painted, this.#colors.colors, new Uint32Array(image.data.buffer));
     context.putImageData(image, 0, 0);
   }
@@ -258,8 +259,9 @@ export class Panel {
   #label(layer, look) {
     this.#legend.classList.toggle("i2am-none", !layer);
     if (!layer) return this.setScore(null);
-    write(this.#low, number(layer.range[0], layer.unit));
-    write(this.#high, number(layer.range[1], layer.unit));
+    const [low, high] = rangeEnds(layer);
+    write(this.#low, low);
+    write(this.#high, high);
     if (this.#painted.changed("bar", [look.table])) {
       this.#bar.style.backgroundImage = gradient(look.table);
     }
@@ -386,14 +388,14 @@ function write(element, text) {
 /**
  * How many pixels a map is painted with over so many pixels of the picture.
  *
- * @param {Grid} grid
+ * @param {Layer} layer
  * @param {number} width
  * @param {number} height
  * @returns {[number, number]} width and height
  */
-function heatSides({ covered }, width, height) {
-  const most = (/** @type {number} */ cells) =>
-    Math.min(Math.ceil(cells * HEAT_PER_CELL), HEAT_SIDE);
+function heatSides({ grid: { covered }, scale }, width, height) {
+  const perCell = isPaper(scale) ? HEAT_SIDE : HEAT_PER_CELL; // a cut has sharp edges
+  const most = (/** @type {number} */ cells) => Math.min(Math.ceil(cells * perCell), HEAT_SIDE);
   return [Math.min(width, most(covered[1])), Math.min(height, most(covered[0]))];
 }
 

@@ -2,7 +2,7 @@
 /** What is averaged, and how it is painted: the controls that can be folded away. */
 
 import { make, rangeSlider, select, slider } from "./controls.js";
-import { SCALES } from "./state.js";
+import { DEFINITIONS, PRESETS, SCALES, WEIGHTS } from "./state.js";
 import * as words from "./words.js";
 
 /** @typedef {import("./answers.js").Answer} Answer */
@@ -19,6 +19,20 @@ export function settings(set) {
   );
   const definition = select("Definition", "Which softmax a map is made of", (value) =>
     set({ definition: value === "paper" ? "paper" : "model" }),
+  );
+  const weight = select(
+    "Weight",
+    "How much each layer counts (layer_weight). Mass: by the attention it gave. Equal: all the " +
+      "same. Value: by the height of its values, so that a UNet's coarse layers count most, as " +
+      "in the authors' code",
+    (value) => set({ weight: /** @type {State["weight"]} */ (value) }),
+  );
+  const preset = select(
+    "Preset",
+    "Paper paints maps as the I2AM authors' code does: the paper's definition, layers by value in " +
+      "the official order without a UNet's middle block, min-max before and after resizing, cut " +
+      "at 0.4, and the complement over the result where the reference is a single token",
+    (value) => set({ preset: /** @type {State["preset"]} */ (value) }),
   );
   const head = select("Head", "The mean of all heads, or one (over all steps)", (value) =>
     set({ head: value === "" ? null : Number(value) }),
@@ -46,7 +60,19 @@ export function settings(set) {
     PART,
     (value) => set({ threshold: value }),
   );
-  const controls = [steps, layers, definition, head, frame, colormap, scale, opacity, threshold];
+  const controls = [
+    steps,
+    layers,
+    definition,
+    weight,
+    preset,
+    head,
+    frame,
+    colormap,
+    scale,
+    opacity,
+    threshold,
+  ];
   const element = make(
     "div",
     { class: "i2am-settings" },
@@ -75,7 +101,10 @@ export function settings(set) {
         choice.layers ? words.rangeLabel(header.layers, choice.layers) : "all",
         "",
       );
-      definition.update(choice.definition, named(["model", "paper"]));
+      const paper = choice.preset === "paper" ? "The paper's preset has its own" : "";
+      definition.update(choice.definition, named(DEFINITIONS), paper);
+      weight.update(choice.weight, named(WEIGHTS), paper);
+      preset.update(choice.preset, named(PRESETS));
       head.element.hidden = most < 2;
       head.update(text(choice.head), meanOr(most));
       const side =
@@ -83,7 +112,7 @@ export function settings(set) {
       frame.element.hidden = side.frames < 2;
       frame.update(text(choice.frame), meanOr(side.frames));
       colormap.update(choice.colormap, named(Object.keys(header.colormaps)));
-      scale.update(choice.scale, named(SCALES));
+      scale.update(choice.scale, named(paper ? [choice.scale] : SCALES), paper);
       opacity.update(choice.opacity, percent(choice.opacity));
       threshold.update(choice.threshold, choice.threshold ? percent(choice.threshold) : "off");
     },

@@ -2,7 +2,7 @@
 /** Taking what is shown away: as one picture, as text, as a mask. */
 
 import { make } from "./controls.js";
-import { normalised } from "./paint.js";
+import { paintedValues } from "./paint.js";
 import { maskPng } from "./png.js";
 import * as words from "./words.js";
 
@@ -54,8 +54,8 @@ export function composed(panels, table, sentence) {
  * @param {number} y
  * @param {number} width
  */
-function legend(context, { range, unit }, table, left, y, width) {
-  const [low, high] = words.rangeWords(range, unit).split(" – ");
+function legend(context, layer, table, left, y, width) {
+  const [low, high] = words.rangeEnds(layer);
   context.font = "14px sans-serif";
   context.fillStyle = INK;
   context.fillText(low, left, y);
@@ -109,8 +109,8 @@ export function valuesText({ values, grid }) {
  * @param {Layer} layer
  * @param {[number, number]} size
  */
-export function maskOf({ values, grid, range, factor }, [height, width]) {
-  return maskPng(normalised(values, grid, height, width, range[0], factor), height, width);
+export function maskOf(layer, [height, width]) {
+  return maskPng(paintedValues(layer, height, width), height, width);
 }
 
 /**

@@ -330,7 +330,8 @@ export class AttributionViewer {
     this.#scoring = setTimeout(() => {
       for (const side of SIDES) {
         const [mask, layer] = [answers.mask(side, choice), this.#panels[side].layer];
-        const score = mask && layer ? imacs(layer.values, layer.grid, mask) : null;
+        const complement = layer?.scale === "paper, complement";
+        const score = mask && layer ? imacs(layer.values, layer.grid, mask, complement) : null;
         this.#panels[side].setScore(score);
       }
     }, SCORE_AFTER);

@@ -2,6 +2,7 @@
 /** What is shown, in a sentence. */
 
 import { number } from "./maps.js";
+import { THRESHOLD } from "./metric.js";
 
 /** @typedef {import("./payload.js").Header} Header */
 /** @typedef {import("./maps.js").Maps} Maps */
@@ -27,6 +28,14 @@ export function mapSentence(header, choice, label) {
   if (choice.level !== "layer") parts.push(some("layer", header.layers, choice.layers));
   if (choice.head !== null) parts.push(`head ${choice.head}`);
   if (choice.frame !== null) parts.push(`frame ${choice.frame}`);
+  if (choice.preset === "paper") {
+    parts.push("layers by value", "official order");
+    parts.push(
+      `${choice.scale.endsWith("complement") ? "complement, " : ""}min-max, cut at ${THRESHOLD}`,
+    );
+  } else if (choice.weight !== "mass") {
+    parts.push(choice.weight === "equal" ? "layers equal" : "layers by value");
+  }
   return parts.join(DOT);
 }
 
@@ -78,6 +87,15 @@ export function rangeLabel(all, [first, last]) {
  */
 export function rangeWords([low, high], unit) {
   return `${number(low, unit)} – ${number(high, unit)}`;
+}
+
+/**
+ * What the two ends of the colours stand for.
+ *
+ * @param {import("./panel.js").Layer} layer
+ */
+export function rangeEnds({ range, unit, scale }) {
+  return range.map((end) => number(end, scale.startsWith("paper") ? "" : unit));
 }
 
 /**
