@@ -1,9 +1,10 @@
 // @ts-check
 /** One picture with a map over it: its canvases, its colour bar, and the gestures on it. */
 
+import { fitted, heatSides, Painted, pictureSides } from "./canvas.js";
 import { make } from "./controls.js";
 import { drawMarks } from "./marks.js";
-import { colorize, dim, gradient, isPaper, lookup, paintedValues } from "./paint.js";
+import { colorize, dim, gradient, lookup, paintedValues } from "./paint.js";
 import { rangeEnds } from "./words.js";
 
 /** @typedef {import("./grid.js").Grid} Grid */
@@ -42,10 +43,6 @@ import { rangeEnds } from "./words.js";
  * @property {() => void} clear
  */
 
-// Maps are smooth: more pixels than these cannot be seen, the browser draws what lies between.
-const HEAT_SIDE = 512;
-const HEAT_PER_CELL = 8;
-const PICTURE_SIDE = 2048;
 const DRAG_PIXELS = 4;
 const BRUSH_RADIUS = 0.04; // of the longer side
 const BRUSH_SPACING = 0.25; // of the radius
@@ -151,7 +148,7 @@ export class Panel {
     const { offsetWidth, offsetHeight } = this.box;
     if (!offsetWidth || !offsetHeight) return;
     const [plain, dimmed, heat, above] = this.#canvases;
-    const [width, height] = scaled(offsetWidth, offsetHeight, this.density, PICTURE_SIDE);
+    const [width, height] = pictureSides(offsetWidth, offsetHeight, this.density);
 
     const painted = this.#painted;
     if (painted.changed("plain", [width, height])) {
@@ -359,22 +356,6 @@ export class Panel {
   }
 }
 
-/** What canvases were painted from, to paint each again only when that has changed. */
-class Painted {
-  /** @type {Map<string, unknown[]>} */
-  #facts = new Map();
-
-  /**
-   * @param {string} name
-   * @param {unknown[]} facts compared as they are: a value that is replaced is another
-   */
-  changed(name, facts) {
-    const before = this.#facts.get(name);
-    this.#facts.set(name, facts);
-    return facts.length !== before?.length || facts.some((fact, n) => fact !== before[n]);
-  }
-}
-
 /**
  * Writes a text where it is not there already: a page is laid out again after each writing.
  *
@@ -383,20 +364,6 @@ class Painted {
  */
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
-}
-
-/**
- * How many pixels a map is painted with over so many pixels of the picture.
- *
- * @param {Layer} layer
- * @param {number} width
- * @param {number} height
- * @returns {[number, number]} width and height
- */
-function heatSides({ grid: { covered }, scale }, width, height) {
-  const perCell = isPaper(scale) ? HEAT_SIDE : HEAT_PER_CELL; // a cut has sharp edges
-  const most = (/** @type {number} */ cells) => Math.min(Math.ceil(cells * perCell), HEAT_SIDE);
-  return [Math.min(width, most(covered[1])), Math.min(height, most(covered[0]))];
 }
 
 /** @param {number} part */
@@ -415,32 +382,4 @@ function rectangle(x, y, toX, toY) {
   const [left, right] = [Math.min(x, toX), Math.max(x, toX)];
   const [top, bottom] = [Math.min(y, toY), Math.max(y, toY)];
   return { kind: "rectangle", left, top, right, bottom };
-}
-
-/**
- * Canvas pixels for a box of CSS pixels, the longer side at most so many.
- *
- * @param {number} width
- * @param {number} height
- * @param {number} density
- * @param {number} most
- * @returns {[number, number]} width and height
- */
-function scaled(width, height, density, most) {
-  const factor = Math.min(density, most / Math.max(width, height));
-  return [Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor))];
-}
-
-/**
- * @param {HTMLCanvasElement} canvas
- * @param {number} width
- * @param {number} height
- */
-function fitted(canvas, width, height) {
-  if (canvas.width !== width) canvas.width = width;
-  if (canvas.height !== height) canvas.height = height;
-  // Pixels are read and written by the processor: keep them there.
-  return /** @type {CanvasRenderingContext2D} */ (
-    canvas.getContext("2d", { willReadFrequently: true })
-  );
 }

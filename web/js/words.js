@@ -118,7 +118,12 @@ export function explanation(header, choice, direction, point, unit) {
     .map((key) => definitions[key])
     .filter(Boolean)
     .join("; ");
-  return [`${capital(said)}.`, `${unit}: ${units[unit]}.`];
+  const notes = [`${capital(said)}.`, `${unit}: ${units[unit]}.`];
+  const grouped = header.layers.some(({ count }) => count > 1);
+  if (!point && choice.weight === "equal" && grouped) {
+    notes.push("Groups of layers count the same; within a group layers count by mass.");
+  }
+  return notes;
 }
 
 /** @param {number} share */
