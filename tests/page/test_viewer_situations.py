@@ -164,6 +164,32 @@ def test_copied_values_are_those_of_the_map(
     page.close()
 
 
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+def test_the_papers_preset(browser: Browser, server: ComfyServer, shots: Path, vue: bool) -> None:
+    """It is said, painted with its cut, and takes over the controls it has values for."""
+    page = opened(browser, server, short_demo(), **{"Comfy.VueNodes.Enabled": vue})
+    press_run(page)
+    press(page, "Settings")
+    before = picture(page)
+    page.get_by_label("Weight").select_option("equal")
+    assert "layers equal" in sentence(page)
+    page.get_by_label("Preset").select_option("paper")
+    settled(page)
+    said = sentence(page)
+    assert "the paper's definition" in said
+    assert "layers by value · official order · min-max, cut at 0.4" in said
+    for name in ("Definition", "Weight", "Scale"):
+        assert page.get_by_label(name).is_disabled()
+    legend = page.locator(".i2am-legend").first.inner_text().split()
+    assert legend[:2] == ["0", "1"]
+    page.screenshot(path=shots / f"viewer_preset_{'vue' if vue else 'classic'}.png")
+    page.get_by_label("Preset").select_option("as chosen")
+    page.get_by_label("Weight").select_option("mass")
+    settled(page)
+    assert np.abs(picture(page).astype(int) - before.astype(int)).mean() < 1
+    page.close()
+
+
 def test_playing(browser: Browser, server: ComfyServer) -> None:
     """It goes through the steps one after the other, and stops when asked."""
     page = opened(browser, server, short_demo())
@@ -216,7 +242,16 @@ def test_the_keyboard_alone(browser: Browser, server: ComfyServer, shots: Path) 
         page.keyboard.press("Tab")
     wanted = ["Copy", "PNG", "Mask", "What is this?", "Where used", "What used", "All", "Steps"]
     wanted += ["Layers", "Heads", "Settings", "First steps", "Last steps", "First layers"]
-    wanted += ["Last layers", "Definition", "Colours", "Scale", "Opacity", "Outline"]
+    wanted += [
+        "Last layers",
+        "Definition",
+        "Weight",
+        "Preset",
+        "Colours",
+        "Scale",
+        "Opacity",
+        "Outline",
+    ]
     assert [one for one in reached if one in wanted] == wanted
     assert sum(one.startswith(("Result. Arrow", "Reference. Arrow")) for one in reached) == 2
 
