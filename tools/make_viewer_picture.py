@@ -16,6 +16,7 @@ from viewer_page import NODE, comfyui_path, open_browser, open_page, point, pres
 
 PICTURE = ROOT / "docs" / "viewer.png"
 MARGIN = 12  # CSS pixels around the node
+WIDTH = 1200  # pixels of the picture
 
 
 def main() -> None:
@@ -34,7 +35,9 @@ def main() -> None:
         around |= {"width": width + 2 * MARGIN, "height": height + 2 * MARGIN}
         shot = page.screenshot(clip=around)  # type: ignore[arg-type]
     with Image.open(io.BytesIO(shot)) as picture:
-        picture.convert("RGB").save(PICTURE, optimize=True)
+        size = WIDTH, round(WIDTH * picture.height / picture.width)
+        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    small.save(PICTURE, optimize=True)
 
 
 if __name__ == "__main__":

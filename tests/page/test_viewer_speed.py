@@ -86,6 +86,8 @@ def test_the_largest_payload(
     page = open_page(browser, server, on_error=pytest.fail)
     page.evaluate(
         f"""(size) => {{
+            for (const node of [...app.graph.nodes]) if (node !== {NODE}) app.graph.remove(node);
+            for (const group of [...app.graph.groups]) app.graph.remove(group);
             {NODE}.setSize(size);
             {NODE}.title = 'A very long title of a node '.repeat(6);
             app.canvas.setDirty(true, true);
