@@ -209,14 +209,11 @@ export function pointMap({ header, tables }, choice, side, place) {
   const kind = definition === "paper" ? "" : "model.";
   const table = tables.get(`correspondence.${kind}${reference}`);
   if (!grids || !table) return null;
-  const weights = weightsOf(side === "result" ? grids.result : grids.reference, place);
+  const inside = weightsOf(side === "result" ? grids.result : grids.reference, place);
   const direction = side === "result" ? "g2r" : "r2g";
   const grid = side === "result" ? grids.reference : grids.result;
   const values = new Float32Array(area(grid));
   const [rows, columns] = [area(grids.result), area(grids.reference)];
-  /** @type {[number, number][]} */
-  const asked = [...weights].map((weight, cell) => [cell, weight]);
-  const inside = asked.filter(([, weight]) => weight > 0);
   if (side === "result") {
     const total = inside.reduce((sum, [, weight]) => sum + weight, 0);
     for (const [cell, weight] of inside) {
@@ -253,14 +250,16 @@ export function matchGrids(header, reference) {
 }
 
 /**
+ * The cells a place takes, each with how much of it.
+ *
  * @param {Grid} grid
  * @param {Place} place
+ * @returns {[number, number][]}
  */
 function weightsOf(grid, place) {
-  if (place.kind !== "point") return coverage(grid, place);
-  const weights = new Float32Array(area(grid));
-  weights[cellAt(grid, place.x, place.y)] = 1;
-  return weights;
+  if (place.kind === "point") return [[cellAt(grid, place.x, place.y), 1]];
+  const all = [...coverage(grid, place).entries()];
+  return all.filter(([, weight]) => weight > 0);
 }
 
 /**
