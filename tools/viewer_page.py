@@ -66,10 +66,13 @@ def open_page(
     server: ComfyServer,
     workflow: dict[str, Any] | None = None,
     *,
-    on_error: Callable[[str], object] = print,
-    **settings: Any,
+    on_error: Callable[[str], None] = print,
+    settings: dict[str, Any] | None = None,
 ) -> Page:
-    """A page of its own with a workflow on it (without one, the demo), the viewer in the middle."""
+    """A page of its own with a workflow on it (without one, the demo), the viewer in the middle.
+
+    settings: ComfyUI's own, beside SETTINGS. on_error: told of scripts that fail.
+    """
     page = browser.new_page(viewport=VIEWPORT, device_scale_factor=DENSITY)
     page.set_default_timeout(PATIENCE)
     page.on("pageerror", lambda error: on_error(f"script error: {error}"))
@@ -78,7 +81,7 @@ def open_page(
     page.evaluate(
         "(chosen) => Promise.all(Object.entries(chosen).map(([name, value]) =>"
         " app.extensionManager.setting.set(name, value)))",
-        SETTINGS | settings,
+        SETTINGS | (settings or {}),
     )
     load(page, demo_workflow() if workflow is None else workflow)
     page.keyboard.press("Escape")  # a new user is shown the templates

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page
 from comfy_server import ROOT, ComfyServer
 from viewer_page import SHOWN, open_page, set_seed
 
+RENDERER = "Comfy.VueNodes.Enabled"
 STEPS = 300  # enough to see it happen
 
 # Of the canvas on Capture Attention: its size, and how many of its pixels are bluer than red, which
@@ -45,7 +46,7 @@ def test_it_is_seen_while_it_samples(
     browser: Browser, previews: tuple[str, ComfyServer], shots: Path, vue: bool
 ) -> None:
     method, server = previews
-    page = open_page(browser, server, on_error=pytest.fail, **{"Comfy.VueNodes.Enabled": vue})
+    page = open_page(browser, server, on_error=pytest.fail, settings={RENDERER: vue})
     sampling(page, seed=71 + vue)
     words = page.locator(".i2am-live p")
     page.wait_for_function(

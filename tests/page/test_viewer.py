@@ -60,9 +60,9 @@ HIGHEST = """
 """
 
 
-def opened(browser: Browser, server: ComfyServer, **settings: Any) -> Page:
+def opened(browser: Browser, server: ComfyServer, settings: dict[str, Any] | None = None) -> Page:
     """The demo's page; what goes wrong on it fails the test."""
-    return open_page(browser, server, on_error=pytest.fail, **settings)
+    return open_page(browser, server, on_error=pytest.fail, settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_zoomed_out(page: Page, shots: Path) -> None:
 def test_other_renderers_and_themes(
     browser: Browser, server: ComfyServer, name: str, settings: dict[str, Any], shots: Path
 ) -> None:
-    page = opened(browser, server, **settings)
+    page = opened(browser, server, settings)
     run(page, SEED)
     hover_tells_the_truth(page)
     point(page, 0, *true_origins()[0][0])

@@ -40,6 +40,7 @@ from viewer_page import (
 )
 from workflow import find, only, to_prompt
 
+RENDERER = "Comfy.VueNodes.Enabled"
 SHOWS_NOTHING_ELSE = {"SaveImage", "I2AM_Map", "I2AM_IMACS", "I2AM_Save", "PreviewAny"}
 
 
@@ -167,7 +168,7 @@ def test_copied_values_are_those_of_the_map(
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 def test_the_papers_preset(browser: Browser, server: ComfyServer, shots: Path, vue: bool) -> None:
     """It is said, painted with its cut, and takes over the controls it has values for."""
-    page = opened(browser, server, short_demo(), **{"Comfy.VueNodes.Enabled": vue})
+    page = opened(browser, server, short_demo(), settings={RENDERER: vue})
     press_run(page)
     press(page, "Settings")
     before = picture(page)
@@ -279,7 +280,7 @@ def test_the_keyboard_alone(browser: Browser, server: ComfyServer, shots: Path) 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 def test_inside_a_subgraph(browser: Browser, server: ComfyServer, shots: Path, vue: bool) -> None:
     """Collect and viewer in a subgraph: it is filled there, and again after a reload."""
-    page = opened(browser, server, short_demo(), **{"Comfy.VueNodes.Enabled": vue})
+    page = opened(browser, server, short_demo(), settings={RENDERER: vue})
     page.evaluate(
         """() => {
             const inside = ['I2AM_Collect', 'I2AM_Viewer'];
