@@ -11,7 +11,7 @@ from torch import Tensor
 from .errors import I2AMError
 from .geometry import Grid, Picture, frames_of, resample_cells, spread, unspread
 from .ranges import pick
-from .recorder import Header, Recording, map_grid
+from .recording import Header, Recording, map_grid
 
 # Which frames of a video a map is of, beside the number of one, from 0.
 MEAN_FRAME, EVERY_FRAME = -1, -2

@@ -20,7 +20,7 @@ from .errors import I2AMError
 from .geometry import Grid, spread
 from .points import RESULT, AskedPlace
 from .ranges import pick
-from .recorder import Header, Recording
+from .recording import Header, Recording
 
 SINK_LEVEL = 4.0  # times an even spread
 SINK_PART = 0.75  # of the result's places

@@ -26,7 +26,7 @@ from .errors import I2AMError
 from .geometry import Grid, Picture
 from .marginals import CORRESPONDENCE_SIDE
 from .points import RESULT, AskedPlace, check_count
-from .recorder import Header, Plan, Recording, Run, map_grid
+from .recording import Header, Plan, Recording, Run, map_grid
 
 FORMAT = "i2am.attribution/1"
 MAX_PICTURE_SIDE = 32768

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .attribution import coverage
 from .errors import I2AMError
-from .recorder import Header, Recording
+from .recording import Header, Recording
 from .report import item_shares
 
 # Of the verdict, calibrated on the demo model (web/docs/I2AM_Influence.md).

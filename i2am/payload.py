@@ -51,7 +51,7 @@ from .files import DEFINITIONS
 from .geometry import Grid, frames_of, resample_cells, spread, unspread
 from .marginals import CORRESPONDENCE_SIDE, mean_over_cells
 from .metric import fitting_mask
-from .recorder import MAP_SIDE, Header, map_grid
+from .recording import MAP_SIDE, Header, map_grid
 from .report import item_shares
 
 MAGIC = b"I2AMVIEW"

@@ -1,11 +1,10 @@
-"""Plan → Recorder → Recording: what to keep, the thing that adds it up, and the frozen sums."""
+"""Plan → Recorder → Recording: the thing that adds up."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,164 +12,25 @@ from torch import Tensor
 from .architectures.base import Architecture, Layer
 from .attention import attention_marginals
 from .errors import I2AMError
-from .geometry import WHOLE, Grid, Part, Picture, Role, Span, TokenLayout, spread
+from .geometry import WHOLE, Grid, Picture, Role, Span, TokenLayout, spread
 from .marginals import Marginals, Workspace, correspondence_grid, mean_over_cells
-from .points import AskedPlace, PointSums, looks
-from .ranges import Ranges, contains
+from .points import PointSums, looks
+from .ranges import contains
+from .recording import (
+    BUDGETS,
+    THINNED_SIDE,
+    Header,
+    Plan,
+    Recording,
+    Run,
+    map_grid,
+    planned_steps,
+    step_at,
+)
+from .regions import Region, placed, portioned
 from .whole import Overheard
 
 _TINY = torch.finfo(torch.float32).tiny
-MAP_SIDE = 64
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How little of what a plan asks for is watched.
-
-    steps: one of so many, evenly spread. side: every so manyth token of the result down and
-    across, where it has at least THINNED_SIDE of them.
-    """
-
-    steps: int = 1
-    side: int = 1
-
-
-THINNED_SIDE = 32
-BUDGETS = {
-    "exact": Budget(),
-    "balanced": Budget(steps=3),
-    "fast": Budget(steps=6, side=2),
-}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to keep: layers and steps by number (empty for all), the branch, the correspondence.
-
-    within: of the picture's look at itself instead of its references. budget: a name in BUDGETS.
-    places: whose whole rows and columns of attention to keep as well.
-    """
-
-    layers: Ranges = ()
-    steps: Ranges = ()
-    branch: str = "conditional"
-    correspondence: bool = True
-    within: bool = False
-    budget: str = "exact"
-    places: tuple[AskedPlace, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.budget not in BUDGETS:
-            raise ValueError(f"there is no budget “{self.budget[:40]}”, only {', '.join(BUDGETS)}")
-
-
-@dataclass(frozen=True)
-class Run:
-    """The facts of one sampling run that only the host knows.
-
-    latent: (height, width) of the latent. versions: of the pack and the host. steering: what other
-    nodes of ours changed in the attention that was recorded, in words.
-    """
-
-    model: str
-    batch: int
-    seed: int | None
-    schedule: tuple[float, ...]
-    latent: tuple[int, int]
-    versions: Mapping[str, str] = field(default_factory=dict[str, str])
-    steering: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Header:
-    """Everything about a recording that is not an array. Plain values, fit for JSON.
-
-    joint: whether text, result and references share one softmax. steps: the schedule's number of
-    each recorded step, in the order they ran; sigmas: the noise level there. layer_grids: the
-    generated grid each layer looked from; heads: how many heads it has. counts: how often each
-    (step, layer) was seen. evaluations, expected_evaluations: model evaluations recorded, and run,
-    within the plan; expected_layers: layers the plan asks for. seconds: the run's, recording
-    included. keys: how many tokens a place could look at, in the order text, the picture itself,
-    reference 1, …; of the layer with the most, and empty where they do not share one softmax or
-    it is not known. Where places were asked about, token_grids: the finest of any layer, of the
-    result and of each reference, and step_groups: which of `steps` are kept together, the number
-    of each one's group, from 0.
-    """
-
-    run: Run
-    plan: Plan
-    architecture: str
-    joint: bool
-    steps: tuple[int, ...]
-    sigmas: tuple[float, ...]
-    layers: tuple[Layer, ...]
-    layer_grids: tuple[Grid, ...]
-    heads: tuple[int, ...]
-    counts: tuple[tuple[int, ...], ...]
-    generated: Picture
-    references: tuple[Picture, ...]
-    evaluations: int
-    expected_evaluations: int
-    expected_layers: int
-    seconds: float = 0.0
-    keys: tuple[int, ...] = ()
-    token_grids: tuple[Grid, ...] = ()
-    step_groups: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Recording:
-    """The frozen sums of one sampling run, on the CPU, float32; never written to again.
-
-    arrays, with B batch items, S steps, L layers, H heads, R references from 0, D in `paper`,
-    `model`, and maps that are raw means (paper: each sums to one; model: to the attention it is
-    made of; over a video with a frame axis before h, w):
-    `D.r2g.{r}.step_layer` (B,S,L,h,w), mean over heads · `D.r2g.{r}.layer_head` (B,L,H,h,w), mean
-    over steps · `D.g2r.{r}.…` the same over the reference · `share.step_layer` (B,S,L,2+R) in the
-    order text, self, reference 0, … · `share.map` (B,2+R,h,w), the share at each place, mean over
-    everything else · `correspondence.{r}` (B,hg,wg,hr,wr), the paper's M_r: each place's own
-    distribution over the reference · `correspondence.model.{r}` the same of the model's attention:
-    each place's sums to its share. Places of a video are those of its mean frame.
-
-    Of places asked about in the plan, P of the result and Q of reference r, with T groups of steps
-    and each layer brought to the finest grid of tokens, mean over heads and the group's steps:
-    `point.D.g2r.{r}` (B,T,L,P,hr,wr), the row of each place: paper's M_r, the model's attention ·
-    `point.D.r2g.{r}` (B,T,L,Q,h,w), the column of each: paper's M_g, the model's attention over
-    the number of places.
-    """
-
-    header: Header
-    arrays: Mapping[str, Tensor]
-
-    @property
-    def bytes(self) -> int:
-        """The memory its arrays take."""
-        return sum(array.numel() * array.element_size() for array in self.arrays.values())
-
-
-@dataclass(frozen=True)
-class Region:
-    """Where one of several conditionings acts, and how much it counts there.
-
-    part: of the result, the rectangle it was given alone. portions: (1 or batch, frames, height,
-    width) over that rectangle of the latent, its part of what all conditionings together make of
-    each place, 0..1.
-    """
-
-    part: Part
-    portions: Tensor
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """(height, width) of the rectangle, in the latent's pixels."""
-        return self.portions.shape[-2], self.portions.shape[-1]
-
-    def of_tokens(self, grid: Grid) -> Tensor:
-        """Its portion of each token of this rectangle: (1 or batch, tokens)."""
-        frames, height, width = self.portions.shape[1:]
-        pixels = Grid(height, width, frames=frames)
-        # A cell may stick out of the picture: its portion is that of the places it does cover.
-        return mean_over_cells(self.portions.flatten(1).mT, pixels, grid).mT
 
 
 @dataclass
@@ -338,7 +198,7 @@ class Recorder:
         if region is not None:
             asking = layout.generated
             portions = region.of_tokens(asking.grid or Grid(1, asking.length))
-            weights = _portioned(weights, portions, layout, q)
+            weights = portioned(weights, portions, layout, q)
         looked = None
         if self._points is not None:
             looked = looks(
@@ -395,8 +255,8 @@ class Recorder:
                 if region is None:
                     found.add(match, layer)
                 else:
-                    placed, weight = _placed(match, tokens, key[1], region.part, portions)
-                    found.add(placed, layer, weight)
+                    match, weight = placed(match, tokens, key[1], region.part, portions)
+                    found.add(match, layer, weight)
             if self._points is not None and looked is not None:
                 self._points.add(layer, looked)
             if not self._seen:
@@ -554,21 +414,6 @@ class Recorder:
         return arrays
 
 
-def step_at(schedule: tuple[float, ...], sigma: float) -> int:
-    """The step of a schedule that a noise level belongs to: the last one not below it."""
-    levels = enumerate(schedule[:-1])
-    return max((step for step, level in levels if level >= sigma * (1 - 1e-4)), default=0)
-
-
-@lru_cache(maxsize=64)
-def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
-    """The grid maps are kept on: at most `side` cells a side, a video's in all 2 × `side`²."""
-    most = 2 * side**2  # of all frames: what bounds the memory it takes
-    while grid.at_most(side).area > most and side > 1:
-        side -= 1
-    return grid.at_most(side)
-
-
 def _key_counts(layout: TokenLayout) -> tuple[int, ...]:
     """How many keys are text, the picture's own and each reference's; none of several softmaxes."""
     if any(span.softmax for span in layout.keys):
@@ -576,13 +421,6 @@ def _key_counts(layout: TokenLayout) -> tuple[int, ...]:
     own = sum(span.length for span in layout.keys if span.role is Role.GENERATED)
     references = tuple(span.length for span in layout.references)
     return layout.key_count - own - sum(references), own, *references
-
-
-def planned_steps(plan: Plan, count: int) -> list[int]:
-    """The steps a plan watches of a schedule of so many."""
-    asked = [step for step in range(count) if contains(plan.steps, step)]
-    wanted = -(-len(asked) // BUDGETS[plan.budget].steps)
-    return [asked[(2 * number + 1) * len(asked) // (2 * wanted)] for number in range(wanted)]
 
 
 def _thinned(
@@ -644,38 +482,6 @@ def _on_map_grids(
         ),
         weight,
     )
-
-
-def _portioned(weights: Tensor | None, portions: Tensor, layout: TokenLayout, q: Tensor) -> Tensor:
-    """The weights of a call's softmaxes where only a portion of each place is the region's.
-
-    The rest of a place goes to one more softmax, of which no key is a part.
-    """
-    rows = layout.generated
-    if weights is None:
-        weights = torch.ones(len(q), 1, q.shape[2], device=q.device)
-    mine = torch.zeros_like(weights[:, 0])
-    mine[:, rows.slice] = portions.to(mine)
-    mine = mine.unsqueeze(1)
-    return torch.cat((weights * mine, weights.sum(1, keepdim=True) * (1 - mine)), 1)
-
-
-def _placed(
-    match: Tensor, tokens: Grid, rows: Grid, part: Part, portions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A region's correspondence among the rows of the whole picture's, and the rows' weights.
-
-    (batch, 2, cells of `rows`, reference cells) and (batch, 1, cells of `rows`, 1), to be divided
-    by when all regions are added up.
-    """
-    cells = correspondence_grid(tokens)
-    portions = portions.to(match)
-    level = portions.mean(1)[:, None, None, None]
-    # The paper's rows count by their portion relative to the mean portion, the model's by it.
-    match = torch.cat((match[:, :1] * level, match[:, 1:]), 1)
-    portions = mean_over_cells(portions.mT, tokens, cells).mT.expand(len(match), -1)
-    weight = spread(portions, cells, rows, part)
-    return spread(match.mT, cells, rows, part).mT, weight[:, None, :, None]
 
 
 def _finest(grids: Iterable[Grid]) -> Grid:

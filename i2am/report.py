@@ -23,7 +23,7 @@ from .correspondence import SINK_LEVEL, SINK_PART, sink_mass, sinks
 from .files import DEFINITIONS
 from .marginals import SCRATCH_BYTES
 from .points import RESULT
-from .recorder import BUDGETS, Header, Recording, planned_steps
+from .recording import BUDGETS, Header, Recording, planned_steps
 from .render import Scale, is_share
 
 

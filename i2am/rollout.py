@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .geometry import Picture
-from .recorder import Recording
+from .recording import Recording
 
 
 def rollout(layers: Iterable[Tensor]) -> Tensor:

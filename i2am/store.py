@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .errors import I2AMError
 from .files import load_recording, save_recording
-from .recorder import Plan, Recording
+from .recording import Plan, Recording
 
 _log = logging.getLogger(__name__)
 # A host may round its latents on the way; each form leads to the same recording.

@@ -14,7 +14,7 @@ from ..i2am.attribution import Attribution, Direction, fits_reference, fits_resu
 from ..i2am.errors import I2AMError
 from ..i2am.points import MOST_PLACES, AskedPlace, check_count, parse_places
 from ..i2am.ranges import parse_ranges
-from ..i2am.recorder import BUDGETS, Plan, Recording
+from ..i2am.recording import BUDGETS, Plan, Recording
 from ..i2am.report import report, summary
 from ..i2am.store import Refusal, fingerprint
 from .hook import arm

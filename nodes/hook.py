@@ -30,7 +30,9 @@ from ..i2am.geometry import Picture
 from ..i2am.listening import Listening, is_worth_it, understood
 from ..i2am.live import Live
 from ..i2am.marginals import SCRATCH_BYTES
-from ..i2am.recorder import Plan, Recorder, Region, Run
+from ..i2am.recorder import Recorder
+from ..i2am.recording import Plan, Run
+from ..i2am.regions import Region
 from ..i2am.store import Refusal, fingerprints
 from ..i2am.whole import Overheard
 from .ip_adapter import Heard, adapters_of, keys_and_weights, listened

@@ -25,7 +25,7 @@ from ..i2am.correspondence import (
 )
 from ..i2am.errors import I2AMError
 from ..i2am.points import MOST_PLACES, RESULT
-from ..i2am.recorder import Header
+from ..i2am.recording import Header
 from ..i2am.render import Scale
 from ..i2am.report import describe_exact, describe_point, describe_pooled
 from .maps import (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..i2am.errors import I2AMError
 from ..i2am.geometry import WHOLE, Part
-from ..i2am.recorder import Region
+from ..i2am.regions import Region
 
 
 def regions(

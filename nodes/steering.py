@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from ..i2am.architectures import Architecture, Forward, Layer
 from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.ranges import contains
-from ..i2am.recorder import step_at
+from ..i2am.recording import step_at
 from ..i2am.steering import Bias, Steer, bias_of, with_biases
 from .hook import (
     ATTENTION_ARGUMENTS,

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..i2am.attribution import Attribution
 from ..i2am.errors import I2AMError
 from ..i2am.geometry import ADAPTER_TOKENS, Grid, Picture
-from ..i2am.recorder import Recording
+from ..i2am.recording import Recording
 from ..i2am.rollout import rollout, traced
 from .ip_adapter import adapters_of
 from .maps import REFERENCE

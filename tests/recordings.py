@@ -9,7 +9,8 @@ from i2am.architectures.base import Architecture, Forward, Layer
 from i2am.attribution import Attribution
 from i2am.geometry import Grid, Picture, Role, Span, TokenLayout
 from i2am.points import parse_places
-from i2am.recorder import Header, Plan, Recorder, Recording, Run, map_grid
+from i2am.recorder import Recorder
+from i2am.recording import Header, Plan, Recording, Run, map_grid
 
 GENERATED = Grid(4, 3)
 REFERENCES = (Grid(2, 3), Grid(3, 2, (2.5, 2.0)))

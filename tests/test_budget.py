@@ -11,7 +11,8 @@ import i2am.blocks as blocks
 from i2am.attention import attention_marginals
 from i2am.geometry import Grid, Role, Span, TokenLayout
 from i2am.marginals import Workspace
-from i2am.recorder import BUDGETS, Plan, _thinned, planned_steps
+from i2am.recorder import _thinned
+from i2am.recording import BUDGETS, Plan, planned_steps
 
 
 class TestSteps:

@@ -17,7 +17,8 @@ from i2am.architectures.base import Layer
 from i2am.attribution import Definition, Direction, attribution_map
 from i2am.geometry import Grid, Picture, spread
 from i2am.live import INTERVAL, SIDE, Live
-from i2am.recorder import Plan, Recorder, Recording, Run
+from i2am.recorder import Recorder
+from i2am.recording import Plan, Recording, Run
 from i2am.render import display_values
 from i2am.report import shares
 

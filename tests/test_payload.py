@@ -25,7 +25,7 @@ from i2am.colormaps import Colormap, table
 from i2am.errors import I2AMError
 from i2am.geometry import ADAPTER_TOKENS, Grid, Picture, spread
 from i2am.payload import BUDGET, pack, read_header
-from i2am.recorder import Recording
+from i2am.recording import Recording
 
 R2G, G2R = Direction.REFERENCE_TO_GENERATED, Direction.GENERATED_TO_REFERENCE
 # Of a map's highest value, what rounding may take; float32 itself has a little.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from recordings import rand, recording
 
-from i2am.recorder import Plan, Recording
+from i2am.recording import Plan, Recording
 from i2am.store import Refusal, Store, fingerprint, fingerprints
 
 FIRST, SECOND, THIRD = (recording(seed=seed, steps=2) for seed in (1, 2, 3))

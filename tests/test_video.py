@@ -20,7 +20,7 @@ from i2am.attribution import (
 from i2am.errors import I2AMError, LayoutMismatch
 from i2am.files import load_attribution, save_attribution
 from i2am.geometry import Grid, frames_of, spread
-from i2am.recorder import MAP_SIDE, map_grid
+from i2am.recording import MAP_SIDE, map_grid
 from i2am.report import report
 
 VIDEO = Grid(4, 3, frames=3)
