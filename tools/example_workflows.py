@@ -1279,7 +1279,7 @@ LOCATE = Workflow(
 
 UPSCALE_NOTE = """# Super-resolution: what of the low resolution is used?
 
-The paper's other task. The reference is the picture at a quarter of its size, enlarged again; a \
+The paper's other task. The reference is the picture at an eighth of its size, enlarged again; a \
 small model puts detail back.
 
 **Press Run.**
