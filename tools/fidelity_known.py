@@ -30,7 +30,8 @@ from in_process import ROOT
 
 TRAININGS = ROOT / "output" / "fidelity"
 TRAINING_SEEDS = (7, 8, 9)
-TRAINING_STEPS, TRAINING_EVERY = 1000, 50
+TRAINING_STEPS, TRAINING_EVERY = 700, 35
+TRAINING_BATCH = "plain=24"
 UNTRAINED_MODELS = 8  # freshly initialised: where one of them looks is chance
 UNTRAINED_SCENES = 16
 
@@ -134,7 +135,7 @@ def train(seed: int) -> Path:
     if not (folder / "last.safetensors").exists():
         words = ["--seed", seed, "--steps", TRAINING_STEPS, "--every", TRAINING_EVERY]
         words += ["--checkpoints", folder, "--output", folder / "last.safetensors", "--threads", 1]
-        words += ["--state", folder / "state"]
+        words += ["--batch", TRAINING_BATCH, "--state", folder / "state"]
         tool = ROOT / "tools" / "train_demo_model.py"
         subprocess.run([sys.executable, tool, *map(str, words)], check=True)
     return folder

@@ -143,8 +143,9 @@ def flow_error(
     noise = torch.randn(target.shape, generator=random)
     noisy = torch.lerp(target, noise, t[:, None, None, None])
     references = without_last_at_times(references, random)
-    velocity = model(noisy, t, no_text(len(target)), references)
-    return to_tokens(F.mse_loss(velocity, noise - target, reduction="none")).mean(-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = model(noisy, t, no_text(len(target)), references)
+    return to_tokens(F.mse_loss(velocity.float(), noise - target, reduction="none")).mean(-1)
 
 
 def without_last_at_times(references: list[Tensor], random: torch.Generator) -> list[Tensor]:
