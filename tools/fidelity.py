@@ -27,6 +27,7 @@ from in_process import ROOT, import_comfyui, import_pack
 
 DOCUMENT = ROOT / "docs" / "fidelity.md"
 PLOTS = ROOT / "docs" / "fidelity"
+FIGURES = PLOTS / "figures.json"
 SCENES = 16  # of each table
 OCCLUDED_SCENES = 8  # of those whose references are taken away piece by piece
 QUICK = ("known", "maps", "causes")
@@ -151,10 +152,17 @@ class Study:
         self.plots["training"] = ("Checkpoints of trainings", *axes, series)
 
     def write(self) -> None:
-        """Put what there is into the document."""
+        """Put what there is into the document, and the figures beside those of other parts."""
+        known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+        FIGURES.write_text(as_json(known | self.figures))
         DOCUMENT.write_text(replaced(DOCUMENT.read_text("utf-8"), self.tables), "utf-8")
         for name, drawing in self.plots.items():
             plot(PLOTS / f"{name}.png", *drawing)
+
+
+def as_json(figures: dict[str, float]) -> str:
+    """One flat object, a figure in each line."""
+    return json.dumps(figures, indent=1) + "\n"
 
 
 def main() -> None:
@@ -199,11 +207,8 @@ def main() -> None:
         if low > float("-inf") and options.recipe == PLAIN.name:
             verdict = "ok" if low <= value <= high else f"not in {low:g} … {high:g}"
         print(f"  {name:24} {value:8.3f}  {verdict:18}  {MEANINGS.get(name, '')}")
-    figures = json.dumps(study.figures, indent=1) + "\n"
     if options.json:
-        options.json.write_text(figures)
-    if options.write and parts == FULL:
-        (PLOTS / "figures.json").write_text(figures)
+        options.json.write_text(as_json(study.figures))
 
 
 if __name__ == "__main__":

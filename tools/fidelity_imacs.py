@@ -123,13 +123,13 @@ def over_training(
         count = len(run.errors[MAIN_ERROR])
         rows += _rows(f"{name}: {count} checkpoints", run, correlation_of_means)
     note = f"Means over {len(scenes)} scenes; correlations over checkpoints."
-    found = [
+    figures = [
         pearson(run.imacs["reference"].mean(1), run.errors[MAIN_ERROR].mean(1)).item()
         for run in (*runs, Points.of(runs))
     ]
     series = [run.series(name, joined=True) for name, run in zip(names, runs, strict=True)]
     table = Table("imacs-training", _COLUMNS, rows, note)
-    return table, found, series
+    return table, figures, series
 
 
 def degraded(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float], list[Series]]:

@@ -148,7 +148,7 @@ def trainings(
 
     over_checkpoints: of each training, Pearson's correlation of IMACS and the error.
     """
-    rows = [("the model that ships", *_row(measure(host, scenes)), "")]
+    rows: list[tuple[str, ...]] = [("the model that ships", *_row(measure(host, scenes)), "")]
     found: list[dict[str, float]] = []
     for number, (folder, correlation) in enumerate(zip(folders, over_checkpoints, strict=True), 1):
         figures = measure(load(host.pack, folder / "last.safetensors"), scenes)

@@ -47,8 +47,8 @@ def _known(host: Host, name: str, scenes: Scenes) -> list[tuple[str, ...]]:
     truth, definition = Truth(scenes), host.pack.Definition.MODEL
     latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
     rows: list[tuple[str, ...]] = []
-    for layers, plan in (("all layers", {}), ("last layer", {"layers": ((LAST, LAST),)})):
-        _, record = host.sample(latents, len(scenes), branch="conditional", **plan)
+    for layers, chosen in (("all layers", ()), ("last layer", ((LAST, LAST),))):
+        _, record = host.sample(latents, len(scenes), branch="conditional", layers=chosen)
         rows.append((f"{name}, {layers}", *map(str, row_of(host.pack, truth, record, definition))))
     on_object, in_hole = f"{float(truth.object.mean()):.2f}", f"{float(truth.touched.mean()):.2f}"
     rows.append((f"{name}, an even map", "", "", on_object, "", on_object, in_hole, ""))
