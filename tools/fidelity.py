@@ -149,7 +149,7 @@ class Study:
         self.tables += [table, trainings(self.host, scenes, folders, each)]
         self.figures["imacs_corr_checkpoints"] = together
         axes = "mean squared error in the hole", "IMACS over the reference"
-        self.plots["training"] = ("Checkpoints of trainings", *axes, series)
+        self.plots["training"] = ("Checkpoints of a training", *axes, series)
 
     def write(self) -> None:
         """Put what there is into the document, and the figures beside those of other parts."""
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="all of it; trains three models the first time",
+        help="all of it; trains a model the first time",
     )
     parser.add_argument("--parts", help=f"only these of {', '.join(FULL)}, with commas")
     parser.add_argument(
