@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from tools.demo_latents import encode
+from tools.demo_latents import encode, latent_kernel, pixel_weights
 from tools.demo_scenes import (
     DISTRACTORS,
     HELD_OUT_SEEDS,
@@ -152,3 +152,11 @@ def test_photographs_are_cut_and_kept_apart():
     assert not torch.equal(plain.reference, cut.reference)
     inside, on_object = cut.hole.bool(), cut.object.bool()
     assert torch.equal(cut.target[0][inside[0]], cut.reference[0][on_object[0]])
+
+
+def test_an_error_of_a_latent_channel_weighs_as_in_pixels() -> None:
+    """Within a quarter: the colour axes are not equally long."""
+    pixels = torch.linalg.pinv(latent_kernel().flatten(1)).square().sum(0)
+    ratio = pixels / pixels.mean() / pixel_weights().flatten()
+    assert ratio.sub(1).abs().max() < 0.25
+    assert pixel_weights().mean() == pytest.approx(1)

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from fidelity_causal import CASCADE, mixed
-from fidelity_errors import ERRORS, SSIM_RADIUS, structural
+from fidelity_errors import ERRORS, SSIM_RADIUS, decibels, structural
 from fidelity_imacs import blurred
 from fidelity_report import Series, Table, plot, replaced
 from fidelity_statistics import (
@@ -118,6 +118,17 @@ def test_errors_far_from_the_mask_do_not_count(name: str):
     assert float(ERRORS[name](other, truth, mask)) < 1e-5
 
 
+def test_decibels_of_a_known_error():
+    truth, mask = torch.zeros(2, 8, 8, 3), torch.ones(2, 8, 8)
+    found = torch.stack((truth[0] + 0.1, truth[1] + 0.01))
+    assert decibels(found, truth, mask).tolist() == pytest.approx([20.0, 40.0])
+
+
+def test_estimates_are_written_with_as_many_digits_as_asked():
+    assert str(Estimate(-0.125, -0.5, 0.25)) == "−0.12 (−0.50 to 0.25)"
+    assert f"{Estimate(25.26, 24.0, 26.54):.1f}" == "25.3 (24.0 to 26.5)"
+
+
 def test_similarity_is_that_of_scikit_image():
     truth, found = rand(1, 1, 48, 48, 3), rand(2, 1, 48, 48, 3) * 0.5
     scores = structural_similarity(
@@ -181,7 +192,12 @@ def test_a_plot_draws_its_points_where_they_are(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["layers-plain", "occlusion", "curves", "sanity", "imacs-training", "imacs-clean"]
+    "name",
+    [
+        *("layers-plain", "layers-everything", "steps-plain", "steps-everything", "recipes"),
+        *("recipes-causal", "occlusion", "occlusion-pairs", "curves", "sanity", "imacs-training"),
+        *("imacs-degraded", "imacs-levels", "imacs-clean"),
+    ],
 )
 def test_the_document_holds_its_tables(name: str):
     text = (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text("utf-8")

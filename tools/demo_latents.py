@@ -55,3 +55,13 @@ def encode(pictures: Tensor) -> Tensor:
     latents = F.conv2d(pictures.movedim(-1, 1), latent_kernel(), stride=BLOCK)
     latents[:, 0] -= GREY_OFFSET
     return latents
+
+
+def pixel_weights() -> Tensor:
+    """How much an error of each latent channel weighs in pixels, one on average: (16, 1, 1).
+
+    The DCT keeps squares; what is left is how the coefficients are scaled. The three colour axes
+    are about equally long.
+    """
+    divisors = torch.tensor([divisor for *_, divisor in COEFFICIENTS])
+    return (divisors.square() / divisors.square().mean())[:, None, None]

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TOKEN = 16  # pixels along one side of a token: 8 from the VAE, times a patch of 2
-REDUCTION = 4  # how much smaller the low resolution is, down and across
+REDUCTION = 8  # how much smaller the low resolution is, down and across
 HOLE_GREY = 0.5  # the flat value painted into the hole, on all three channels
 
 TRAINING_SEEDS = range(0, 10_000_000)
@@ -105,7 +105,7 @@ def correspondence_distance(found: Tensor, scenes: Scenes) -> Tensor:
 
 
 def reduced(pictures: Tensor) -> Tensor:
-    """Pictures (B, H, W, 3) at a quarter of their size, enlarged again to the size they had."""
+    """Pictures (B, H, W, 3) at an eighth of their size, enlarged again to the size they had."""
     pixels = pictures.movedim(-1, 1)
     small = F.interpolate(pixels, scale_factor=1 / REDUCTION, mode="area")
     return F.interpolate(small, size=pixels.shape[-2:], mode="bicubic").clamp(0, 1).movedim(1, -1)

@@ -1279,17 +1279,17 @@ LOCATE = Workflow(
 
 UPSCALE_NOTE = """# Super-resolution: what of the low resolution is used?
 
-The paper's other task. The reference is the picture at a quarter of its size, enlarged again; a \
+The paper's other task. The reference is the picture at an eighth of its size, enlarged again; a \
 small model puts detail back.
 
 **Press Run.**
 
 - **Over time**: where the result reads the low resolution, from the noisiest steps to the cleanest.
-- **What was read** of the low resolution. On average over 64 pictures it gathers on detail, \
-moderately: see docs/tasks.md.
+- **What was read** of the low resolution. Do not look for the picture's detail in it: on average \
+over 64 pictures these maps hardly follow it. See docs/tasks.md.
 
-It is a weak upscaler, made to watch: it gives more detail than the enlarged picture, and more \
-errors too.
+It is a small upscaler, made to watch: its edges are sharper and its errors smaller than those of \
+the enlarged picture, but fine texture does not come back.
 """
 
 UPSCALE = Workflow(

@@ -9,49 +9,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
-from demo_flux import DemoFlux
-from demo_scenes import (
-    EVERYTHING,
-    HELD_OUT_SEEDS,
-    PLAIN,
-    RECIPES,
-    Scenes,
-    correspondence_distance,
-    make_scenes,
-    token_coverage,
-)
+from demo_scenes import EVERYTHING, HELD_OUT_SEEDS, PLAIN, RECIPES, Scenes, make_scenes
 from fidelity_causal import curves, occlusion, sanity
-from fidelity_host import LAST, MODEL, OBJECT, STEPS, Host, load, pack_names
+from fidelity_host import MODEL, STEPS, load, pack_names
 from fidelity_imacs import clean_samples, degraded, over_training
+from fidelity_known import TRAINING_SEEDS, imacs_untrained, measure, train, trainings
+from fidelity_recipes import by_recipe
 from fidelity_report import Series, Table, plot, replaced
-from fidelity_statistics import mass
 from fidelity_tables import tables
 from in_process import ROOT, import_comfyui, import_pack
 
 DOCUMENT = ROOT / "docs" / "fidelity.md"
 PLOTS = ROOT / "docs" / "fidelity"
-TRAININGS = ROOT / "output" / "fidelity"
-TRAINING_SEEDS = (7,)
-TRAINING_STEPS, TRAINING_EVERY = 1000, 50
-QUICK_SCENES = 8  # of the occlusions
-CURVE_SCENES = 8
-IMACS_SCENES = 16  # of every checkpoint
+FIGURES = PLOTS / "figures.json"
+SCENES = 16  # of each table
+OCCLUDED_SCENES = 8  # of those whose references are taken away piece by piece
 QUICK = ("known", "maps", "causes")
-FULL = (*QUICK, "curves", "sanity", "imacs")
-UNTRAINED_MODELS = 8  # freshly initialised: where one of them looks is chance
-UNTRAINED_SCENES = 16
+FULL = (*QUICK, "curves", "sanity", "recipes", "imacs", "training")
 
 # The bar each figure must reach: (smallest, largest).
 BARS: dict[str, tuple[float, float]] = {
@@ -95,103 +75,6 @@ MEANINGS = {
 }
 
 
-def psnr(pictures: Tensor, scenes: Scenes) -> float:
-    """Mean over scenes of the PSNR in dB inside the hole."""
-    error = ((pictures.clamp(0, 1) - scenes.target) ** 2).mean(-1)
-    inside = (error * scenes.hole).sum((1, 2)) / scenes.hole.sum((1, 2))
-    return float((-10 * inside.log10()).mean())
-
-
-def measure(host: Host, scenes: Scenes) -> dict[str, float]:
-    """The figures of one set of scenes."""
-    count = len(scenes)
-    tokens = scenes.grid[0] * scenes.grid[1]
-    scene, reference = host.vae.encode(scenes.scene), host.vae.encode(scenes.reference)
-    right, recording = host.sample([scene, reference], count, branch="conditional")
-    _, last = host.sample([scene, reference], count, layers=((LAST, LAST),))
-    wrong, _ = host.sample([scene, reference.roll(1, 0)], count)
-    none, _ = host.sample([scene], count)
-
-    hole = token_coverage(scenes.hole) >= 0.5
-    touched = (token_coverage(scenes.hole) > 0).float()
-    on_object = (token_coverage(scenes.object) > 0).float()
-    asked = hole & (scenes.correspondence >= 0)
-
-    def matches(record: Any, kind: str = "model.") -> Tensor:
-        return record.arrays[f"correspondence.{kind}{OBJECT}"].reshape(count, tokens, tokens)
-
-    off_last = correspondence_distance(matches(last).argmax(-1), scenes)[asked]
-    off_mean = correspondence_distance(matches(recording).argmax(-1), scenes)[asked]
-    last_g2r = (matches(last) * hole[..., None]).sum(1)
-    mean_g2r = (matches(recording) * hole[..., None]).sum(1)
-    r2g = last.arrays[f"model.r2g.{OBJECT}.step_layer"].mean((1, 2)).flatten(1)
-    figures = {
-        "corr_exact_last": float((off_last == 0).float().mean()),
-        "corr_exact_mean": float((off_mean == 0).float().mean()),
-        "corr_within1": float((off_last <= 1).float().mean()),
-        "g2r_mass_last": float(mass(last_g2r, on_object).mean()),
-        "g2r_mass_mean": float(mass(mean_g2r, on_object).mean()),
-        "g2r_pointing": float(on_object.gather(1, mean_g2r.argmax(1, keepdim=True)).mean()),
-        "r2g_mass_last": float(mass(r2g, touched).mean()),
-        "area_object": float(on_object.mean()),
-        "area_hole": float(touched.mean()),
-        "psnr_right": psnr(host.vae.decode(right), scenes),
-        "psnr_wrong": psnr(host.vae.decode(wrong), scenes),
-        "psnr_none": psnr(host.vae.decode(none), scenes),
-        "imacs_r_trained": imacs_over_object(host, recording, scenes),
-    }
-    for other in ("wrong", "none"):
-        figures[f"psnr_gain_over_{other}"] = figures["psnr_right"] - figures[f"psnr_{other}"]
-    return figures
-
-
-def imacs_over_object(host: Host, recording: Any, scenes: Scenes) -> float:
-    """Mean over scenes of IMACS (paper preset) over the object, of what the hole looked at."""
-    pack = host.pack
-    maps = pack.attribution_map(
-        recording,
-        pack.Definition.MODEL,
-        pack.Direction.GENERATED_TO_REFERENCE,
-        reference=OBJECT,
-        within=scenes.hole,
-    )
-    return float(pack.imacs(maps, scenes.object).imacs.mean())
-
-
-def untrained(folder: Path, seed: int) -> Path:
-    """The model before its training, as a file."""
-    torch.manual_seed(seed)
-    weights = DemoFlux().state_dict()
-    path = folder / f"untrained_{seed}.safetensors"
-    save_file({name: value.half().contiguous() for name, value in weights.items()}, path)
-    return path
-
-
-def imacs_untrained(pack: SimpleNamespace) -> float:
-    """Mean IMACS over the object of several models that never learned to look there."""
-    scenes = make_scenes(UNTRAINED_SCENES, HELD_OUT_SEEDS.start)
-    found: list[float] = []
-    both: list[Tensor] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(UNTRAINED_MODELS):
-            host = load(pack, untrained(Path(folder), seed))
-            both = both or [host.vae.encode(p) for p in (scenes.scene, scenes.reference)]
-            _, recording = host.sample(both, len(scenes), branch="conditional")
-            found.append(imacs_over_object(host, recording, scenes))
-    return sum(found) / len(found)
-
-
-def train(seed: int) -> Path:
-    """Checkpoints of one plain training, made where they are missing: some ten minutes."""
-    folder = TRAININGS / f"seed_{seed}"
-    if not (folder / "last.safetensors").exists():
-        words = ["--seed", seed, "--steps", TRAINING_STEPS, "--every", TRAINING_EVERY]
-        words += ["--checkpoints", folder, "--output", folder / "last.safetensors", "--threads", 1]
-        tool = ROOT / "tools" / "train_demo_model.py"
-        subprocess.run([sys.executable, tool, *map(str, words)], check=True)
-    return folder
-
-
 class Study:
     """The tables, plots and figures made so far."""
 
@@ -202,10 +85,14 @@ class Study:
         self.figures: dict[str, float] = {}
         self.plots: dict[str, tuple[str, str, str, list[Series]]] = {}
 
-    def scenes(self, count: int, recipe: str = "") -> Scenes:
+    def scenes(self, most: int, recipe: str = "") -> Scenes:
         """Of that recipe, or of the one asked for."""
         chosen = RECIPES[recipe or self.options.recipe]
-        return make_scenes(count, HELD_OUT_SEEDS.start, recipe=chosen)
+        return make_scenes(self.count(most), HELD_OUT_SEEDS.start, recipe=chosen)
+
+    def count(self, most: int) -> int:
+        """So many scenes, but no more than the command was told."""
+        return min(most, self.options.scenes)
 
     def known(self) -> None:
         """The figures with a bar."""
@@ -218,18 +105,17 @@ class Study:
         if self.options.full and EVERYTHING.name not in recipes:
             recipes.append(EVERYTHING.name)
         for recipe in recipes:
-            self.tables += tables(self.host, self.scenes(self.options.scenes, recipe), recipe)
+            self.tables += tables(self.host, self.scenes(SCENES, recipe), recipe)
 
     def causes(self) -> None:
         """Whether the result changes where the map says."""
-        count = self.options.scenes if self.options.full else QUICK_SCENES
-        found, figures = occlusion(self.host, self.scenes(count))
+        found, figures = occlusion(self.host, self.scenes(OCCLUDED_SCENES))
         self.tables += found
         self.figures |= figures
 
     def curves(self) -> None:
         """Deletion and insertion."""
-        table, deletion, insertion = curves(self.host, self.scenes(CURVE_SCENES))
+        table, deletion, insertion = curves(self.host, self.scenes(OCCLUDED_SCENES))
         self.tables.append(table)
         for name, series in (("deletion", deletion), ("insertion", insertion)):
             verb = "muted" if name == "deletion" else "given back"
@@ -239,22 +125,44 @@ class Study:
 
     def sanity(self) -> None:
         """Whether maps change with the model and with the reference."""
-        self.tables.append(sanity(self.host, self.scenes(self.options.scenes)))
+        self.tables.append(sanity(self.host, self.scenes(SCENES)))
+
+    def recipes(self) -> None:
+        """Harder scenes."""
+        counts = self.count(SCENES), self.count(OCCLUDED_SCENES)
+        self.tables += by_recipe(self.host, list(RECIPES), self.scenes, *counts)
 
     def imacs(self) -> None:
-        """Whether IMACS follows the error."""
-        scenes = self.scenes(IMACS_SCENES)
-        folders = [train(seed) for seed in TRAINING_SEEDS]
-        table, figures, series = over_training(self.pack, scenes, folders)
-        self.tables.append(table)
-        self.figures |= figures
-        axes = "mean squared error in the hole", "IMACS over the reference"
-        self.plots["training"] = ("Checkpoints of a training", *axes, series)
-        found, figures, series = degraded(self.host, self.scenes(self.options.scenes))
+        """Whether IMACS follows the error of one model."""
+        found, figures, series = degraded(self.host, self.scenes(SCENES))
         self.tables += found
         self.figures |= figures
+        axes = "mean squared error in the hole", "IMACS over the reference"
         self.plots["degraded"] = ("Degraded references", *axes, series)
-        self.tables.append(clean_samples(self.host, scenes))
+        self.tables.append(clean_samples(self.host, self.scenes(SCENES)))
+
+    def training(self) -> None:
+        """Whether IMACS follows the error over trainings, and what depends on their seed."""
+        scenes = self.scenes(SCENES)
+        folders = [train(seed) for seed in TRAINING_SEEDS]
+        table, (*each, together), series = over_training(self.pack, scenes, folders)
+        self.tables += [table, trainings(self.host, scenes, folders, each)]
+        self.figures["imacs_corr_checkpoints"] = together
+        axes = "mean squared error in the hole", "IMACS over the reference"
+        self.plots["training"] = ("Checkpoints of a training", *axes, series)
+
+    def write(self) -> None:
+        """Put what there is into the document, and the figures beside those of other parts."""
+        known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+        FIGURES.write_text(as_json(known | self.figures))
+        DOCUMENT.write_text(replaced(DOCUMENT.read_text("utf-8"), self.tables), "utf-8")
+        for name, drawing in self.plots.items():
+            plot(PLOTS / f"{name}.png", *drawing)
+
+
+def as_json(figures: dict[str, float]) -> str:
+    """One flat object, a figure in each line."""
+    return json.dumps(figures, indent=1) + "\n"
 
 
 def main() -> None:
@@ -262,17 +170,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--scenes", type=int, default=32, help="how many held-out scenes")
+    parser.add_argument("--scenes", type=int, default=32, help="how many held-out scenes, at most")
     parser.add_argument("--recipe", choices=list(RECIPES), default=PLAIN.name, help="which kind")
     parser.add_argument("--model", type=Path, default=MODEL, help="weights to measure")
     parser.add_argument(
         "--full",
         action="store_true",
-        help="curves, sanity and IMACS too; trains the first time",
+        help="all of it; trains a model the first time",
     )
     parser.add_argument("--parts", help=f"only these of {', '.join(FULL)}, with commas")
     parser.add_argument(
-        "--write", action="store_true", help="put tables and plots into docs/fidelity.md"
+        "--write", action="store_true", help="put tables, plots and figures into docs/fidelity"
     )
     options = parser.parse_args()
     parts = options.parts.split(",") if options.parts else FULL if options.full else QUICK
@@ -288,6 +196,8 @@ def main() -> None:
             started = time.perf_counter()
             getattr(study, part)()
             print(f"{part}: {time.perf_counter() - started:.0f} s", flush=True)
+            if options.write:  # at once: a long run that ends early keeps what it has
+                study.write()
     for table in study.tables:
         print(f"\n{table.name}\n\n{table}")
     print(f"\n{options.scenes} held-out scenes “{options.recipe}”, {STEPS} steps, cfg 1")
@@ -298,11 +208,7 @@ def main() -> None:
             verdict = "ok" if low <= value <= high else f"not in {low:g} … {high:g}"
         print(f"  {name:24} {value:8.3f}  {verdict:18}  {MEANINGS.get(name, '')}")
     if options.json:
-        options.json.write_text(json.dumps(study.figures, indent=1) + "\n")
-    if options.write:
-        DOCUMENT.write_text(replaced(DOCUMENT.read_text("utf-8"), study.tables), "utf-8")
-        for name, drawing in study.plots.items():
-            plot(PLOTS / f"{name}.png", *drawing)
+        options.json.write_text(as_json(study.figures))
 
 
 if __name__ == "__main__":

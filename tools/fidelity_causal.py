@@ -19,7 +19,7 @@ from torch import Tensor
 
 from demo_flux import DemoFlux
 from demo_scenes import HOLE_GREY, TOKEN, Scenes, token_coverage
-from fidelity_host import LAST, MODEL, OBJECT, Host, load
+from fidelity_host import LAST, MODEL, NAMES, OBJECT, Host, load
 from fidelity_report import Series, Table
 from fidelity_statistics import (
     Estimate,
@@ -34,6 +34,11 @@ STEPS = 4  # the demo model is as good with four as with twenty
 CHUNK = 2  # scenes occluded at once: times 64 cells
 KEPT = (0, 4, 8, 16, 32, 64)  # cells muted or left, points of the curves
 RANDOM_ORDERS = 3
+DRAWN = (  # of the curves; all of them are in the table
+    *("model, all layers (default)", "model, all layers, from the hole", "model, last layer"),
+    *("paper, all layers", "paper, all layers, from the hole", "centre prior", "edges"),
+    *("unusual colour", "likeness to the result", "the true object", "random"),
+)
 # From the output backwards: what is drawn anew, together with all before it.
 CASCADE = (
     ("single 3", "single_blocks.3."),
@@ -65,6 +70,12 @@ class Occluded:
             ]
         )
 
+    def each_alone(self, grey: bool = False) -> Tensor:
+        """How the result changes when one cell is taken away: (scenes, cells of the reference,
+        cells of the result)."""
+        one = torch.eye(self.tokens, dtype=torch.bool)
+        return self.changes(one.expand(len(self.scenes), -1, -1), grey)
+
     def _changes(self, start: int, muted: Tensor, grey: bool) -> Tensor:
         count, variants, _ = muted.shape
         some = slice(start, start + count)
@@ -93,7 +104,8 @@ class Occluded:
 
 
 def maps_over_reference(host: Host, scenes: Scenes, recording: Any) -> dict[str, Tensor]:
-    """The pack's maps to be tested, each (scenes, cells)."""
+    """The pack's maps to be tested, each (scenes, cells): definitions, layers, their weights, parts
+    of the sampling, and the whole result or the hole alone."""
     pack = host.pack
 
     def g2r(definition: Any, within: Tensor | None = None, **choice: Any) -> Tensor:
@@ -107,16 +119,19 @@ def maps_over_reference(host: Host, scenes: Scenes, recording: Any) -> dict[str,
         )
         return found.values.flatten(1)
 
-    model, paper = pack.Definition.MODEL, pack.Definition.PAPER
-    equal = pack.LayerWeight.EQUAL
-    return {
-        "model, all layers (default)": g2r(model),
-        "model, all layers, from the hole": g2r(model, within=scenes.hole),
-        "model, last layer": g2r(model, layers=str(LAST)),
-        "model, layers weighted equally": g2r(model, weight=equal),
-        "paper, all layers": g2r(paper),
-        "paper, last layer": g2r(paper, layers=str(LAST)),
-    }
+    maps: dict[str, Tensor] = {}
+    for definition in (pack.Definition.MODEL, pack.Definition.PAPER):
+        name, default = definition.value, definition is pack.Definition.MODEL
+        maps[f"{name}, all layers{' (default)' if default else ''}"] = g2r(definition)
+        maps[f"{name}, all layers, from the hole"] = g2r(definition, within=scenes.hole)
+        equal = g2r(definition, weight=pack.LayerWeight.EQUAL)
+        maps[f"{name}, layers weighted equally"] = equal
+        for number, layer in enumerate(NAMES):
+            layer = "last layer" if number == LAST else f"{layer} alone"
+            maps[f"{name}, {layer}"] = g2r(definition, layers=str(number))
+        for when, step in (("first", 0), ("last", STEPS - 1)):
+            maps[f"{name}, {when} step"] = g2r(definition, steps=str(step))
+    return maps
 
 
 def baselines(scenes: Scenes, result: Tensor) -> dict[str, Tensor]:
@@ -145,8 +160,7 @@ def baselines(scenes: Scenes, result: Tensor) -> dict[str, Tensor]:
 def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]]:
     """Each cell of the reference alone taken away: how the result changes, against the maps."""
     pack, occluded = host.pack, Occluded(host, scenes)
-    one = torch.eye(occluded.tokens, dtype=torch.bool).expand(len(scenes), -1, -1)
-    muted, grey = occluded.changes(one), occluded.changes(one, grey=True)
+    muted, grey = occluded.each_alone(), occluded.each_alone(grey=True)
     guesses = maps_over_reference(host, scenes, occluded.recording)
     guesses |= baselines(scenes, host.vae.decode(occluded.latent).clamp(0, 1))
     rows: list[tuple[str, ...]] = []
@@ -219,6 +233,8 @@ def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series
         line = line / line[:, :1, -1:]  # everything muted: 1
         areas = area_under(parts, line)
         rows.append((name, str(mean_of(areas[:, 0])), str(mean_of(areas[:, 1]))))
+        if name not in DRAWN:
+            continue
         for kept, which in ((deletion, 0), (insertion, 1)):
             mean = line[:, which].mean(0)
             kept.append(Series(name, list(zip(parts.tolist(), mean.tolist(), strict=True))))

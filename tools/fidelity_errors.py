@@ -29,6 +29,11 @@ def mean_square(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     return _inside(((found - truth) ** 2).mean(-1), mask)
 
 
+def decibels(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """The PSNR; not one of ERRORS, since it falls where those grow."""
+    return -10 * mean_square(found, truth, mask).log10()
+
+
 def structural(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """1 − SSIM (Wang et al. 2004, Gaussian window), the map's mean inside the mask."""
     offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1.0)

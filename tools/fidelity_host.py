@@ -20,6 +20,7 @@ STEPS = 20
 SCENE, OBJECT = 0, 1  # the references, in the order the model is given them
 LAST = 4  # the layer that reads the object: the last of one double and four single blocks
 LAYERS = LAST + 1
+NAMES = ("double 0", "single 0", "single 1", "single 2", "single 3")
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,11 @@ def encoded(host: Host, scenes: Scenes) -> list[Tensor]:
 
 def over_training(
     pack: SimpleNamespace, scenes: Scenes, folders: Sequence[Path]
-) -> tuple[Table, dict[str, float], list[Series]]:
-    """Checkpoints of several trainings, each a condition."""
+) -> tuple[Table, list[float], list[Series]]:
+    """Checkpoints of several trainings, each a condition.
+
+    The numbers are Pearson's correlation with the main error: of each training, then of all.
+    """
     latents: list[Tensor] = []
     runs: list[Points] = []
     for folder in folders:
@@ -120,12 +123,13 @@ def over_training(
         count = len(run.errors[MAIN_ERROR])
         rows += _rows(f"{name}: {count} checkpoints", run, correlation_of_means)
     note = f"Means over {len(scenes)} scenes; correlations over checkpoints."
-    figure = correlation_of_means(
-        Points.of(runs).imacs["reference"], Points.of(runs).errors[MAIN_ERROR], pearson
-    )
+    figures = [
+        pearson(run.imacs["reference"].mean(1), run.errors[MAIN_ERROR].mean(1)).item()
+        for run in (*runs, Points.of(runs))
+    ]
     series = [run.series(name, joined=True) for name, run in zip(names, runs, strict=True)]
     table = Table("imacs-training", _COLUMNS, rows, note)
-    return table, {"imacs_corr_checkpoints": figure.value}, series
+    return table, figures, series
 
 
 def degraded(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float], list[Series]]:

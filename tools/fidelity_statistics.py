@@ -22,8 +22,12 @@ class Estimate:
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        ends = (format(end, spec) for end in (self.value, self.low, self.high))
+        return "{} ({} to {})".format(*ends).replace("-", "−")
+
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})".replace("-", "−")
+        return f"{self:.2f}"
 
 
 def mass(maps: Tensor, where: Tensor) -> Tensor:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from demo_scenes import Scenes, correspondence_distance, token_coverage
-from fidelity_host import LAYERS, OBJECT, STEPS, Host
+from fidelity_host import LAYERS, NAMES, OBJECT, STEPS, Host
 from fidelity_report import Table
 from fidelity_statistics import Estimate, mass, mean_of, pointing, ratio_of
 
-NAMES = ("double 0", "single 0", "single 1", "single 2", "single 3")
 COLUMNS = (
     "exact",
     "within one",
@@ -75,10 +74,10 @@ def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
             row = truth.row(g2r, r2g, pairs)
             by_layer.append((f"{definition.value}, all layers: {name}", row))
         for name, layer in zip(NAMES, layers, strict=True):
-            row = truth.row(*_maps(pack, layer, definition), _pairs(pack, [layer], definition))
+            row = row_of(pack, truth, layer, definition)
             by_layer.append((f"{definition.value}, {name} alone", row))
         for (first, last), part in zip(groups, times, strict=True):
-            row = truth.row(*_maps(pack, part, definition), _pairs(pack, [part], definition))
+            row = row_of(pack, truth, part, definition)
             by_time.append((f"{definition.value}, steps {first} to {last}", row))
     even = (
         f"{len(scenes)} scenes. An even map would have {float(truth.object.mean()):.2f} of its "
@@ -88,6 +87,11 @@ def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
         Table(f"{name}-{recipe}", ("map", *COLUMNS), [(n, *map(str, row)) for n, row in rows], even)
         for name, rows in (("layers", by_layer), ("steps", by_time))
     ]
+
+
+def row_of(pack: Any, truth: Truth, record: Any, definition: Any) -> tuple[Estimate, ...]:
+    """The table's columns of the default maps of a recording."""
+    return truth.row(*_maps(pack, record, definition), _pairs(pack, [record], definition))
 
 
 def _maps(pack: Any, record: Any, definition: Any, **choice: Any) -> tuple[Tensor, Tensor]:

@@ -101,6 +101,7 @@ class Upscaling:
         rows = {
             "dB, made": decibels(made, pictures),
             "dB, enlarged": decibels(low, pictures),
+            "dB, made above enlarged": decibels(made, pictures) - decibels(low, pictures),
             "dB, made from another picture": decibels(other, pictures),
             "detail, made / true": (detail(made).mean(1) / detail(pictures).mean(1)).numpy(),
             "detail, enlarged / true": (detail(low).mean(1) / detail(pictures).mean(1)).numpy(),

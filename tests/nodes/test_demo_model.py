@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from demo_scenes import HELD_OUT_SEEDS, make_scenes
-from fidelity import BARS, measure
+from fidelity import BARS
 from fidelity_host import MODEL, VAE, load, pack_names
+from fidelity_known import measure
 
 SCENES = 8
 
