@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .blocks import marginals_in_blocks, may_wait
 from .errors import LayoutMismatch
+from .fused import fused_marginals
 from .geometry import Span, TokenLayout
 from .marginals import SCRATCH_BYTES, Marginals, Workspace
 from .whole import SMALL_BYTES, Overheard, marginals_of, softmax_at_once
@@ -77,13 +78,20 @@ def attention_marginals(
         found = None if at_once is None else marginals_of(at_once, layout, correspondence)
         if found is not None:
             return found
+    if weights is not None:
+        weights = weights[..., rows.slice]
+    found = fused_marginals(
+        q, k, layout, scale=factor, mask=mask, weights=weights, correspondence=correspondence
+    )
+    if found is not None:
+        return found
     return marginals_in_blocks(
         q,
         k,
         layout,
         scale=factor,
         mask=mask,
-        weights=None if weights is None else weights[..., rows.slice],
+        weights=weights,
         correspondence=correspondence,
         scratch_bytes=scratch_bytes,
         workspace=workspace or Workspace(),
