@@ -45,6 +45,7 @@ STEERING_KEY = "i2am_steering"  # an attachment of the model: what steers its at
 IMAGE_TOKENS_KEY = "i2am_image_tokens"  # in a conditioning: [(start, height, width), …]
 OVERRIDE = "optimized_attention_override"
 _PASS = "i2am_pass"
+_HOST_ATTENTION = "comfy.ldm.modules.attention"  # where ComfyUI's own attention functions are
 ATTENTION_ARGUMENTS = (
     *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
 )
@@ -475,7 +476,7 @@ class _Probe:
             if heard is not None:
                 fold(heard)
 
-        if is_worth_it(*split_heads(given)):
+        if self._may_listen(func, given):
             with Listening(tell):
                 output = call(*args, **kwargs)
         else:
@@ -483,6 +484,19 @@ class _Probe:
         if not folded:
             fold()
         return output
+
+    def _may_listen(self, func: Callable[..., Tensor], given: dict[str, Any]) -> bool:
+        """Whether the host's own function computes this call, and listening to it is worth it.
+
+        Another pack's may be compiled, and the compiler would take what listens into its code.
+        """
+        if self._previous is not None or getattr(func, "__module__", "") != _HOST_ATTENTION:
+            return False
+        try:
+            return is_worth_it(*split_heads(given))
+        except Exception as error:
+            _log.debug("I2AM: an attention call of unheard-of shapes", exc_info=error)
+            return False
 
     def _fold(
         self, recorder: Recorder, current: _Pass, given: dict[str, Any], heard: Overheard | None

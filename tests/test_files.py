@@ -520,3 +520,32 @@ class TestHostile:
             path = Path(folder) / "one.safetensors"
             save_file(TENSORS, path, METADATA | {"i2am": json.dumps(header)})
             usable(path)
+
+    @settings(fuzz, max_examples=100)
+    @given(st.data())
+    @pytest.mark.bad_input(
+        "Load Attribution: any array of any type, shape and numbers, not a number and endless ones "
+        "among them (100 examples drawn)",
+        "Refused, or what it holds can be used",
+    )
+    def test_arrays(self, data: st.DataObject) -> None:
+        """Any array replaced by another, of the shape it had or of any."""
+        name = data.draw(st.sampled_from(sorted(TENSORS)))
+        before = TENSORS[name]
+        shape = data.draw(
+            st.one_of(
+                st.just(list(before.shape)),
+                st.permutations(list(before.shape)),
+                st.lists(st.integers(0, 5), max_size=6),
+            )
+        )
+        dtype = data.draw(st.sampled_from([before.dtype, torch.float64, torch.int64, torch.bool]))
+        number = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e38, math.nan, math.inf, -math.inf]))
+        array = torch.full(shape, 0.5)
+        where = data.draw(st.integers(0, max(0, array.numel() - 1)))
+        array.view(-1)[where : where + 1] = number
+        array = (array if dtype.is_floating_point else array.nan_to_num()).to(dtype)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "one.safetensors"
+            save_file(TENSORS | {name: array}, path, METADATA)
+            usable(path)

@@ -31,6 +31,8 @@ PATCHES = {
     "LazyCache": {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0},
     "RescaleCFG": {},
 }
+GUIDANCE = ("APG", "CFGNorm", "CFGZeroStar", "DifferentialDiffusion", "Epsilon Scaling", "Mahiro")
+GUIDANCE += ("NAGuidance", "TCFG", "TemporalScoreRescaling")
 _SHRINK = {"downscale_method": "bicubic", "upscale_method": "bicubic"}
 UNET_PATCHES = {
     "PerturbedAttentionGuidance": {},
@@ -84,6 +86,28 @@ def test_flux_patches(run_graph: Any, name: str) -> None:
         assert "Some evaluations were not seen" in run.value("collect", 2)
     else:
         assert (header.evaluations, header.expected_evaluations) == (4, 4)
+
+
+@pytest.mark.neighbour(
+    "APG, CFG Norm, CFG Zero Star, Differential Diffusion, Epsilon Scaling, Mahiro, NAG, TCFG or "
+    "TSR, on either side",
+    "The same maps on either side",
+)
+@pytest.mark.parametrize("name", GUIDANCE)
+def test_guidance(comfy: Any, run_graph: Any, name: str) -> None:
+    """What changes the guidance or the way from one step to the next, not the model."""
+    if name not in comfy.nodes.NODE_CLASS_MAPPINGS:
+        tiny.not_before("0.30.0", name)
+    plain, before, after = both_ways(changed(flux_graph(), "sampler", cfg=2.0), filled(name))
+    latent = run_graph(plain, ["sampler"]).value("sampler")["samples"]
+    found = []
+    for one in (before, after):
+        run = run_graph(one, ["collect"])
+        assert run.ok, run.errors
+        assert torch.equal(run.value("sampler")["samples"], latent)
+        found.append(recording(run))
+    assert all(torch.equal(found[0].arrays[k], found[1].arrays[k]) for k in found[0].arrays)
+    assert (found[0].header.evaluations, found[0].header.counts) == (3, ((1,) * 4,) * 3)
 
 
 @pytest.mark.neighbour(
@@ -284,3 +308,27 @@ def test_tiles(run_graph: Any) -> None:
     assert torch.equal(run.value("tile0")["samples"], alone.value("tile0")["samples"])
     whole = run_graph(prompt, ["collect"])
     assert "connect the sampler's own LATENT" in whole.errors["collect"]
+
+
+@pytest.mark.neighbour(
+    "Tiled diffusion: a pack that gives the model one tile after the other within each step",
+    "No maps: Collect Attribution says that tiles cannot be read, with their size",
+)
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_tiles_within_a_step(run_graph: Any, side: str) -> None:
+    def tiled(apply: Any, arguments: dict[str, Any]) -> Any:
+        x, t = arguments["input"], arguments["timestep"]
+        return torch.cat([apply(tile, t, **arguments["c"]) for tile in x.chunk(2, dim=2)], dim=2)
+
+    model = flux(0).clone()
+    model.set_model_unet_function_wrapper(tiled)
+    prompt = flux_graph(model=given("tiled", model))
+    plain = run_graph(changed(prompt, "sampler", model=["model", 0]), ["sampler"])
+    if side == "after":
+        armed = run_graph(flux_graph(), ["capture"]).value("capture").clone()
+        armed.set_model_unet_function_wrapper(tiled)
+        prompt["capture"] = given("tiled and armed", armed)
+    run = run_graph(prompt, ["collect"])
+    assert torch.equal(run.value("sampler")["samples"], plain.value("sampler")["samples"])
+    assert "Samplers that work in tiles" in run.errors["collect"]
+    assert "4×6 of a latent of 8×6" in run.errors["collect"]

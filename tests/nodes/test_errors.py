@@ -303,6 +303,10 @@ class TestLoad:
         assert run.value("map").shape == (1, 64, 48, 3)
         assert len(run.outputs["imacs"][0]) == 1
 
+    @pytest.mark.bad_input(
+        "Load Attribution: a name with “..”, an absolute one, an empty one, one with a null byte",
+        "Refused before anything runs: there is no such file in the output folder",
+    )
     @pytest.mark.parametrize(
         "file",
         ["../secret.safetensors", "/etc/passwd", "no.safetensors", "", "a\x00.safetensors", "."],
@@ -314,6 +318,10 @@ class TestLoad:
         assert "There is no “" in message
         assert "in the output folder" in message
 
+    @pytest.mark.bad_input(
+        "Load Attribution: a link in the output folder that leads out of it",
+        "Refused before anything runs: there is no such file in the output folder",
+    )
     def test_a_link_out_of_the_folder(self, comfy: Any, error_of: Any) -> None:
         secret = comfy.base / "secret.safetensors"
         secret.write_bytes(b"secret")

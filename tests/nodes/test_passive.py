@@ -163,20 +163,27 @@ class TestOtherOverrides:
         assert same_arrays(recordings[0].arrays, recordings[1].arrays)
 
     @pytest.mark.neighbour(
-        "An override that replaces attention and never calls the host's",
+        "An override that replaces attention and never calls the host's, before us or after us",
         "It decides the picture; the maps are of the queries and keys it was given",
     )
-    def test_one_that_replaces_attention(self, model: Any, arm: Any, record_of: Any) -> None:
+    @pytest.mark.parametrize("side", ["before", "after"])
+    def test_one_that_replaces_attention(
+        self, model: Any, arm: Any, record_of: Any, side: str
+    ) -> None:
         """An override that never calls the host's function decides the picture, as without us."""
 
         def even(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             mean = v.mean(2, keepdim=True).expand_as(q)
             return mean.transpose(1, 2).flatten(2).contiguous()
 
-        other = model.clone()
-        other.model_options["transformer_options"]["optimized_attention_override"] = even
-        plain = tiny.sample(other, POSITIVE, NEGATIVE, START)
-        latent = tiny.sample(arm(other), POSITIVE, NEGATIVE, START)
+        def put_on(model: Any) -> Any:
+            other = model.clone()
+            other.model_options["transformer_options"]["optimized_attention_override"] = even
+            return other
+
+        plain = tiny.sample(put_on(model), POSITIVE, NEGATIVE, START)
+        both = arm(put_on(model)) if side == "before" else put_on(arm(model))
+        latent = tiny.sample(both, POSITIVE, NEGATIVE, START)
         assert torch.equal(latent, plain)
         assert not torch.equal(plain, tiny.sample(model, POSITIVE, NEGATIVE, START))
         assert len(record_of(latent).header.layers) == 4
