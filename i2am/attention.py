@@ -15,69 +15,15 @@ built from generated queries: in the last block the queries of reference tokens 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .blocks import marginals_in_blocks, may_wait
 from .errors import LayoutMismatch
-from .geometry import Grid, Role, Span, TokenLayout, cells_of, spread
-
-SCRATCH_BYTES = 256 * 2**20
-CORRESPONDENCE_SIDE = 32
-_CACHE_BYTES = 4 * 2**20  # of logits at once on a CPU: every pass after the first finds them near
-_ENOUGH_ROWS = 256  # at once: a product of fewer is slow
-_LOWEST = torch.finfo(torch.float32).min
-_WEAK = 1e-25  # a column sum below this may have lost what underflowed; a float32 ends at 1e-38
-
-
-@dataclass(frozen=True)
-class Marginals:
-    """The sums of one attention call, float32, on the device of its queries.
-
-    share: (batch, heads, 2 + references, generated). The attention each generated token gives to
-        the text, to the picture itself, to reference 1, 2, …; sums to one over axis 2.
-    paper_r2g: (batch, heads, references, generated). Mean over r of M_g; sums to one over g.
-    g2r: per reference (batch, heads, 2, reference). Mean over g of M_r, which sums to one, and of
-        the model's attention, which sums to the mean share.
-    correspondence: per reference (batch, 2, generated cells, reference cells), mean over heads of
-        M_r, whose rows sum to one, and of the model's attention, whose rows sum to the share;
-        pooled to the grids of `correspondence_grid`. Empty if it was not asked for.
-    """
-
-    share: Tensor
-    paper_r2g: Tensor
-    g2r: tuple[Tensor, ...]
-    correspondence: tuple[Tensor, ...]
-
-
-class Workspace:
-    """Buffers that are used again: a system takes its time to hand out fresh memory."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[object, torch.device], Tensor] = {}
-
-    def take(self, name: object, device: torch.device, *shape: int) -> Tensor:
-        """A float32 tensor of this shape, of any values; what had this name before is lost."""
-        size = math.prod(shape)
-        buffer = self._buffers.get((name, device))
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[name, device] = torch.empty(size, device=device)
-        return buffer[:size].view(shape)
-
-
-def correspondence_grid(grid: Grid) -> Grid:
-    """The grid a correspondence is pooled to on one side: of all frames of a video together."""
-    return grid.at_most(CORRESPONDENCE_SIDE).one_frame
-
-
-def mean_over_cells(rows: Tensor, source: Grid, target: Grid) -> Tensor:
-    """Average (…, source area, n) over the source cells in each target cell, by their area."""
-    if source == target:
-        return rows
-    pooled = spread(rows.mT, source, target)
-    return (pooled / spread(rows.new_ones(source.area), source, target)).mT
+from .geometry import Span, TokenLayout
+from .marginals import SCRATCH_BYTES, Marginals, Workspace
+from .whole import SMALL_BYTES, Overheard, marginals_of, softmax_at_once
 
 
 def attention_marginals(
@@ -91,6 +37,7 @@ def attention_marginals(
     correspondence: bool = True,
     scratch_bytes: int = SCRATCH_BYTES,
     workspace: Workspace | None = None,
+    heard: Overheard | None = None,
 ) -> Marginals:
     """Sum the attention between the generated tokens and each reference.
 
@@ -101,11 +48,14 @@ def attention_marginals(
     strongly what each softmax found counts at each place, where the layout has several; shares
     are of the sum, and both definitions count a place by its weight.
 
-    workspace: memory of earlier calls to use again, by one thread at a time.
+    workspace: memory of earlier calls to use again, by one thread at a time. heard: of this very
+    call, so that it need not be computed again; on the CPU.
 
     Works in float32, block by block within `scratch_bytes`. Raises LayoutMismatch if the layout
     does not account for every key, or holds no reference.
     """
+    if layout.query_order is not None or layout.key_order is not None:
+        heard = None
     q, k, mask = _in_order(q, k, mask, layout)
     if layout.key_count != k.shape[2]:
         raise LayoutMismatch(f"{k.shape[2]} keys, but the layout accounts for {layout.key_count}")
@@ -118,88 +68,26 @@ def attention_marginals(
     if mask is not None:
         mask = _rows_of(mask, rows, q.shape[2], k.shape[2])
     factor = dim**-0.5 if scale is None else scale
-    portions = emphasis = None
-    if weights is not None:
-        weights = weights[..., rows.slice].float()
-        portions = weights / weights.sum(1, keepdim=True)
-        emphasis = (weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0)  # mean one, or none
-
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.float32, device=q.device)
-
-    share = zeros(batch, heads, 2 + len(references), rows.length)
-    paper_r2g = zeros(batch, heads, len(references), rows.length)
-    g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
-    matches = [
-        _Match(zeros, batch, _grid(rows), _grid(span)) for span in references if correspondence
-    ]
-
-    workspace = workspace or Workspace()
-    for items, some_heads, tiles, keep in _blocks(q, k, layout, scratch_bytes):
-        here = (items, some_heads)
-        block = _Block(
-            q[here].float() * factor,
-            k[items, _key_heads(some_heads, heads, k.shape[1])].float().mT,
-            _part_of(mask, here),
-            workspace,
-        )
-        columns = [_Columns() for _ in references]
-        kept: list[list[_Softmax]] = []
-        for tile in tiles:
-            # What is kept has a buffer for each tile, what is not one for all.
-            names = [
-                (span, tile.start if keep and span in references else -1) for span in layout.keys
-            ]
-            found = [block.softmax(tile, span, (span, at)) for span, at in names]
-            portion = None if portions is None else portions[items, :, tile]
-            row_share = _share_out(found, layout, portion, share[here][..., tile])
-            over = [f for f, span in zip(found, layout.keys, strict=True) if span in references]
-            for index, (span, m_r) in enumerate(zip(references, over, strict=True)):
-                level, lift = columns[index].lift(m_r.log_sum)
-                even = torch.ones_like(lift)
-                if emphasis is not None:
-                    even *= emphasis[items, span.softmax, tile].unsqueeze(1)
-                # One product takes both G2R and the columns' sums.
-                factors = torch.stack((even, row_share[index], lift), dim=-2)
-                sums = factors @ m_r.values
-                g2r[index][here] += sums[:, :, :2]
-                columns[index].add(sums[:, :, 2], level)
-                if correspondence:
-                    matches[index].add(items, tile, factors[:, :, :2], m_r.values)
-            kept.append(over if keep else [])
-        for index, span in enumerate(references):
-            if not _may_wait(q.device):  # there, which columns are weak is not to be asked
-                paper_r2g[here][:, :, index] += columns[index].mean_of(block, span, scratch_bytes)
-                continue
-            for tile, over in zip(tiles, kept, strict=True):
-                m_r = over[index] if keep else block.softmax(tile, span, (span, -1))
-                paper_r2g[here][:, :, index, tile] = columns[index].mean_of_rows(m_r)
-            weak = columns[index].weak
-            if weak is not None:
-                paper_r2g[here][:, :, index] += columns[index].mean_of(
-                    block, span, scratch_bytes, weak
-                )
-
-    for sums in g2r:
-        sums /= rows.length
-    if emphasis is not None:
-        paper_r2g *= torch.stack([emphasis[:, span.softmax] for span in references], 1).unsqueeze(1)
-    if mask is not None or emphasis is not None:
-        # Keys hidden from every query have no column of M_g: leave them out.
-        paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return Marginals(share, paper_r2g, g2r, tuple(match.sums.div_(heads) for match in matches))
-
-
-def _may_wait(device: torch.device) -> bool:
-    """Whether reading a value costs no wait for a device that works by itself."""
-    return device.type == "cpu"
-
-
-def _key_heads(some: slice, heads: int, key_heads: int) -> slice | list[int]:
-    """The key heads of some heads, which may share them in groups."""
-    if key_heads == heads:
-        return some
-    return [head * key_heads // heads for head in range(heads)[some]]
+    if weights is None and not any(span.softmax for span in layout.keys):
+        at_once = None
+        if heard is not None and rows.stop <= heard.softmax.shape[2]:
+            at_once = Overheard(heard.logits[:, :, rows.slice], heard.softmax[:, :, rows.slice])
+        elif may_wait(q.device) and 4 * batch * heads * rows.length * k.shape[2] <= SMALL_BYTES:
+            at_once = softmax_at_once(q, k, factor, mask)
+        found = None if at_once is None else marginals_of(at_once, layout, correspondence)
+        if found is not None:
+            return found
+    return marginals_in_blocks(
+        q,
+        k,
+        layout,
+        scale=factor,
+        mask=mask,
+        weights=None if weights is None else weights[..., rows.slice],
+        correspondence=correspondence,
+        scratch_bytes=scratch_bytes,
+        workspace=workspace or Workspace(),
+    )
 
 
 def _in_order(
@@ -217,11 +105,6 @@ def _in_order(
     return q, k, mask
 
 
-def _grid(span: Span) -> Grid:
-    """The grid of a span; tokens without a place of their own count as one row."""
-    return span.grid or Grid(1, span.length)
-
-
 def _rows_of(mask: Tensor, rows: Span, queries: int, keys: int) -> Tensor:
     """The generated rows of a mask, additive, as a (batch|1, heads|1, generated, keys) view."""
     while mask.ndim < 4:
@@ -231,216 +114,3 @@ def _rows_of(mask: Tensor, rows: Span, queries: int, keys: int) -> Tensor:
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -math.inf)
     return mask.expand(*mask.shape[:2], queries, keys)
-
-
-def _blocks(
-    q: Tensor, k: Tensor, layout: TokenLayout, scratch_bytes: int
-) -> Iterator[tuple[slice, slice, list[slice], bool]]:
-    """Cut a call into blocks of batch items × heads, each in tiles of queries that fit.
-
-    Also says whether what a block finds over its references can be kept until its columns are
-    known; if not, it is computed twice.
-    """
-    batch, heads, queries, dim = q.shape
-    on_cpu = _may_wait(q.device)
-    widest = max(span.length for span in layout.keys)
-    widths = sum(span.length for span in layout.references)
-    pair = 4 * max(queries * widths, 1)  # bytes of what one item and head keeps
-    keep = on_cpu and pair <= scratch_bytes // 4
-    if not keep:
-        pair = 4 * widest
-    copies = 8 * dim * (queries + k.shape[2])  # scaled queries, and keys, in float32
-    tile_bytes = scratch_bytes // 4 * widest // k.shape[2]  # of its widest span
-    if on_cpu:
-        tile_bytes = min(tile_bytes, _CACHE_BYTES)
-    at_once = tile_bytes // (4 * widest * min(queries, _ENOUGH_ROWS))
-    fitting = (at_once, scratch_bytes // 4 // pair, scratch_bytes // 4 // copies, batch * heads)
-    pairs = max(1, min(fitting))
-    rows = max(1, min(queries, tile_bytes // (4 * widest * pairs)))
-    tiles = [slice(first, min(first + rows, queries)) for first in range(0, queries, rows)]
-    if pairs >= heads:
-        for first in range(0, batch, pairs // heads):
-            yield slice(first, first + pairs // heads), slice(0, heads), tiles, keep
-        return
-    for item in range(batch):
-        for first in range(0, heads, pairs):
-            yield slice(item, item + 1), slice(first, first + pairs), tiles, keep
-
-
-@dataclass(frozen=True)
-class _Block:
-    """The scaled queries (items, heads, rows, dim) and keys (…, dim, keys) of one block."""
-
-    q: Tensor
-    k: Tensor
-    mask: Tensor | None
-    workspace: Workspace
-
-    @property
-    def masked(self) -> bool:
-        return self.mask is not None
-
-    def logits(self, rows: slice, keys: slice | Tensor, out: Tensor | None = None) -> Tensor:
-        """S of some rows and keys: (items, heads, rows, keys)."""
-        logits = torch.matmul(self.q[:, :, rows], self.k[..., keys], out=out)
-        return logits if self.mask is None else logits.add_(self.mask[:, :, rows][..., keys])
-
-    def softmax(self, rows: slice, keys: Span, name: object) -> _Softmax:
-        """M_r of some rows and one span, in the workspace's buffer of this name."""
-        shape = (*self.q.shape[:2], rows.stop - rows.start, keys.length)
-        out = self.workspace.take(name, self.q.device, *shape)
-        return _Softmax.of(self.logits(rows, keys.slice, out), self.masked)
-
-
-@dataclass(frozen=True)
-class _Softmax:
-    """The softmax over the keys of one span, each row by itself, so that no row is ever lost.
-
-    values: (items, heads, rows, keys); log_sum: (items, heads, rows), of what was divided by.
-    """
-
-    values: Tensor
-    log_sum: Tensor
-
-    @staticmethod
-    def of(logits: Tensor, masked: bool) -> _Softmax:
-        """Overwrites the logits."""
-        high = logits.amax(-1)
-        values = torch.softmax(logits, -1, out=logits)
-        if masked:  # a row that a mask hides altogether has a sum of nothing
-            values.nan_to_num_(0.0)
-        # The row's largest was exp(high) before it was divided.
-        return _Softmax(values, high - values.amax(-1).log_().clamp_(min=_LOWEST))
-
-
-class _Columns:
-    """The sums of M_g's columns, and what follows from them, for one block and reference.
-
-    A column's sum is taken of softmaxes that were made row by row: rows are brought to one
-    level, that of the highest. What underflows on the way is below 1e-38, so a column whose sum is
-    far above that is exact, and the others, which are rare, are computed by themselves.
-    """
-
-    def __init__(self) -> None:
-        self._level = torch.zeros(())  # (items, heads, 1)
-        self._sums: Tensor | None = None  # (items, heads, keys), relative to the level
-
-    def lift(self, log_sum: Tensor) -> tuple[Tensor, Tensor]:
-        """The level of some rows, (items, heads, 1), and their sums relative to it."""
-        level = log_sum.amax(-1, keepdim=True).clamp_(min=_LOWEST)
-        return level, (log_sum - level).exp_()
-
-    def add(self, sums: Tensor, level: Tensor) -> None:
-        """Take in the columns' sums (items, heads, keys) of some rows, relative to their level."""
-        if self._sums is None:
-            self._sums, self._level = sums, level
-            return
-        higher = torch.maximum(level, self._level)
-        self._sums = self._sums * (self._level - higher).exp_() + sums * (level - higher).exp_()
-        self._level = higher
-
-    @property
-    def _found(self) -> Tensor:
-        assert self._sums is not None, "no rows were added"
-        return self._sums
-
-    @property
-    def weak(self) -> Tensor | None:
-        """Where columns are weak, (items, heads, keys); None if none is. Waits for the device."""
-        if float(self._found.amin()) >= _WEAK:
-            return None
-        return self._found < _WEAK
-
-    def mean_of_rows(self, m_r: _Softmax) -> Tensor:
-        """Mean over the columns of M_g of these rows, weak columns left out."""
-        inverse = torch.where(self._found < _WEAK, 0, 1 / self._found)
-        means = (m_r.values @ inverse.unsqueeze(-1)).squeeze(-1)
-        return means * (m_r.log_sum - self._level).exp_() / inverse.shape[-1]
-
-    def mean_of(
-        self, block: _Block, span: Span, scratch_bytes: int, weak: Tensor | None = None
-    ) -> Tensor:
-        """That mean of all rows, column by column: (items, heads, rows). Of the weak ones alone
-        if it is told which they are."""
-        items, heads, rows, _ = block.q.shape
-        if weak is None:
-            keys = torch.arange(span.start, span.stop, device=block.q.device)
-        else:
-            keys = weak.any(0).any(0).nonzero().squeeze(-1) + span.start
-        means = block.q.new_zeros(items, heads, rows)
-        at_once = max(1, scratch_bytes // (16 * items * heads * rows))
-        for first in range(0, len(keys), at_once):
-            some = keys[first : first + at_once]
-            columns = block.logits(slice(None), some)
-            columns = torch.softmax(columns, -2)
-            if block.masked:
-                columns.nan_to_num_(0.0)
-            if weak is not None:
-                columns *= weak[..., some - span.start].unsqueeze(-2)
-            means += columns.sum(-1)
-        return means / span.length
-
-
-def _share_out(
-    found: list[_Softmax], layout: TokenLayout, portions: Tensor | None, share: Tensor
-) -> list[Tensor]:
-    """Write the shares of these rows; return those of each reference, (items, heads, rows).
-
-    portions: (items, softmaxes, rows), of each softmax in the whole.
-    """
-    together: dict[int, list[int]] = {}
-    for index, span in enumerate(layout.keys):
-        together.setdefault(span.softmax, []).append(index)
-    parts: dict[int, Tensor] = {}
-    for softmax, members in together.items():
-        split = torch.stack([found[i].log_sum for i in members]).softmax(0)
-        if portions is not None:
-            split = split * portions[:, softmax].unsqueeze(1)
-        parts |= dict(zip(members, split, strict=True))
-    shares: list[Tensor] = []
-    for index, span in enumerate(layout.keys):
-        if span.role is Role.REFERENCE:
-            share[:, :, 2 + len(shares)] = parts[index]
-            shares.append(parts[index])
-        else:
-            share[:, :, 0 if span.role is Role.TEXT else 1] += parts[index]
-    return shares
-
-
-class _Match:
-    """The correspondence of one reference, summed over heads, pooled to cells on both sides.
-
-    sums: (batch, 2, generated cells, reference cells).
-    """
-
-    def __init__(self, zeros: Callable[..., Tensor], batch: int, rows: Grid, keys: Grid) -> None:
-        self._rows, self._keys = rows, keys
-        self._to, self._columns = correspondence_grid(rows), correspondence_grid(keys)
-        self.sums = zeros(batch, 2, self._to.area, self._columns.area)
-        self._whole: Tensor | None = None
-        if rows != self._to:
-            self._whole = spread(zeros(rows.area).add_(1), rows, self._to)
-
-    def add(self, items: slice, tile: slice, weights: Tensor, values: Tensor) -> None:
-        """Take in some rows. weights: (items, heads, 2, rows); values: (…, heads, rows, keys)."""
-        # For each row, (2, heads) @ (heads, keys): heads are added up before anything is pooled.
-        weights = weights.permute(0, 3, 2, 1).contiguous()
-        pairs = weights @ values.transpose(1, 2)  # (items, rows, 2, keys)
-        pairs = spread(pairs, self._keys, self._columns).transpose(1, 2)
-        if self._whole is None:
-            self.sums[items, :, tile] += pairs
-            return
-        cells, portions = cells_of(self._rows, self._to, tile)
-        cells, portions = cells.to(pairs.device), portions.to(pairs)
-        pooled = (portions / self._whole[cells].unsqueeze(-1)) @ pairs
-        self.sums[items] = self.sums[items].index_add(2, cells, pooled)
-
-
-def _part_of(mask: Tensor | None, here: tuple[slice, slice]) -> Tensor | None:
-    """A block's part of a mask that may have one item or head for all."""
-    if mask is None:
-        return None
-    items, heads = (
-        one if size > 1 else slice(None) for one, size in zip(here, mask.shape[:2], strict=True)
-    )
-    return mask[items, heads]

@@ -13,10 +13,14 @@ from .attribution import (
     Direction,
     Level,
     Pairs,
+    Selection,
     coverage,
 )
 from .errors import I2AMError
 from .geometry import Grid, spread
+from .points import RESULT, AskedPlace
+from .ranges import pick
+from .recorder import Header, Recording
 
 SINK_LEVEL = 4.0  # times an even spread
 SINK_PART = 0.75  # of the result's places
@@ -96,13 +100,7 @@ class Place:
         """
         if self.region is None:
             weights = torch.zeros(1, grid.area)
-            row, column = (
-                min(int(at * covered), cells - 1)
-                for at, covered, cells in zip(
-                    (self.y, self.x), grid.covered, grid.sides, strict=True
-                )
-            )
-            weights[0, row * grid.width + column] = 1
+            weights[0, grid.cell_at(self.x, self.y)] = 1
             return weights
         inside = coverage(self.region, grid)
         if not bool((inside.sum(1) > 0).all()):
@@ -124,15 +122,106 @@ def point_map(
         weights, grid = place.weights(pairs.result), pairs.reference
         weights = weights / weights.sum(1, keepdim=True)
         values = (weights.unsqueeze(1) @ pairs.values).squeeze(1)
-        notes = f"from {place.name} of the result"
+        notes = f"from {place.name} of the result, pooled"
     else:
         weights, grid = place.weights(pairs.reference), pairs.result
         values = (pairs.values @ weights.unsqueeze(2)).squeeze(2) / grid.area
-        notes = f"to {place.name} of the reference"
+        notes = f"to {place.name} of the reference, pooled"
     values = values.reshape(-1, 1, *grid.sides)
     return AttributionMap(
         values, ("point",), grid, definition, direction, Level.UNIFIED, notes=(notes,)
     )
+
+
+def check_pooled(header: Header, selection: Selection, place: Place) -> None:
+    """Raises I2AMError for steps or layers that the correspondence, their mean, cannot tell of."""
+    for name, text, count in (
+        ("steps", selection.steps, len(header.steps)),
+        ("layers", selection.layers, len(header.layers)),
+    ):
+        if len(pick(text, count, name)) < count:
+            raise I2AMError(
+                f"{name} asks for “{text}”, but of {place.name} there is only the mean of all "
+                f"{count} {name}. Write the place into Capture Attention's points or "
+                f"reference_points and sample again, or clear {name}."
+            )
+
+
+def recorded_places(header: Header, reference: int) -> tuple[AskedPlace, ...]:
+    """What was asked about before sampling in one picture: a reference, from 0, or the RESULT."""
+    return tuple(place for place in header.plan.places if place.reference == reference)
+
+
+def recorded_point(header: Header, reference: int, x: float, y: float) -> int | None:
+    """The number, among those of its picture, of a point recorded in the token that holds x, y."""
+    if not header.token_grids:
+        return None
+    grid = header.token_grids[0 if reference == RESULT else 1 + reference]
+    cell = grid.cell_at(x, y)
+    for number, place in enumerate(recorded_places(header, reference)):
+        if place.is_point and grid.cell_at(place.left, place.top) == cell:
+            return number
+    return None
+
+
+def exact_point_map(
+    recording: Recording,
+    definition: Definition,
+    direction: Direction,
+    reference: int,
+    number: int,
+    selection: Selection,
+) -> AttributionMap:
+    """What a place asked about before sampling looked at, or from where it was looked at.
+
+    direction: as of `point_map`. number: of the place among those recorded in its picture, from 0.
+    selection: whose steps and layers count, on the finest grid of tokens; of a video, the mean
+    frame. Over the result, the paper's is how all of the result divides up the place, M_g.
+
+    Raises I2AMError for steps that were kept together with others that are not asked for.
+    """
+    header = recording.header
+    over_reference = direction is Direction.GENERATED_TO_REFERENCE
+    name = "g2r" if over_reference else "r2g"
+    place = recorded_places(header, RESULT if over_reference else reference)[number]
+    kept = recording.arrays[f"point.{definition.value}.{name}.{reference}"][:, :, :, number]
+    paper = recording.arrays[f"point.paper.{name}.{reference}"][:, :, :, number]
+    layers = pick(selection.layers, len(header.layers), "layers")
+    groups = _groups(header, pick(selection.steps, len(header.steps), "steps"))
+    counts = torch.tensor(header.counts) > 0
+    of_group = torch.tensor(header.step_groups) == torch.tensor(groups)[:, None]
+    seen = (of_group.float() @ counts.float())[:, layers]  # (groups, layers)
+    values, paper = (maps[:, groups][:, :, layers].flatten(3) for maps in (kept, paper))
+    # Where a conditioning never acted at the place, there is nothing, which weighs on no mean.
+    weight = seen * (paper.sum(-1) > 0)
+    mean = (weight.unsqueeze(-1) * values).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)[:, None]
+    grid = header.token_grids[1 + reference if over_reference else 0]
+    values = mean.reshape(-1, grid.frames, *grid.sides).sum(1, keepdim=True)
+    whose = "of the result" if over_reference else "of the reference"
+    notes = [f"{'from' if over_reference else 'to'} {place.name} {whose}, exact"]
+    chosen = ("steps", selection.steps), ("layers", selection.layers)
+    notes += [f"{name} {text.strip()}" for name, text in chosen if text.strip()]
+    return AttributionMap(
+        *(values, ("point",), grid.one_frame, definition, direction, Level.UNIFIED),
+        notes=tuple(notes),
+    )
+
+
+def _groups(header: Header, steps: list[int]) -> list[int]:
+    """The groups of steps that hold exactly these recorded steps."""
+    groups = sorted({header.step_groups[step] for step in steps})
+    held = [step for step, group in enumerate(header.step_groups) if group in groups]
+    if held != steps:
+        every = [
+            [step for step, one in enumerate(header.step_groups) if one == group]
+            for group in range(header.step_groups[-1] + 1)
+        ]
+        raise I2AMError(
+            "The recording holds these places for several steps together, and you asked for a part "
+            f"of them. Choose whole groups: {', '.join(f'{g[0]}-{g[-1]}' for g in every)}; or ask "
+            "about fewer places, or record fewer layers, with Capture Attention."
+        )
+    return groups
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .architectures.base import Layer
-from .attention import CORRESPONDENCE_SIDE
 from .attribution import Attribution, fits_reference, fits_results
 from .errors import I2AMError
 from .geometry import Grid, Picture
+from .marginals import CORRESPONDENCE_SIDE
+from .points import RESULT, AskedPlace, check_count
 from .recorder import Header, Plan, Recording, Run, map_grid
 
 FORMAT = "i2am.attribution/1"
@@ -44,6 +45,10 @@ DEFINITIONS = {
     "share": "the model's own attention on text, self (the result) and each reference",
     "correspondence": "softmax over the reference's tokens, pooled, mean over heads, layers, steps",
     "correspondence.model": "the same of the model's own attention, so rows sum to the share",
+    "point.paper.g2r": "of a place asked about: softmax over the reference's tokens",
+    "point.paper.r2g": "of a place of the reference asked about: softmax over generated tokens",
+    "point.model.g2r": "the model's own attention of a place asked about, over the reference",
+    "point.model.r2g": "the model's own attention on a place asked about, over all places",
 }
 
 
@@ -173,6 +178,7 @@ def _header(values: dict[str, Any]) -> Header:
             correspondence=bool(plan["correspondence"]),
             within=bool(plan.get("within", False)),
             budget=str(plan.get("budget", "exact")),
+            places=tuple(_asked(place) for place in plan.get("places", ())),
         ),
         architecture=str(values["architecture"]),
         joint=bool(values["joint"]),
@@ -192,6 +198,8 @@ def _header(values: dict[str, Any]) -> Header:
         expected_layers=int(values["expected_layers"]),
         seconds=_real(values["seconds"]),
         keys=tuple(int(count) for count in values.get("keys", ())),
+        token_grids=tuple(_grid(grid) for grid in values.get("token_grids", ())),
+        step_groups=tuple(int(group) for group in values.get("step_groups", ())),
     )
     steps, layers = len(header.steps), len(header.layers)
     sizes = (header.run.batch, steps, layers, len(header.references), *header.heads)
@@ -208,12 +216,32 @@ def _header(values: dict[str, Any]) -> Header:
     counts = [count for row in header.counts for count in row]
     if not any(counts) or not all(0 <= count < 10_000_000 for count in counts):
         raise ValueError("a count is out of range")
+    _check_places(header)
     for picture in (header.generated, *header.references):
         if picture.grid.frames > MAX_FRAMES or picture.grid != map_grid(picture.grid):
             raise ValueError("a map has more cells than are ever kept")
         if picture.latent != (0, 0) and not all(0 < n <= MAX_LATENT_SIDE for n in picture.latent):
             raise ValueError("the size of a latent is out of range")
     return header
+
+
+def _check_places(header: Header) -> None:
+    """Raises ValueError if what is said of places asked about does not fit together."""
+    check_count(header.plan.places)
+    asked, groups = bool(header.plan.places), header.step_groups
+    if len(header.token_grids) != asked * (1 + len(header.references)):
+        raise ValueError("not one grid of tokens for each picture")
+    if len(groups) != asked * len(header.steps):
+        raise ValueError("not one group for each step")
+    if list(groups) != sorted(groups) or set(groups) != set(range(len(set(groups)))):
+        raise ValueError("the groups of steps are not in order")
+
+
+def _asked(values: dict[str, Any]) -> AskedPlace:
+    sides = [_real(values[side]) for side in ("left", "top", "right", "bottom")]
+    if not all(0 <= side <= 1 for side in sides):
+        raise ValueError("a place is outside of its picture")
+    return AskedPlace(max(RESULT, int(values["reference"])), *sides)
 
 
 def _real(value: Any) -> float:
@@ -256,6 +284,13 @@ def _expected(header: Header) -> dict[str, tuple[int, ...]]:
         if header.plan.correspondence:
             shapes[f"correspondence.{r}"] = (batch, 0, 0, 0, 0)
             shapes[f"correspondence.model.{r}"] = (batch, 0, 0, 0, 0)
+        for definition in ("paper", "model"):
+            for name, whose, grid in (("g2r", RESULT, 1 + r), ("r2g", r, 0)):
+                if asked := [p for p in header.plan.places if p.reference == whose]:
+                    side = header.token_grids[grid].shape
+                    groups = header.step_groups[-1] + 1
+                    shape = (batch, groups, layers, len(asked), *side)
+                    shapes[f"point.{definition}.{name}.{r}"] = shape
     return shapes
 
 

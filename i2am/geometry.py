@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -77,6 +78,14 @@ class Grid:
     def sides(self) -> tuple[int, int]:
         """(height, width) in cells."""
         return self.height, self.width
+
+    def cell_at(self, x: float, y: float) -> int:
+        """The cell of a frame that holds a place, given in parts of the picture, 0 to 1."""
+        row, column = (
+            min(int(at * covered), cells - 1)
+            for at, covered, cells in zip((y, x), self.covered, self.sides, strict=True)
+        )
+        return row * self.width + column
 
 
 def frames_of(pictures: int, frames: int) -> tuple[int, ...]:
@@ -332,18 +341,34 @@ def _reading(cells: int, covered: float, pixels: int) -> Tensor:
     return reading
 
 
-def cells_of(source: Grid, target: Grid, tokens: slice) -> tuple[Tensor, Tensor]:
-    """Where `spread` takes some tokens of the source: the target's cells, and how much of each.
+def means_of_lines(source: Grid, target: Grid) -> tuple[Tensor, Tensor]:
+    """How to average over the source cells in each target cell, first across and then down.
 
-    Gives the numbers of the cells, (cells,), and the part of each token that lies in each of
-    them, (cells, tokens), float64: rows of cells these tokens do not touch are left out. Frames
-    are added up: the target is of one frame.
+    Gives the weights (target height, source height) and (target width, source width), float64, of
+    the source cells by the part of them that lies in each target cell; rows sum to one.
     """
-    places = torch.arange(source.area)[tokens] % (source.height * source.width)
-    rows, columns = places // source.width, places % source.width
-    down = _overlap(source.height, source.covered[0], target.height, target.covered[0])[:, rows]
-    across = _overlap(source.width, source.covered[1], target.width, target.covered[1])[:, columns]
-    touched = down.any(1).nonzero()  # (rows of cells, 1)
-    cells = touched * target.width + torch.arange(target.width)
-    portions = down[touched] * across  # (rows of cells, columns of cells, tokens)
-    return cells.flatten(), portions.flatten(0, 1)
+    down, across = (
+        _overlap(*line)
+        for line in zip(source.sides, source.covered, target.sides, target.covered, strict=True)
+    )
+    return down / down.sum(1, keepdim=True), across / across.sum(1, keepdim=True)
+
+
+def runs(tokens: slice, grid: Grid) -> Iterator[tuple[slice, int, int, slice]]:
+    """A run of a grid's tokens in rectangles, which are whole lines but at its ends.
+
+    Gives of each its tokens, counted from the first of the run; its first line, and how many; and
+    its columns. Frames are one over the other.
+    """
+    at = tokens.start
+    while at < tokens.stop:
+        line, column = divmod(at, grid.width)
+        line %= grid.height
+        left = tokens.stop - at
+        if column or left < grid.width:
+            lines, columns = 1, slice(column, min(column + left, grid.width))
+        else:
+            lines, columns = min(left // grid.width, grid.height - line), slice(0, grid.width)
+        count = lines * (columns.stop - columns.start)
+        yield slice(at - tokens.start, at - tokens.start + count), line, lines, columns
+        at += count

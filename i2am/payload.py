@@ -39,12 +39,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import CORRESPONDENCE_SIDE, mean_over_cells
 from .attribution import Attribution, Definition, Direction, best_definition, pairs_of
 from .colormaps import Colormap, table
 from .errors import I2AMError
 from .files import DEFINITIONS
 from .geometry import Grid, frames_of, spread
+from .marginals import CORRESPONDENCE_SIDE, mean_over_cells
 from .metric import fitting_mask
 from .recorder import MAP_SIDE, Header, map_grid
 from .report import item_shares

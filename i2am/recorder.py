@@ -5,21 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .architectures.base import Architecture, Layer
-from .attention import (
-    Marginals,
-    Workspace,
-    attention_marginals,
-    correspondence_grid,
-    mean_over_cells,
-)
+from .attention import attention_marginals
 from .errors import I2AMError
 from .geometry import WHOLE, Grid, Part, Picture, Role, Span, TokenLayout, spread
+from .marginals import Marginals, Workspace, correspondence_grid, mean_over_cells
+from .points import AskedPlace, PointSums, looks
 from .ranges import Ranges, contains
+from .whole import Overheard
 
 _TINY = torch.finfo(torch.float32).tiny
 MAP_SIDE = 64
@@ -50,6 +48,7 @@ class Plan:
     """What to keep: layers and steps by number (empty for all), the branch, the correspondence.
 
     within: of the picture's look at itself instead of its references. budget: a name in BUDGETS.
+    places: whose whole rows and columns of attention to keep as well.
     """
 
     layers: Ranges = ()
@@ -58,6 +57,7 @@ class Plan:
     correspondence: bool = True
     within: bool = False
     budget: str = "exact"
+    places: tuple[AskedPlace, ...] = ()
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
@@ -92,7 +92,9 @@ class Header:
     within the plan; expected_layers: layers the plan asks for. seconds: the run's, recording
     included. keys: how many tokens a place could look at, in the order text, the picture itself,
     reference 1, …; of the layer with the most, and empty where they do not share one softmax or
-    it is not known.
+    it is not known. Where places were asked about, token_grids: the finest of any layer, of the
+    result and of each reference, and step_groups: which of `steps` are kept together, the number
+    of each one's group, from 0.
     """
 
     run: Run
@@ -112,6 +114,8 @@ class Header:
     expected_layers: int
     seconds: float = 0.0
     keys: tuple[int, ...] = ()
+    token_grids: tuple[Grid, ...] = ()
+    step_groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,12 @@ class Recording:
     everything else · `correspondence.{r}` (B,hg,wg,hr,wr), the paper's M_r: each place's own
     distribution over the reference · `correspondence.model.{r}` the same of the model's attention:
     each place's sums to its share. Places of a video are those of its mean frame.
+
+    Of places asked about in the plan, P of the result and Q of reference r, with T groups of steps
+    and each layer brought to the finest grid of tokens, mean over heads and the group's steps:
+    `point.D.g2r.{r}` (B,T,L,P,hr,wr), the row of each place: paper's M_r, the model's attention ·
+    `point.D.r2g.{r}` (B,T,L,Q,h,w), the column of each: paper's M_g, the model's attention over
+    the number of places.
     """
 
     header: Header
@@ -188,7 +198,7 @@ class _Open:
         """Sums of so many evaluations (batch, heads, kinds, cells) as one's."""
         if isinstance(self.weight, Tensor):
             return maps / self.weight.clamp(min=_TINY)[:, None, None, None]
-        return maps / self.weight
+        return maps if self.weight == 1 else maps / self.weight
 
 
 class _Side:
@@ -225,7 +235,10 @@ class _Matches:
 
     def add(self, match: Tensor, layer: Layer, weight: float | Tensor = 1.0) -> None:
         """Take in one call's correspondence: (batch, 2, generated cells, reference cells)."""
-        self.open = self.open + match
+        if self.open.ndim:
+            self.open += match
+        else:
+            self.open = match
         self.weight = self.weight + weight
         self.layers.add(layer)
 
@@ -273,6 +286,7 @@ class Recorder:
         self._generated: dict[Layer, _Side] = {}
         self._references: dict[Layer, tuple[_Side, ...]] = {}
         self._matches: dict[tuple[int, Grid, Grid], _Matches] = {}
+        self._points = PointSums(plan.places, len(self._wanted)) if plan.places else None
         self._layer_grids: dict[Layer, Grid] = {}
         self._pictures: dict[Layer, tuple[Grid, ...]] = {}
         self._expected = self._evaluations = 0
@@ -310,10 +324,11 @@ class Recorder:
         mask: Tensor | None = None,
         weights: Tensor | None = None,
         region: Region | None = None,
+        heard: Overheard | None = None,
     ) -> None:
         """Fold in one attention call, of the rows of one conditioning.
 
-        q, k, scale, mask, weights: as `attention_marginals` takes them. region: where the
+        q, k, scale, mask, weights, heard: as `attention_marginals` takes them. region: where the
         conditioning acts, if it is one of several or is limited to a part. Raises I2AMError if
         the references are not those of the calls before.
         """
@@ -324,8 +339,23 @@ class Recorder:
             asking = layout.generated
             portions = region.of_tokens(asking.grid or Grid(1, asking.length))
             weights = _portioned(weights, portions, layout, q)
-        elif self._budget.side > 1:
+        looked = None
+        if self._points is not None:
+            looked = looks(
+                q,
+                k,
+                layout,
+                self.plan.places,
+                scale=scale,
+                mask=mask,
+                weights=weights,
+                part=WHOLE if region is None else region.part,
+                portions=None if region is None else portions,
+                heard=heard,
+            )
+        if region is None and self._budget.side > 1:
             q, layout, mask, weights = _thinned(self._budget.side, q, layout, mask, weights)
+            heard = None
         if not hasattr(self._threads, "workspace"):
             self._threads.workspace = Workspace()
         marginals = attention_marginals(
@@ -337,6 +367,7 @@ class Recorder:
             weights=weights,
             correspondence=self.plan.correspondence,
             workspace=self._threads.workspace,
+            heard=heard,
         )
         tokens = layout.generated.grid or Grid(1, layout.generated.length)
         grid = tokens if region is None else region.part.whole(tokens)
@@ -366,6 +397,8 @@ class Recorder:
                 else:
                     placed, weight = _placed(match, tokens, key[1], region.part, portions)
                     found.add(placed, layer, weight)
+            if self._points is not None and looked is not None:
+                self._points.add(layer, looked)
             if not self._seen:
                 self._seen = True
                 self._evaluations += 1
@@ -381,6 +414,8 @@ class Recorder:
         self._open = {}
         for matches in self._matches.values():
             matches.close()
+        if self._points is not None:
+            self._points.close(step)
         self._finished = len(self._steps)
 
     @property
@@ -431,6 +466,8 @@ class Recorder:
         grids = [_finest(side.grid for side in over_one) for over_one in sides]
         arrays = self._map_arrays(steps, generated, sides, grid, grids)
         arrays |= self._match_arrays()
+        if self._points is not None:
+            arrays |= self._points.arrays(steps, layers)
         if not all(bool(array.isfinite().all()) for array in arrays.values()):
             raise I2AMError(
                 "The model's attention held values that are not numbers, so there is no map. "
@@ -459,6 +496,8 @@ class Recorder:
             expected_layers=len(self.layers),
             seconds=seconds,
             keys=self._keys,
+            token_grids=() if self._points is None else self._points.grids(),
+            step_groups=() if self._points is None else self._points.groups(steps),
         )
         return Recording(header, arrays)
 
@@ -521,6 +560,7 @@ def step_at(schedule: tuple[float, ...], sigma: float) -> int:
     return max((step for step, level in levels if level >= sigma * (1 - 1e-4)), default=0)
 
 
+@lru_cache(maxsize=64)
 def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
     """The grid maps are kept on: at most `side` cells a side, a video's in all 2 × `side`²."""
     most = 2 * side**2  # of all frames: what bounds the memory it takes

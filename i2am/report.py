@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import SCRATCH_BYTES
 from .attribution import (
     AttributionMap,
     Definition,
@@ -22,6 +21,8 @@ from .attribution import (
 )
 from .correspondence import SINK_LEVEL, SINK_PART, sink_mass, sinks
 from .files import DEFINITIONS
+from .marginals import SCRATCH_BYTES
+from .points import RESULT
 from .recorder import BUDGETS, Header, Recording, planned_steps
 from .render import Scale, is_share
 
@@ -107,6 +108,7 @@ def report(recording: Recording) -> str:
         cells = f"{grid} cells" if picture.has_places else "no map over it"
         lines.append(f"  reference {number} {share:.1%} ({picture.kind}, {cells})")
     lines += [f"Steered while it was sampled: {text}" for text in header.run.steering]
+    lines += _place_lines(recording)
     return "\n".join(lines + _warnings(recording) + _sink_lines(recording))
 
 
@@ -211,25 +213,47 @@ _LOOKS = {
     (Definition.MODEL, Direction.REFERENCE_TO_GENERATED): "of all its attention, the part that "
     "each place of the result gives to what was asked about",
 }
+_COLUMN = "softmax over the result's places of what was asked about, its SRAM the other way round"
 
 
 def describe_point(
-    map: AttributionMap, header: Header, reference: int, pairs: Pairs, scale: Scale
+    map: AttributionMap, reference: int, made_of: str, scale: Scale, *, exact: bool
 ) -> str:
-    """What `point_map`'s map shows, of what it was made, and what its numbers and colours mean."""
+    """What a point's map shows, of what it was made, and what its numbers and colours mean."""
     side = "result" if map.direction is Direction.REFERENCE_TO_GENERATED else "reference"
-    result, over = (
-        "×".join(str(n) for n in grid.sides) for grid in (pairs.result, pairs.reference)
-    )
+    shown = map.definition, map.direction
+    paper_column = (Definition.PAPER, Direction.REFERENCE_TO_GENERATED)
+    what = _COLUMN if exact and shown == paper_column else _LOOKS[shown]
     return "\n".join(
         (
             f"Over the {side}, reference {reference + 1}, {map.definition.value} definition: "
-            f"{_LOOKS[map.definition, map.direction]} ({'; '.join(map.notes)}).",
-            f"From the correspondence, pooled to {result} places of the result and {over} of the "
-            f"reference: mean over all {len(header.steps)} steps, {len(header.layers)} layers and "
-            "all heads recorded.",
+            f"{what} ({'; '.join(map.notes)}).",
+            made_of,
             _colours(map, scale),
         )
+    )
+
+
+def describe_pooled(pairs: Pairs, header: Header) -> str:
+    """That a map is made of the correspondence, and of what that is a mean."""
+    result, over = (
+        "×".join(str(n) for n in grid.sides) for grid in (pairs.result, pairs.reference)
+    )
+    return (
+        f"From the correspondence, pooled to {result} places of the result and {over} of the "
+        f"reference: mean over all {len(header.steps)} steps, {len(header.layers)} layers and "
+        "all heads recorded."
+    )
+
+
+def describe_exact(map: AttributionMap, header: Header, selection: Selection) -> str:
+    """That a map is made of a place asked about before sampling, and of what it is a mean."""
+    grid = "×".join(str(n) for n in map.grid.sides)
+    steps, layers = (text.strip() or "all" for text in (selection.steps, selection.layers))
+    return (
+        f"Exact, as this place was asked about before sampling, at {grid} tokens: mean over steps "
+        f"{steps} and layers {layers}, of {len(header.steps)} steps and {len(header.layers)} "
+        "layers recorded, and over all heads."
     )
 
 
@@ -238,6 +262,26 @@ def _colours(map: AttributionMap, scale: Scale) -> str:
     if scale in (Scale.PAPER, Scale.PAPER_COMPLEMENT):
         unit = "parts of the map's own range"
     return f"Numbers: {unit}. Colours: {_SCALES[scale]}."
+
+
+def _place_lines(recording: Recording) -> list[str]:
+    """What was asked about before sampling, and how it was kept."""
+    header = recording.header
+    places = header.plan.places
+    if not places:
+        return []
+    size = sum(4 * a.numel() for name, a in recording.arrays.items() if name.startswith("point."))
+    together = max(header.step_groups.count(group) for group in header.step_groups)
+    steps = "each step by itself" if together == 1 else f"up to {together} steps together"
+    lines = [f"Exact places, {steps}, {size / 2**20:.1f} MiB:"]
+    for reference in range(RESULT, max(place.reference for place in places) + 1):
+        mine = "; ".join(place.name for place in places if place.reference == reference)
+        whose = "result" if reference == RESULT else f"reference {reference + 1}"
+        if mine and reference < len(header.references):
+            lines.append(f"  {whose}: {mine}")
+        elif mine:
+            lines.append(f"  {whose}: {mine} not recorded, the model was given no such reference")
+    return lines
 
 
 def _sink_lines(recording: Recording) -> list[str]:

@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from ..i2am.attribution import Attribution, Direction, fits_reference, fits_results
 from ..i2am.errors import I2AMError
+from ..i2am.points import MOST_PLACES, AskedPlace, check_count, parse_places
 from ..i2am.ranges import parse_ranges
 from ..i2am.recorder import BUDGETS, Plan, Recording
 from ..i2am.report import report, summary
@@ -26,7 +27,14 @@ _REFERENCES = [f"reference_{number}" for number in range(1, 9)]
 
 
 def _plan(
-    layers: str, steps: str, branch: str, within: str, budget: str, correspondence: bool
+    layers: str,
+    steps: str,
+    branch: str,
+    within: str,
+    budget: str,
+    points: str,
+    reference_points: str,
+    correspondence: bool,
 ) -> Plan:
     return Plan(
         layers=parse_ranges(layers, "layers"),
@@ -35,7 +43,15 @@ def _plan(
         correspondence=correspondence,
         within=within == _ITSELF,
         budget=budget,
+        places=_places(points, reference_points),
     )
+
+
+def _places(points: str, reference_points: str) -> tuple[AskedPlace, ...]:
+    places = parse_places(points, "points")
+    places += parse_places(reference_points, "reference_points", numbered=True)
+    check_count(places)
+    return places
 
 
 class CaptureAttention(io.ComfyNode):
@@ -111,6 +127,24 @@ class CaptureAttention(io.ComfyNode):
                     "a third of the work. Fast: every sixth step, and in large pictures one place "
                     "of four. The picture is the same with each.",
                 ),
+                io.String.Input(
+                    "points",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Places of the result to ask Point Attribution about exactly, in each "
+                    "layer and step: x,y from 0 at the left and top to 1, with ; between them, "
+                    "such as 0.5,0.4; 0.2,0.7. A rectangle goes from corner to corner: "
+                    f"0.1,0.1-0.3,0.2. With reference_points at most {MOST_PLACES}.",
+                ),
+                io.String.Input(
+                    "reference_points",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="The same in the reference: which places of the result looked there. "
+                    "Of another than reference 1 its number stands in front, such as 2: 0.5,0.4.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -118,6 +152,16 @@ class CaptureAttention(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, points: str | None = "", reference_points: str | None = ""
+    ) -> bool | str:
+        try:
+            _places(points or "", reference_points or "")  # of a wire nothing is known yet
+        except I2AMError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(
@@ -130,8 +174,12 @@ class CaptureAttention(io.ComfyNode):
         within: str = _GIVEN,
         live: bool = True,
         budget: str = "exact",
+        points: str = "",
+        reference_points: str = "",
     ) -> io.NodeOutput:
-        plan = _plan(layers, steps, branch, within, budget, correspondence)
+        plan = _plan(
+            *(layers, steps, branch, within, budget), points, reference_points, correspondence
+        )
         node = str(cls.hidden.unique_id)
         with Support(node, type(model.model).__name__):
             return io.NodeOutput(arm(model, plan, node if live else ""))
@@ -288,6 +336,7 @@ def _upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
         # What lies above it on its wire is replaced by it.
         widgets = [inputs.get(widget) for widget in ("layers", "steps", "branch")]
         widgets += [inputs.get("within", _GIVEN), inputs.get("budget", "exact")]
+        widgets += [inputs.get("points", ""), inputs.get("reference_points", "")]
         if not all(isinstance(widget, str) for widget in widgets):
             return ()
         plans.append(_plan(*widgets, correspondence=bool(inputs.get("correspondence", True))))

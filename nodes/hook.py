@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import comfyui_version
@@ -24,12 +25,14 @@ from torch.nn import Module, ModuleList
 from ..i2am import __version__
 from ..i2am.architectures import Adapter, Architecture, Call, Forward, ImageTokens, Layer, find
 from ..i2am.architectures.within import within
-from ..i2am.attention import SCRATCH_BYTES
 from ..i2am.errors import I2AMError, LayoutMismatch, fault_of
 from ..i2am.geometry import Picture
+from ..i2am.listening import Listening, is_worth_it, understood
 from ..i2am.live import Live
+from ..i2am.marginals import SCRATCH_BYTES
 from ..i2am.recorder import Plan, Recorder, Region, Run
 from ..i2am.store import Refusal, fingerprints
+from ..i2am.whole import Overheard
 from .ip_adapter import Heard, adapters_of, keys_and_weights, listened
 from .live import live
 from .regions import regions
@@ -452,21 +455,40 @@ class _Probe:
             )
 
     def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        call = self._previous
-        output = func(*args, **kwargs) if call is None else call(func, *args, **kwargs)
+        call = func if self._previous is None else partial(self._previous, func)
         current: _Pass | None = (kwargs.get("transformer_options") or {}).get(_PASS)
-        if current is not None and self._recorder is not None:
-            self._calls += 1
+        if current is None or self._recorder is None:
+            return call(*args, **kwargs)
+        self._calls += 1
+        given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
+        folded = False
+
+        def fold(heard: Overheard | None = None) -> None:
+            nonlocal folded
+            folded = True
             try:
-                self._fold(self._recorder, current, args, kwargs)
+                if self._recorder is not None:
+                    self._fold(self._recorder, current, given, heard)
             except Exception as error:
                 self._stop_for(error)
+
+        def tell(logits: Tensor, softmax: Tensor) -> None:
+            heard = None if folded else _understood(given, logits, softmax)
+            if heard is not None:
+                fold(heard)
+
+        if is_worth_it(*split_heads(given)):
+            with Listening(tell):
+                output = call(*args, **kwargs)
+        else:
+            output = call(*args, **kwargs)
+        if not folded:
+            fold()
         return output
 
     def _fold(
-        self, recorder: Recorder, current: _Pass, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, recorder: Recorder, current: _Pass, given: dict[str, Any], heard: Overheard | None
     ) -> None:
-        given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
         mask = given.get("mask")
         q, k = split_heads(given)
         call = next_call(given, q, k, current.calls)
@@ -488,6 +510,7 @@ class _Probe:
                 scale=given.get("scale"),
                 mask=some_mask,
                 region=region,
+                heard=heard.of(rows) if heard is not None and keys == k.shape[2] else None,
             )
 
     def _is_recorded(self, options: dict[str, Any]) -> bool:
@@ -546,6 +569,17 @@ def forward_of(
         ),
         numbers=_numbers(network),
     )
+
+
+def _understood(given: dict[str, Any], logits: Tensor, softmax: Tensor) -> Overheard | None:
+    """The logits and softmax of this very call, or None; never fails."""
+    try:
+        return understood(
+            logits, softmax, *split_heads(given), given.get("scale"), given.get("mask")
+        )
+    except Exception as error:
+        _log.debug("I2AM: an attention function computes something unheard of", exc_info=error)
+        return None
 
 
 def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[Any, ...]]) -> Call:

@@ -9,14 +9,27 @@ from ..i2am.attribution import (
     MEAN_FRAME,
     Attribution,
     Direction,
+    Selection,
     check_reference,
     pairs_of,
 )
 from ..i2am.colormaps import Colormap
-from ..i2am.correspondence import Place, point_map, without_sinks
+from ..i2am.correspondence import (
+    Place,
+    check_pooled,
+    exact_point_map,
+    point_map,
+    recorded_places,
+    recorded_point,
+    without_sinks,
+)
+from ..i2am.errors import I2AMError
+from ..i2am.points import MOST_PLACES, RESULT
+from ..i2am.recorder import Header
 from ..i2am.render import Scale
-from ..i2am.report import describe_point
+from ..i2am.report import describe_exact, describe_point, describe_pooled
 from .maps import (
+    AUTO,
     COLORMAP,
     DEFINITION,
     KEEP,
@@ -32,6 +45,7 @@ from .maps import (
 from .sockets import AttributionSocket
 
 RESULT_SIDE, REFERENCE_SIDE = "result", "reference"
+EXACT, POOLED = "exact", "pooled"
 
 
 class PointAttribution(io.ComfyNode):
@@ -88,6 +102,42 @@ class PointAttribution(io.ComfyNode):
                     tooltip="Adds a colour bar with numbers and what was measured.",
                 ),
                 SINKS,
+                io.Combo.Input(
+                    "source",
+                    options=[AUTO, EXACT, POOLED],
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Exact reads a place that Capture Attention was asked about before "
+                    "sampling, token by token. Pooled reads the correspondence, which tells of all "
+                    "places, less finely. Auto is exact where x, y lie in such a place.",
+                ),
+                io.Int.Input(
+                    "asked",
+                    default=0,
+                    min=0,
+                    max=MOST_PLACES,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which of the places Capture Attention was asked about in this "
+                    "picture, from 1, whatever x and y say. 0 goes by x, y or the region.",
+                ),
+                io.String.Input(
+                    "layers",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of an exact place, which recorded layers to average, such as 0-7,12. "
+                    "Empty takes all.",
+                ),
+                io.String.Input(
+                    "steps",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of an exact place, which recorded steps to average, such as 0-9. "
+                    "Empty takes all.",
+                ),
                 io.Mask.Input(
                     "region",
                     optional=True,
@@ -126,9 +176,13 @@ class PointAttribution(io.ComfyNode):
         scale: str,
         legend: bool,
         sinks: str = KEEP,
+        source: str = AUTO,
+        asked: int = 0,
+        layers: str = "",
+        steps: str = "",
         region: Tensor | None = None,
     ) -> io.NodeOutput:
-        header = attribution.recording.header
+        recording, header = attribution.recording, attribution.recording.header
         over, of = Direction.GENERATED_TO_REFERENCE, Direction.REFERENCE_TO_GENERATED
         # A place of a reference must be a place, whichever picture the map lies over.
         check_reference(header, reference - 1, over)
@@ -138,10 +192,20 @@ class PointAttribution(io.ComfyNode):
             size = attribution.size(of, reference - 1)
             check_mask(region, "region", header.run.batch, size)
         which = choose_definition(attribution, definition)
-        pairs = pairs_of(attribution.recording, which, reference - 1)
-        maps = point_map(pairs, which, over, Place(x, y, region))
+        place = Place(x, y, region)
+        picked = reference - 1 if picked_on == REFERENCE_SIDE else RESULT
+        number = _exact(header, picked, place, source, asked)
+        selection = Selection(steps, layers)
+        if number is None:
+            check_pooled(header, selection, place)
+            pairs = pairs_of(recording, which, reference - 1)
+            maps = point_map(pairs, which, over, place)
+            made_of = describe_pooled(pairs, header)
+        else:
+            maps = exact_point_map(recording, which, over, reference - 1, number, selection)
+            made_of = describe_exact(maps, header, selection)
         if sinks == REMOVE:
-            maps = without_sinks(maps, pairs)
+            maps = without_sinks(maps, pairs_of(recording, which, reference - 1))
         pictures = attribution.video(over, reference - 1)
         colours = Scale(scale)
         made = drawn(
@@ -151,7 +215,41 @@ class PointAttribution(io.ComfyNode):
             attribution.size(over, reference - 1),
             (Colormap(colormap), opacity, colours, legend),
         )
-        text = describe_point(maps, header, reference - 1, pairs, colours)
+        text = describe_point(maps, reference - 1, made_of, colours, exact=number is not None)
         return io.NodeOutput(
             *(made.overlay, made.heatmap, made.mask, text), ui=made.shown(cls, text)
         )
+
+
+def _exact(header: Header, picked: int, place: Place, source: str, asked: int) -> int | None:
+    """The number of the recorded place to read, among those of its picture; None for pooled.
+
+    picked: the reference it is in, from 0, or RESULT. Raises I2AMError where there is none.
+    """
+    if source == POOLED:
+        if asked:
+            raise I2AMError(
+                f"asked names place {asked}, which pooled cannot read: it goes by x and y or a "
+                "region. Set asked to 0, or source to auto."
+            )
+        return None
+    places = recorded_places(header, picked)
+    names = ", ".join(f"{n} ({one.name})" for n, one in enumerate(places, start=1)) or "none"
+    if asked > len(places):
+        raise I2AMError(
+            f"There is no place {asked}: those that Capture Attention was asked about in this "
+            f"picture are {names}. Choose one of them, or 0 to go by x and y."
+        )
+    if asked:
+        return asked - 1
+    number = None
+    if place.region is None:
+        number = recorded_point(header, picked, place.x, place.y)
+    if number is None and source == EXACT:
+        widget = "points" if picked == RESULT else "reference_points"
+        raise I2AMError(
+            f"{place.name} was not recorded exactly: the places that Capture Attention was asked "
+            f"about in this picture are {names}. Choose one of them by asked, write this one into "
+            f"its {widget} and sample again, or set source to auto."
+        )
+    return number

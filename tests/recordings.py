@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from i2am.architectures.base import Architecture, Forward, Layer
 from i2am.attribution import Attribution
 from i2am.geometry import Grid, Picture, Role, Span, TokenLayout
+from i2am.points import parse_places
 from i2am.recorder import Header, Plan, Recorder, Recording, Run, map_grid
 
 GENERATED = Grid(4, 3)
@@ -55,15 +56,22 @@ def recording(
     references: tuple[Grid, ...] = REFERENCES,
     generated: Grid | tuple[Grid, ...] = GENERATED,
     seed: int = 0,
+    places: str = "",
+    reference_places: str = "",
+    budget: str = "exact",
 ) -> Recording:
     """A run of so many steps and layers (one head count for each); `missing` (step, layer)s.
 
-    generated: of all layers, or of each.
+    generated: of all layers, or of each. places, reference_places: to ask about, as they are
+    written.
     """
     schedule = tuple(1 - step / steps for step in range(steps + 1))
     run = Run("Test", batch, 7, schedule, (8, 6), {"i2am": "0", "comfyui": "0"})
     layers = tuple(Layer("double", index) for index in range(len(heads)))
-    recorder = Recorder(Plan(correspondence=correspondence), run, JOINT, layers)
+    asked = parse_places(places, "points")
+    asked += parse_places(reference_places, "reference_points", numbered=True)
+    plan = Plan(correspondence=correspondence, budget=budget, places=asked)
+    recorder = Recorder(plan, run, JOINT, layers)
     grids = generated if isinstance(generated, tuple) else (generated,) * len(layers)
     for step in range(steps):
         recorder.begin_evaluation(schedule[step])

@@ -6,6 +6,7 @@ Numbers in test names are those of the method's list of invariants.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,9 +16,21 @@ from hypothesis import strategies as st
 from recordings import layout, rand
 from torch import Tensor
 
-from i2am.attention import Marginals, attention_marginals
+import i2am.attention
+from i2am.attention import attention_marginals
 from i2am.errors import LayoutMismatch
 from i2am.geometry import Grid, Role, Span, TokenLayout
+from i2am.marginals import Marginals
+
+
+@pytest.fixture(scope="module", autouse=True, params=["at once", "in blocks"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small calls are made at once unless they are kept from it."""
+    with pytest.MonkeyPatch.context() as patched:
+        if request.param == "in blocks":
+            patched.setattr(i2am.attention, "SMALL_BYTES", 0)
+        yield
+
 
 SEEDS = st.integers(0, 10_000)
 GRIDS = st.builds(Grid, st.integers(1, 4), st.integers(1, 4))

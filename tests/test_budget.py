@@ -7,8 +7,10 @@ import torch
 from recordings import layout, rand
 
 import i2am.attention as attention
-from i2am.attention import Workspace, attention_marginals
+import i2am.blocks as blocks
+from i2am.attention import attention_marginals
 from i2am.geometry import Grid, Role, Span, TokenLayout
+from i2am.marginals import Workspace
 from i2am.recorder import BUDGETS, Plan, _thinned, planned_steps
 
 
@@ -91,8 +93,9 @@ def test_without_waiting(
     mask = rand(9, spans.key_count, spans.key_count) if masked else None
     given = {"scale": 1.0, "mask": mask, "scratch_bytes": scratch}
     asked = attention_marginals(q, k, spans, **given)
-    monkeypatch.setattr(attention, "_may_wait", lambda device: False)
-    monkeypatch.setattr(attention._Columns, "weak", property(lambda self: 1 / 0))
+    for module in (attention, blocks):
+        monkeypatch.setattr(module, "may_wait", lambda device: False)
+    monkeypatch.setattr(blocks._Columns, "weak", property(lambda self: 1 / 0))
     found = attention_marginals(q, k, spans, **given)
     torch.testing.assert_close(found.paper_r2g, asked.paper_r2g, atol=1e-6, rtol=2e-3)
     for one, other in zip(found.correspondence, asked.correspondence, strict=True):

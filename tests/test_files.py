@@ -25,6 +25,7 @@ from i2am.files import FORMAT, load_attribution, load_recording, save_attributio
 from i2am.report import report, summary
 
 FULL = attribution(steps=2)
+ASKED = attribution(steps=2, places="0.3,0.6; 0,0-1,0.5", reference_places="2: 0.2,0.9")
 BARE = Attribution(recording(steps=2, heads=(2,), batch=1, correspondence=False))
 
 
@@ -58,7 +59,7 @@ def tamper(path: Path) -> Callable[..., Path]:
 
 
 class TestRoundTrip:
-    @pytest.mark.parametrize("made", [FULL, BARE], ids=["full", "bare"])
+    @pytest.mark.parametrize("made", [FULL, ASKED, BARE], ids=["full", "places", "bare"])
     def test_attribution(self, path: Path, made: Attribution) -> None:
         """Header exactly, arrays within float16 of their maximum, pictures within a grey level."""
         save_attribution(path, made)
@@ -78,8 +79,9 @@ class TestRoundTrip:
             if one is not None and other is not None:
                 torch.testing.assert_close(other, one, atol=0.5 / 255 + 1e-6, rtol=0)
 
-    def test_recording_bit_for_bit(self, path: Path) -> None:
-        made = FULL.recording
+    @pytest.mark.parametrize("full", [FULL, ASKED], ids=["full", "places"])
+    def test_recording_bit_for_bit(self, path: Path, full: Attribution) -> None:
+        made = full.recording
         save_recording(path, made)
         back = load_recording(path)
         assert back.header == made.header
@@ -156,6 +158,29 @@ class TestFormat:
         assert keys | {"references", "evaluations", "scales", "definitions"} <= header.keys()
         run = {"model", "batch", "seed", "schedule", "latent", "versions", "steering"}
         assert run == header["run"].keys()
+
+    def test_places_asked_about(self, path: Path) -> None:
+        """Two of the result, seen from it over each reference, and one of reference 2."""
+        save_attribution(path, ASKED)
+        tensors, _, header = parts(path)
+        shapes = {
+            **{"g2r.0": (2, 2, 3, 2, 2, 3), "g2r.1": (2, 2, 3, 2, 3, 2)},
+            "r2g.1": (2, 2, 3, 1, 4, 3),
+        }
+        found = {n: tuple(t.shape) for n, t in tensors.items() if n.startswith("point")}
+        assert found == {f"point.{d}.{n}": s for d in ("paper", "model") for n, s in shapes.items()}
+        assert header["step_groups"] == [0, 1]
+        assert [grid["height"] for grid in header["token_grids"]] == [4, 2, 3]
+        assert header["plan"]["places"][1] == {
+            **{"reference": -1, "left": 0.0, "top": 0.0},
+            **{"right": 1.0, "bottom": 0.5},
+        }
+
+    def test_files_from_before_places_could_be_asked_about(self, tamper: Any) -> None:
+        def older(_: dict[str, Tensor], header: dict[str, Any]) -> None:
+            del header["token_grids"], header["step_groups"], header["plan"]["places"]
+
+        assert load_attribution(tamper(older)).recording.header == BARE.recording.header
 
 
 class TestAtomic:
@@ -234,6 +259,26 @@ HEADER_LIES = {
     "text for scales": _set("scales", "many"),
 }
 
+PLACE_LIES = {
+    "no such place": _set("plan", "places", []),
+    "a place more": lambda _, header: header["plan"]["places"].append(header["plan"]["places"][0]),
+    "too many places": lambda _, header: header["plan"]["places"].extend(
+        header["plan"]["places"] * 9
+    ),
+    "a place outside": _set("plan", "places", 0, "left", 1.5),
+    "a place that is no number": _set("plan", "places", 0, "top", math.nan),
+    "a place of nothing": _set("plan", "places", [None]),
+    "a grid less": lambda _, header: header["token_grids"].pop(),
+    "another grid": _set("token_grids", 1, "height", 3),
+    "huge grid of tokens": _set("token_grids", 0, "height", 10**400),
+    "no groups": _set("step_groups", []),
+    "a group less": _set("step_groups", [0]),
+    "groups out of order": _set("step_groups", [1, 0]),
+    "a group left out": _set("step_groups", [0, 2]),
+    "negative groups": _set("step_groups", [-1, 0]),
+    "fewer groups": _set("step_groups", [0, 0]),
+}
+
 TENSOR_LIES: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], object]] = {
     "missing": lambda tensors, _: tensors.pop("share.map"),
     "missing step_layer": lambda tensors, _: tensors.pop("paper.g2r.1.step_layer"),
@@ -273,6 +318,11 @@ class TestRefused:
     def test_headers(self, tamper: Callable[..., Path], lie: str) -> None:
         with pytest.raises(I2AMError, match=r"cannot be loaded|can be loaded.*Choose a file"):
             load_attribution(tamper(HEADER_LIES[lie]))
+
+    @pytest.mark.parametrize("lie", PLACE_LIES)
+    def test_places(self, tamper: Callable[..., Path], lie: str) -> None:
+        with pytest.raises(I2AMError, match=r"cannot be loaded|can be loaded.*Choose a file"):
+            load_attribution(tamper(PLACE_LIES[lie], ASKED))
 
     @pytest.mark.parametrize("lie", TENSOR_LIES)
     @pytest.mark.bad_input(

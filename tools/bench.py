@@ -19,7 +19,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -308,10 +308,14 @@ def variants(case: Case) -> list[Variant]:
 def only_references(add: Callable[..., None], *args: Any, **given: Any) -> None:
     """Recorder.add, shown the references' keys alone: what the paper's maps are made of."""
     recorder, layer, q, k, layout = args
+    heard = given["heard"]
     first, last = layout.references[0].start, layout.references[-1].stop
     spans = tuple(
         type(s)(s.role, s.start - first, s.stop - first, s.grid) for s in layout.references
     )
+    if heard is not None:
+        columns = (heard.logits[..., first:last], heard.softmax[..., first:last])
+        given["heard"] = type(heard)(*columns)
     add(recorder, layer, q, k[:, :, first:last], type(layout)(layout.queries, spans), **given)
 
 
@@ -411,7 +415,9 @@ class Bench:
 def growth(
     pack: SimpleNamespace, dtype: str, device: torch.device, limit: int, rounds: int
 ) -> list[Figure]:
-    """From 256 tokens a side on, 8 heads: attention alone, and watched."""
+    """From 256 tokens a side on, 8 heads: ComfyUI's attention alone, and watched."""
+    from comfy.ldm.modules import attention
+
     figures: list[Figure] = []
     heads, dim = 8, 128
     for tokens in (tokens for tokens in GROWTH if tokens <= limit):
@@ -426,17 +432,14 @@ def growth(
         )
         layout = pack.TokenLayout(spans, spans)
         q, k = (noise(s, 1, heads, 2 * tokens, dim).to(device, DTYPES[dtype]) for s in (1, 2))
-        own, other = slice(0, tokens), (slice(tokens, 2 * tokens),)
-
-        def plain(q: Tensor = q, k: Tensor = k) -> None:
-            torch.nn.functional.scaled_dot_product_attention(q, k, k)
-
+        meter = Meter(device, on=True)
+        call = functools.partial(attention.optimized_attention, q, k, k, heads, skip_reshape=True)
         methods: dict[str, Callable[[], Any]] = {
-            "exact": functools.partial(pack.attention_marginals, q, k, layout),
-            "dense": functools.partial(dense_maps, q, k, own, other),
+            "exact": functools.partial(watched, pack, meter, call, q, k, layout),
+            "dense": functools.partial(dense_beside, meter, call, q, k, layout),
         }
         for variant, method in methods.items():
-            meter = Meter(device, on=True)
+            meter.peak = 0
             needed = 4 * heads * tokens**2 * 3
             if variant == "dense" and device.type == "cpu" and needed > available_memory():
                 print(f"  {name:10} dense needs {needed / 2**30:.0f} GiB at once: it dies here")
@@ -445,12 +448,10 @@ def growth(
                     Figure(name, variant, dies, dies, dies, needed / MIB, 0.0, device.type, dtype)
                 )
                 continue
-            with meter():
-                method()
-            ratios = []
-            for _ in range(rounds):
-                alone, more = timed(plain, device), timed(method, device)
-                ratios.append(1 + more / alone)
+            meter.on = True
+            method()
+            meter.on = False
+            ratios = [timed(method, device) / timed(call, device) for _ in range(rounds)]
             figures.append(
                 Figure(
                     name,
@@ -466,6 +467,34 @@ def growth(
             )
             show(figures[-1])
     return figures
+
+
+def watched(
+    pack: SimpleNamespace, meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any
+) -> None:
+    """An attention call as a recording run makes it."""
+    found: list[Any] = []
+
+    def take(heard: Any = None) -> None:
+        with meter():
+            found.append(pack.attention_marginals(q, k, layout, heard=heard))
+
+    def tell(logits: Tensor, softmax: Tensor) -> None:
+        heard = None if found else pack.understood(logits, softmax, q, k, None, None)
+        if heard is not None:
+            take(heard)
+
+    with pack.Listening(tell) if pack.is_worth_it(q, k) else contextlib.nullcontext():
+        call()
+    if not found:
+        take()
+
+
+def dense_beside(meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any) -> None:
+    """An attention call, and the dense method's maps of it."""
+    call()
+    with meter():
+        dense_maps(q, k, layout.generated.slice, tuple(s.slice for s in layout.references))
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
@@ -509,7 +538,8 @@ def surroundings(device: torch.device) -> str:
 def pack_names(package: str) -> SimpleNamespace:
     """Everything this tool uses of the pack, which is loaded under this name."""
     names = SimpleNamespace()
-    for module in ("nodes.hook", "nodes.sockets", "i2am.geometry", "i2am.attention"):
+    modules = ("nodes.hook", "nodes.sockets", "i2am.geometry", "i2am.attention", "i2am.listening")
+    for module in modules:
         vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
     for module in ("i2am.recorder", "i2am.store"):
         vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
@@ -526,6 +556,7 @@ def main() -> None:
     parser.add_argument("--variants", default="", help="some of them, such as exact,dense")
     parser.add_argument("--dtypes", default="fp32,bf16", help="which precisions")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--steps", type=int, default=0, help="of each run; default: the case's own")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs for each figure")
     parser.add_argument("--tokens", type=int, default=GROWTH[-1], help="how far case e goes")
     options = parser.parse_args()
@@ -540,6 +571,7 @@ def main() -> None:
             for case in cases(device):
                 if options.cases and case.name not in options.cases.split(","):
                     continue
+                case = replace(case, steps=options.steps or case.steps)
                 print(f"{case.name}: {case.title}, {dtype}, {case.steps} steps", flush=True)
                 wanted = variants(case)
                 if options.variants:

@@ -25,6 +25,7 @@ from in_process import ROOT, import_comfyui, import_pack
 FOLDER = ROOT / "docs" / "method"
 SCENE = HELD_OUT_SEEDS.start + 2  # that of the example workflow
 POINT = (0.72, 0.7)  # in the hole
+BACK = (0.31, 0.44)  # what it looks at, in the object's picture
 
 
 def main() -> None:
@@ -46,9 +47,14 @@ def main() -> None:
 def sample(package: str) -> Any:
     """Fill the hole of one scene, and what was recorded of it, with its pictures."""
     names = pack_names(package)
+    points = importlib.import_module(f"{package}.i2am.points")
+    places = points.parse_places("{},{}".format(*POINT), "points")
+    back = f"{OBJECT + 1}: " + "{},{}".format(*BACK)
+    places += points.parse_places(back, "reference_points", numbered=True)
     host, scene = load(names), make_scenes(1, SCENE)
     given = (scene.scene, scene.reference)
-    latent, recording = host.sample([host.vae.encode(picture) for picture in given], 1, layers=())
+    latents = [host.vae.encode(picture) for picture in given]
+    latent, recording = host.sample(latents, 1, places=places)
     image = host.vae.decode(latent).clamp(0, 1)
     hole = large(scene.hole[..., None])[..., 0]
     return names.Attribution(recording, large(image), tuple(map(large, given)), hole)
@@ -84,7 +90,12 @@ def pictures(package: str, attribution: Any) -> dict[str, Tensor]:
     made["layer_g2r"] = ran("map", level="layer", direction=sides["g2r"])[3]
     for arrow, direction in sides.items():
         made[f"paper_{arrow}"] = ran("map", preset="paper", colormap="jet", direction=direction)[0]
-    made["point"] = ran("point", x=POINT[0], y=POINT[1])[0]
+    there = {"x": POINT[0], "y": POINT[1]}
+    back = {"x": BACK[0], "y": BACK[1], "picked_on": "reference"}
+    last = str(len(attribution.recording.header.layers) - 1)
+    made["point"] = ran("point", **there, source="pooled")[0]
+    for name, asked in (("exact_row", there), ("exact_column", back)):
+        made[name] = ran("point", **asked, source="exact", definition="paper", layers=last)[0]
     made["flow"], made["arrows"] = ran("match", within_mask=True)[:2]
     return made
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -72,6 +72,79 @@ class Place:
     reference_grids: tuple[tuple[int, int], ...]
     keys: int
     cell: int = 0  # the side of a token in latent pixels, where levels round up
+    # The tokens of each place asked about: of the result, and of every reference.
+    asked: tuple[tuple[int, ...], ...] = ()
+    asked_of: tuple[tuple[tuple[int, ...], ...], ...] = ()
+
+
+# Places x, y to ask about: of the result, and of every reference. Whether the last row sticks out
+# of the picture makes no difference to them.
+ASKED = ((0.3, 0.23), (0.9, 0.05))
+ASKED_OF = ((0.45, 0.2),)
+
+
+def asking(
+    place_of: Callable[[Seen], Place | None],
+    latent: tuple[int, int] = (0, 0),
+    frames: int = 1,
+    reference_frames: tuple[int, ...] = (),
+) -> Callable[[Seen], Place | None]:
+    """The same places, and the tokens of those asked about, which a video has in every frame."""
+
+    def tokens(
+        points: tuple[tuple[float, float], ...],
+        grid: tuple[int, int],
+        frames: int,
+        sides: tuple[float, float],
+    ) -> tuple[tuple[int, ...], ...]:
+        height, width = grid[0] // frames, grid[1]
+        cells = [(int(y * sides[0]), int(x * sides[1])) for x, y in points]
+        starts = [height * width * frame for frame in range(frames)]
+        return tuple(tuple(s + row * width + column for s in starts) for row, column in cells)
+
+    def asked(call: Seen) -> Place | None:
+        place = place_of(call)
+        if place is None:
+            return None
+        sides = place.grid[0] / frames, float(place.grid[1])
+        if place.cell:
+            sides = latent[0] / place.cell, latent[1] / place.cell
+        counts = reference_frames or (1,) * len(place.reference_grids)
+        return replace(
+            place,
+            asked=tokens(ASKED, place.grid, frames, sides),
+            asked_of=tuple(
+                tokens(ASKED_OF, grid, count, (grid[0] / count, grid[1]))
+                for grid, count in zip(place.reference_grids, counts, strict=True)
+            ),
+        )
+
+    return asked
+
+
+def points(
+    r: int,
+    place: Place,
+    over_result: Callable[[Tensor], Tensor],
+    matrices: tuple[Tensor, Tensor, Tensor],
+    cells: tuple[int, int],
+) -> dict[str, Tensor]:
+    """What places asked about looked at, and were looked at by: (batch, heads, places, h, w).
+
+    over_result: brings mass, (…, generated), to the finest grid. matrices: M_r, M_g and the model's
+    own attention, (batch, heads, generated, reference), the reference on a grid of these `cells`.
+    """
+    if not place.asked:
+        return {}
+    m_r, m_g, model = matrices
+    rows, columns = torch.tensor(place.asked), torch.tensor(place.asked_of[r])
+    to_place = model[..., columns].sum(-1) / model.shape[2]
+    return {
+        f"point.paper.g2r.{r}": m_r[:, :, rows].mean(3).unflatten(-1, cells),
+        f"point.model.g2r.{r}": model[:, :, rows].mean(3).unflatten(-1, cells),
+        f"point.paper.r2g.{r}": over_result(m_g[..., columns].mean(-1).movedim(2, -1)),
+        f"point.model.r2g.{r}": over_result(to_place.movedim(2, -1)),
+    }
 
 
 def expected(
@@ -115,6 +188,8 @@ def expected(
             arrays["share.step_layer"] = means.permute(2, 0, 1, 3)
         elif name.startswith("correspondence"):
             arrays[name] = means.mean((0, 1))
+        elif name.startswith("point"):
+            arrays[name] = means.movedim(2, 0)
         else:
             arrays[f"{name}.step_layer"] = means.permute(2, 0, 1, 3, 4)
             by_head = torch.zeros(means.shape[2], len(layers), heads, *means.shape[3:]).double()
@@ -192,6 +267,8 @@ def _dense(
         for kind, values in (("", m_r), ("model.", mass)):
             pairs = over_result(values.transpose(-1, -2), mass=False).movedim(2, -1)
             arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, reference_grid)
+        matrices = m_r, m_g, mass
+        arrays |= points(r, place, lambda v: over_result(v, True), matrices, reference_grid)
     text = 1 - own - sum(shares)
     every = torch.stack((text, own, *shares), dim=2)
     arrays["share"] = every.mean(-1)

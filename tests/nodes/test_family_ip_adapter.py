@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import Place, Seen, expected, largest_deviation, resampled
-from proof import TOLERANCE, recording, rows_of
+from oracle import Place, Seen, asking, expected, largest_deviation, points, resampled
+from proof import TOLERANCE, asked_places, recording, rows_of
 from test_family_unet import (
     SD15,
     SDXL,
@@ -107,6 +107,10 @@ def dense(
                 for kind, values in (("", m_r), ("model.", mass)):
                     pairs = over_result(values.transpose(-1, -2), mass=False).movedim(2, -1)
                     arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, cells)
+                columns = logits[..., own].softmax(-2) * weight.unsqueeze(-1)
+                norms = columns.sum(-2, keepdim=True)
+                columns = torch.where(norms > 0, columns / norms, 0)
+                arrays.update(points(r, place, over_result, (m_r, columns, mass), cells))
 
         in_context = [(slice(start, start + h * w), (h, w)) for start, h, w in marks]
         one_softmax(call.k[rows][..., :TEXT, :], torch.ones_like(nothing), in_context)
@@ -147,13 +151,16 @@ def seen_by(pack: ModuleType, count: int) -> list[Seen]:
     return calls
 
 
-def place_of(sites: dict[tuple[str, int, int], int]) -> Callable[[Seen], Place]:
+def place_of(
+    sites: dict[tuple[str, int, int], int], grids: list[tuple[int, int]]
+) -> Callable[[Seen], Place]:
     patched = [site for site in sites if site[0] != "middle"]
 
     def place(call: Seen) -> Place:
         site = (*call.options["block"], call.options["block_index"])
         grid = tuple(-(-side // sites[site]) for side in SIZE)
-        return Place(patched.index(site), (0, 0), grid, None, (), (), 0, sites[site])  # type: ignore[arg-type]
+        layer = patched.index(site)
+        return Place(layer, (0, 0), grid, None, (), tuple(grids), 0, sites[site])  # type: ignore[arg-type]
 
     return place
 
@@ -202,7 +209,8 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
 
     plain = tiny.sample(model, positive, negative, start, **options)
     pack.NOTES.clear()
-    armed = comfy.pack("nodes.hook").arm(model, comfy.pack("i2am.recorder").Plan())
+    plan = comfy.pack("i2am.recorder").Plan(places=asked_places(comfy, 8))
+    armed = comfy.pack("nodes.hook").arm(model, plan)
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
 
@@ -211,11 +219,13 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
     record = recording(comfy, sampled)
     schedule = record.header.run.schedule
     adapters = tuple(adapter for adapter, _ in CASES[case])
+    grids = [(height, width) for _, height, width in marks]
+    grids += [adapter.grid for adapter in adapters for _ in range(adapter.pictures)]
     cell = 1 if family == "SD15" else 2
     wanted = expected(
         seen_by(pack, len(adapters)),
         rows_of(0, 2),
-        place_of(sites),
+        asking(place_of(sites, grids), SIZE),
         lambda sigma: max(i for i, s in enumerate(schedule[:-1]) if s >= sigma * 0.9999),
         (-(-SIZE[0] // cell), -(-SIZE[1] // cell)),
         heads=8 if family == "SD15" else 2,

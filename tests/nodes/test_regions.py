@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import Place, Seen, Spy, expected, largest_deviation, resampled
-from proof import TOLERANCE, recording
+from oracle import ASKED, ASKED_OF, Place, Seen, Spy, expected, largest_deviation, resampled
+from proof import TOLERANCE, asked_places, recording
 from test_family_unet import GRIDS, MARKS, SD15, SPANS, TWO_LEVEL_SITES
 from torch import Tensor
 
@@ -89,6 +89,14 @@ def dense(of: Callable[[Seen], Acting], covered: Tensor, count: int) -> Any:
                 arrays[f"{kind}.g2r.{r}"] = (values.sum(-2) * each).unflatten(-1, cells)
                 pairs = over_result(values.transpose(-1, -2), mass=False) / by_place * count
                 arrays[f"correspondence.{name}{r}"] = pairs.movedim(2, -1).unflatten(-1, cells)
+                at = [pairs[..., int(y * grid[0]), int(x * grid[1])] for x, y in ASKED]
+                arrays[f"point.{kind}.g2r.{r}"] = torch.stack(at, 2).unflatten(-1, cells)
+            tokens = [int(y * cells[0]) * cells[1] + int(x * cells[1]) for x, y in ASKED_OF]
+            m_g = (block.softmax(-2)[..., tokens] * portion[:, None]).movedim(-1, 2)
+            columns = over_result(m_g / m_g.sum(-1, keepdim=True) * weight)
+            arrays[f"point.paper.r2g.{r}"] = columns
+            to_places = (mass[..., tokens] * portion[:, None]).movedim(-1, 2)
+            arrays[f"point.model.r2g.{r}"] = over_result(to_places * each)
         own = model[..., slice(*place.own)].sum(-1) if place.own else torch.zeros_like(shares[0])
         every = torch.stack((1 - own - sum(shares), own, *shares), dim=2) * portion
         arrays["share"] = every.sum(-1) * each
@@ -116,7 +124,7 @@ def prove(
     hook, recorder, spy = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder"), Spy()
     options = {"cfg": 2.0, "steps": 2} | options
     plain = tiny.sample(model(), positive, negative, start, **options)
-    armed = hook.arm(spy.on(model()), recorder.Plan())
+    armed = hook.arm(spy.on(model()), recorder.Plan(places=asked_places(comfy, 8)))
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
     record = recording(comfy, sampled)

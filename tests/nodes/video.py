@@ -12,8 +12,8 @@ from typing import Any
 
 import tiny
 import torch
-from oracle import Place, Seen, Spy, expected, largest_deviation
-from proof import TOLERANCE, recording, rows_of
+from oracle import Place, Seen, Spy, asking, expected, largest_deviation
+from proof import TOLERANCE, asked_places, recording, rows_of
 from torch import Tensor
 
 
@@ -38,7 +38,7 @@ def prove_video(
     """
     hook, recorder, spy = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder"), Spy()
     plain = tiny.sample(model(), positive, negative, start, **options)
-    armed = hook.arm(spy.on(model()), recorder.Plan())
+    armed = hook.arm(spy.on(model()), recorder.Plan(places=asked_places(comfy, 8)))
     latent = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(latent, plain)
     record = recording(comfy, latent)
@@ -49,17 +49,18 @@ def prove_video(
 
     frames, height, width = grid
     rows = rows_of(0, start.shape[0])
-    wanted = expected(spy.calls, rows, place_of, step_of, (frames * height, width), heads)
     counts = reference_frames or (1,) * len(record.header.references)
+    asked_of = asking(place_of, frames=frames, reference_frames=counts)
+    wanted = expected(spy.calls, rows, asked_of, step_of, (frames * height, width), heads)
     for name, array in wanted.items():
-        r = int(name.split(".")[-1]) if name.startswith("corr") else 0
+        r = next((int(part) for part in name.split(".") if part.isdecimal()), 0)
         if name.startswith("correspondence"):
             array = array.unflatten(1, (frames, height)).mean(1)
             wanted[name] = array.unflatten(3, (counts[r], -1)).sum(3)
         elif "r2g" in name or name == "share.map":
             wanted[name] = array.unflatten(-2, (frames, height)) if frames > 1 else array
-        elif "g2r" in name and counts[int(name.split(".")[2])] > 1:
-            wanted[name] = array.unflatten(-2, (counts[int(name.split(".")[2])], -1))
+        elif "g2r" in name and counts[r] > 1:
+            wanted[name] = array.unflatten(-2, (counts[r], -1))
     deviations = largest_deviation(dict(record.arrays), wanted)
     if note is not None:
         note("largest deviation", max(deviations.values()))

@@ -1,0 +1,82 @@
+"""Listening to an attention function: logits and softmax as it computes them for itself.
+
+Functions that hold the logits at once (ComfyUI's own on a CPU) call torch's softmax on them. What
+goes in and comes out is all that the sums of a call are made of, so it need not be computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .whole import SMALL_BYTES, Overheard
+
+_SOFTMAXES = {torch.softmax, Tensor.softmax, torch.nn.functional.softmax}
+_ROWS, _KEYS = 4, 16  # of each head that are compared
+_CLOSE = 1e-3  # of another order of adding up
+
+
+def is_worth_it(q: Tensor, k: Tensor) -> bool:
+    """Whether a call may be listened to, and costs more to compute again.
+
+    q: (batch, heads, queries, dim), k: (batch, heads or fewer, keys, dim).
+    """
+    return q.device.type == "cpu" and 4 * q[..., 0].numel() * k.shape[2] > SMALL_BYTES
+
+
+class Listening(TorchFunctionMode):
+    """While entered: tells what each softmax of this thread is given and gives, and nothing else.
+
+    Every function is called as it is, once, and its result is passed on.
+    """
+
+    def __init__(self, tell: Callable[[Tensor, Tensor], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _SOFTMAXES and args:
+            self._tell(args[0], result)
+        return result
+
+
+def understood(
+    logits: Tensor, softmax: Tensor, q: Tensor, k: Tensor, scale: float | None, mask: Tensor | None
+) -> Overheard | None:
+    """What was heard, if it is the attention of these queries and keys: None if it is not.
+
+    logits, softmax: as a softmax was given and gave them. q: (batch, heads, queries, dim), k:
+    (batch, heads or fewer, keys, dim); scale, mask: as `attention_marginals` takes them.
+    A function may work through the queries in pieces: the first is understood.
+    """
+    batch, heads, queries, dim = q.shape
+    keys = k.shape[2]
+    rows = logits.shape[-2] if logits.ndim > 1 else 0
+    if (
+        logits.dtype != torch.float32
+        or softmax.shape != logits.shape
+        or not 0 < rows <= queries
+        or logits.numel() != batch * heads * rows * keys
+        or logits.shape[-1] != keys
+    ):
+        return None
+    logits, softmax = (x.reshape(batch, heads, rows, keys) for x in (logits, softmax))
+    some = slice(None, None, -(-rows // _ROWS)), slice(None, None, -(-keys // _KEYS))
+    few = k[:, :, some[1]].float().repeat_interleave(heads // k.shape[1], dim=1)
+    expected = q[:, :, :rows][:, :, some[0]].float() @ few.mT
+    expected *= dim**-0.5 if scale is None else scale
+    if mask is not None:
+        if mask.dtype == torch.bool or mask.ndim != 4:
+            return None
+        mask = mask.expand(*mask.shape[:2], queries, keys)
+        expected += mask[:, :, :rows][:, :, some[0]][..., some[1]]
+    if not torch.allclose(logits[:, :, some[0]][..., some[1]], expected, _CLOSE, _CLOSE):
+        return None
+    return Overheard(logits, softmax)
