@@ -33,6 +33,7 @@ from workflow import to_prompt
 PICTURES = ROOT / "web" / "docs" / "pictures"
 SCALE = 1.25  # pixels of the picture for one of the page
 MARGIN, ABOVE = 16, 24  # of the page, around the nodes; what stands above their titles
+HEIGHT = 1700  # of the page: room for the highest
 POINTED = (0.7, 0.62)  # in parts of the viewer's first picture: within the demo's hole
 QUALITY = 82
 
@@ -56,7 +57,7 @@ def shot(workflow: str, *columns: str, more: tuple[Node, ...] = (), point: bool 
 ATTRIBUTION = {"attribution": ("collect", 0)}
 
 SHOTS = {
-    "graph": shot("demo", "capture sampler collect", "viewer", "g2r", point=True),
+    "graph": shot("demo", "capture sampler", "collect", "viewer", point=True),
     "I2AM_Capture": shot("demo", "unet", "capture", "sampler"),
     "I2AM_Collect": shot("demo", "sampler", "collect", "report"),
     "I2AM_Viewer": shot("demo", "collect", "viewer", point=True),
@@ -87,7 +88,7 @@ SHOTS = {
                 wires=ATTRIBUTION,
                 widgets={"reference": 2},
                 width=400,
-                height=660,
+                height=500,
             ),
         ),
     ),
@@ -95,7 +96,7 @@ SHOTS = {
     "I2AM_Influence": shot("two_references", "collect", "influence"),
     "I2AM_Compare": shot("two_references", "compare"),
     "I2AM_ToMask": shot("auto_mask", "mask"),
-    "I2AM_Locate": shot("locate_object", "collect", "locate", "crop"),
+    "I2AM_Locate": shot("locate_object", "collect", "locate"),
     "I2AM_PickBest": shot("best_of_eight", "imacs", "pick"),
     "I2AM_Steer": shot("reference_strength", "unet", "steer", "influence_after"),
     "I2AM_TopPart": shot("truth_test", "part", "show_top", "show_random"),
@@ -119,7 +120,7 @@ SHOTS = {
     ),
     "I2AM_ImageTokens": shot(
         "locate_object",
-        "clip_vision look",
+        "look",
         "image_tokens",
         more=(
             Node("clip_vision", "CLIPVisionLoader", width=300),
@@ -142,11 +143,7 @@ SHOTS = {
         "demo",
         "collect",
         "trace",
-        "traced",
-        more=(
-            Node("trace", "I2AM_TraceAdapter", wires={**ATTRIBUTION, "model": ("unet", 0)}),
-            Node("traced", "I2AM_Map", wires={"attribution": ("trace", 0)}, width=340),
-        ),
+        more=(Node("trace", "I2AM_TraceAdapter", wires={**ATTRIBUTION, "model": ("unet", 0)}),),
     ),
     "I2AM_LoadInsertion": shot("locate_object", "insertion", "capture", "sampler"),
     "I2AM_ReferenceTokens": shot("locate_object", "object", "tokens", "inpaint"),
@@ -166,10 +163,11 @@ async ([data, ids]) => {
 """
 
 # Runs in the page: the nodes of the picture side by side, what feeds them far to the left, what
-# they feed far to the right. Gives the box around them, on the screen.
+# they feed far to the right, and nothing else. Gives the box around them, on the screen.
 LAY_OUT = """
 async ([columns, margin, above]) => {
-  const graph = app.graph, nodes = window.i2amNodes, GAP = 48, TITLE = 30, FAR = 9000, PICTURE = 240;
+  const graph = app.graph, nodes = window.i2amNodes;
+  const GAP = 48, TITLE = 30, FAR = 9000, PICTURE = 240;
   for (const group of [...graph.groups]) graph.remove(group);
   const shown = new Set(columns.flat().map((key) => nodes[key]));
   const before = new Set(), queue = [...shown];
@@ -179,13 +177,22 @@ async ([columns, margin, above]) => {
                                      graph.links[input.link]?.origin_id);
       if (from && !before.has(from)) { before.add(from); queue.push(from); }
     }
+  const near = new Set(shown);
+  for (const { origin_id, target_id } of graph.links.values()) {
+    const ends = [graph.getNodeById(origin_id), graph.getNodeById(target_id)];
+    if (ends.some((node) => shown.has(node))) ends.forEach((node) => near.add(node));
+  }
+  for (const node of [...graph.nodes]) if (!near.has(node)) graph.remove(node);
   let right = 0, bottom = 0;
   for (const column of columns) {
     let top = 0, widest = 0;
     for (const key of column) {
       const node = nodes[key], needed = node.computeSize()[1];
       // Below its widgets, where it shows one.
-      if (node.imgs?.length) node.setSize([node.size[0], Math.max(node.size[1], needed + PICTURE)]);
+      if (!node.comfyClass.startsWith('I2AM_')) node.setSize([node.size[0], needed]);
+      else if (node.imgs?.length) {
+        node.setSize([node.size[0], Math.max(node.size[1], needed + PICTURE)]);
+      }
       node.pos = [right, top + TITLE];
       top += node.size[1] + TITLE + GAP / 2;
       widest = Math.max(widest, node.size[0]);
@@ -253,9 +260,12 @@ def main() -> int:
     with fresh as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))
         # Load Attribution offers what was saved before the page was opened.
-        server.run(to_prompt(json.loads(WORKFLOW.read_text("utf-8")), server.get_json("/object_info")))
+        server.run(
+            to_prompt(json.loads(WORKFLOW.read_text("utf-8")), server.get_json("/object_info"))
+        )
         for name in names:
             page = open_page(server, browser, SCALE)
+            page.set_viewport_size({"width": 2400, "height": HEIGHT})
             picture = take(server, page, name)
             page.close()
             path = ROOT / "docs" / "graph.jpg" if name == "graph" else PICTURES / f"{name}.jpg"

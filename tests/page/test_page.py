@@ -178,6 +178,10 @@ def test_the_help_opens_in_the_page(visit: Visit) -> None:
     page.get_by_test_id("info-button").click()
     heading = page.get_by_role("heading", name="Attribution Map").first
     heading.wait_for()
+    picture = page.get_by_role("img", name="Attribution Map").first
+    picture.wait_for()
+    page.wait_for_timeout(500)
+    assert picture.evaluate("(picture) => picture.naturalWidth") > 0, "the picture is not found"
     page.screenshot(path=SHOTS / "help.png")
 
 
