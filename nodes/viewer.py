@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import folder_paths
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -17,8 +19,32 @@ from ..i2am.payload import pack, read_header
 from .sockets import AttributionSocket, temporary_folder
 
 
+class _Written:
+    """The files written for the page, and how often some of them were found to be gone."""
+
+    def __init__(self) -> None:
+        self._paths = set[Path]()
+        self._losses = 0
+
+    def add(self, file: dict[str, Any]) -> None:
+        """file: as the page is told of it."""
+        self._paths.add(
+            Path(folder_paths.get_temp_directory()) / file["subfolder"] / file["filename"]
+        )
+
+    def losses(self) -> int:
+        """How often it was so until now."""
+        gone = {path for path in self._paths if not path.is_file()}
+        self._paths -= gone
+        self._losses += bool(gone)
+        return self._losses
+
+
+_WRITTEN = _Written()
+
+
 class AttributionViewer(io.ComfyNode):
-    """The payload and the pictures, as files the page fetches; nothing is kept in Python."""
+    """The payload and the pictures, as files the page fetches; no value is kept in Python."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -44,6 +70,11 @@ class AttributionViewer(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> int:
+        """Another number once files are gone: what ComfyUI's cache holds of them is no use then."""
+        return _WRITTEN.losses()
+
+    @classmethod
     def execute(
         cls, attribution: Attribution, reference_mask: Tensor | None = None
     ) -> io.NodeOutput:
@@ -52,7 +83,7 @@ class AttributionViewer(io.ComfyNode):
         image = attribution.image
         # Those of the items that are sent; a video's pictures come item by item.
         result = _saved(cls, None if image is None else image[: len(image) // batch * items])
-        shown = {
+        shown: dict[str, Any] = {
             "payload": _written(payload),
             "result": result,
             "references": [
@@ -61,6 +92,8 @@ class AttributionViewer(io.ComfyNode):
             ],
             "bytes": len(payload),
         }
+        for file in (shown["payload"], *shown["result"], *chain(*shown["references"])):
+            _WRITTEN.add(file)
         return io.NodeOutput(ui={"i2am_viewer": [shown]})
 
 

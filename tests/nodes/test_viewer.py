@@ -87,6 +87,26 @@ def _same_reference() -> Prompt:
     return {"reference": given("reference 2", reference)}
 
 
+@pytest.mark.parametrize("lost", ["payload", "picture"])
+@pytest.mark.fault(
+    "Files of Attribution Viewer are deleted from the temporary folder while ComfyUI runs",
+    "The viewer says so; Run writes them again, and samples nothing again",
+    "Nothing",
+)
+def test_files_that_are_gone_are_written_again(comfy: Any, run_graph: Any, lost: str) -> None:
+    (shown,) = run_graph(viewer_graph()).ui["viewer"]["i2am_viewer"]
+    assert "viewer" not in run_graph(viewer_graph()).executed
+    gone = shown["payload"] if lost == "payload" else shown["result"][0]
+    path_of(comfy, gone).unlink()
+    again = run_graph(viewer_graph())
+    assert again.executed == ["viewer"]
+    (now,) = again.ui["viewer"]["i2am_viewer"]
+    assert now["payload"] == shown["payload"]
+    for file in (now["payload"], *now["result"], *now["references"][0]):
+        assert path_of(comfy, file).is_file()
+    assert "viewer" not in run_graph(viewer_graph()).executed
+
+
 def test_without_pictures(comfy: Any, run_graph: Any) -> None:
     graph = flux_graph(viewer=filled("I2AM_Viewer", attribution=["collect", 0]))
     shown = run_graph(graph).ui["viewer"]["i2am_viewer"][0]

@@ -1,4 +1,4 @@
-"""One real ComfyUI server for the tests that talk to it from outside."""
+"""One real ComfyUI server and a browser, for the tests that talk to it from outside."""
 
 from __future__ import annotations
 
@@ -6,11 +6,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from comfy_server import ROOT, ComfyServer
+from viewer_page import open_browser
+
+LOGS = ROOT / "output" / "logs"
 
 
 @pytest.fixture(scope="session")
 def server(comfyui_path: Path) -> Iterator[ComfyServer]:
-    with ComfyServer(comfyui_path, log=ROOT / "output" / "logs" / "page.log", threads=1) as server:
+    with ComfyServer(comfyui_path, log=LOGS / "page.log", threads=1) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Where screenshots go: what the page looked like, to be looked at."""
+    folder = ROOT / "output" / "page"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# Of a module, not of the session: while it is open, no other event loop can run in this thread.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with open_browser() as browser:
+            yield browser
+    except FileNotFoundError as error:
+        pytest.fail(str(error), pytrace=False)

@@ -2,9 +2,9 @@
 //   node numbers.mjs payload.i2am questions.json   → the answers, as JSON, on standard output
 import { readFileSync } from "node:fs";
 
-import { pointMap, rangeOf, selectMaps, stretch } from "../../web/js/maps.js";
+import { pointMap, rangeOf, selectMaps } from "../../web/js/maps.js";
 import { imacs } from "../../web/js/metric.js";
-import { colorize, dim, lookup, normalised } from "../../web/js/paint.js";
+import { colorize, dim, lookup, paintedValues } from "../../web/js/paint.js";
 import { colorTable, parsePayload } from "../../web/js/payload.js";
 import { fit, readState } from "../../web/js/state.js";
 
@@ -31,8 +31,10 @@ function answer({ state, place, scale, overlay }) {
     ? pointMap(payload, choice, place.side, place.place)
     : selectMaps(payload, choice);
   if (!maps) return null;
-  const ranges = maps.values.map((_, index) => rangeOf(maps, index, scale ?? "per map"));
-  const name = maps.unit === "%" || choice.direction === "r2g" ? "mask" : "reference_mask.0";
+  const painting = scale ?? choice.scale;
+  const complement = painting === "paper, complement";
+  const ranges = maps.values.map((_, index) => rangeOf(maps, index, painting));
+  const name = choice.direction === "r2g" ? "mask" : "reference_mask.0";
   const table = payload.tables.get(name);
   const mask = table && { data: table.data, height: table.shape[1], width: table.shape[2] };
   const found = {
@@ -40,13 +42,12 @@ function answer({ state, place, scale, overlay }) {
     labels: maps.labels,
     unit: maps.unit,
     ranges,
-    imacs: mask && !place ? maps.values.map((map) => imacs(map, maps.grid, mask)) : null,
+    imacs:
+      mask && !place ? maps.values.map((map) => imacs(map, maps.grid, mask, complement)) : null,
   };
   if (overlay) {
-    const [low, high] = ranges[0];
-    const { height, width } = overlay;
-    const factor = stretch(low, high);
-    const painted = normalised(maps.values[0], maps.grid, height, width, low, factor);
+    const layer = { values: maps.values[0], grid: maps.grid, range: ranges[0], scale: painting };
+    const painted = paintedValues(layer, overlay.height, overlay.width);
     found.painted = [...painted];
     found.overlay = overlaid(overlay, painted);
   }

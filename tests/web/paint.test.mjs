@@ -5,7 +5,7 @@ import { inflateSync } from "node:zlib";
 import { cellAt, coverage, makeGrid, rectangleOf, resample } from "../../web/js/grid.js";
 import { number, stretch } from "../../web/js/maps.js";
 import { outline } from "../../web/js/paint.js";
-import { parsePayload, PayloadError } from "../../web/js/payload.js";
+import { PayloadError, parsePayload } from "../../web/js/payload.js";
 import { maskPng } from "../../web/js/png.js";
 
 const grid = makeGrid([3, 4], [2.5, 4]);
@@ -27,7 +27,15 @@ test("a rectangle covers its cells by their parts", () => {
 
 test("a brush covers what lies along its line, and never nothing", () => {
   const square = makeGrid([8, 8], [8, 8]);
-  const line = { kind: "brush", points: [[0.1, 0.5], [0.9, 0.5]], radius: 0.07, aspect: 1 };
+  const line = {
+    kind: "brush",
+    points: [
+      [0.1, 0.5],
+      [0.9, 0.5],
+    ],
+    radius: 0.07,
+    aspect: 1,
+  };
   const weights = coverage(square, line);
   assert.ok(weights[3 * 8 + 4] > 0 && weights[4 * 8 + 4] > 0);
   assert.equal(weights[0], 0);
@@ -78,15 +86,18 @@ test("a mask's PNG holds its values in every channel", async () => {
   assert.deepEqual([file.readUInt32BE(16), file.readUInt32BE(20)], [2, 2]);
   const at = file.indexOf("IDAT");
   const rows = inflateSync(file.subarray(at + 4, at + 4 + file.readUInt32BE(at - 4)));
-  assert.deepEqual([...rows], [
-    0, 0, 0, 0, 255, 128, 128, 128, 127, 0, 255, 255, 255, 0, 64, 64, 64, 191,
-  ]);
+  assert.deepEqual(
+    [...rows],
+    [0, 0, 0, 0, 255, 128, 128, 128, 127, 0, 255, 255, 255, 0, 64, 64, 64, 191],
+  );
 });
 
 test("what is no payload is refused in words", () => {
   const refused = (bytes, words) =>
-    assert.throws(() => parsePayload(bytes.buffer), (error) =>
-      error instanceof PayloadError && words.test(error.message));
+    assert.throws(
+      () => parsePayload(bytes.buffer),
+      (error) => error instanceof PayloadError && words.test(error.message),
+    );
   refused(new Uint8Array(4), /not an attribution file/);
   refused(new TextEncoder().encode("<html>not found</html>"), /not an attribution file/);
   const header = new TextEncoder().encode('{"format":"i2am.viewer/9","arrays":{}}');

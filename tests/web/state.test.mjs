@@ -22,11 +22,22 @@ const pin = { side: "result", place: { kind: "point", x: 0.25, y: 0.5 } };
 
 test("a state survives being saved", () => {
   let state = reduce(INITIAL, { type: "pin", pin });
-  state = reduce(state, { type: "set", values: { steps: [1, 2], colormap: "viridis", opacity: 1 } });
+  state = reduce(state, {
+    type: "set",
+    values: { steps: [1, 2], colormap: "viridis", opacity: 1 },
+  });
   assert.deepEqual(readState(JSON.parse(JSON.stringify(state))), state);
   for (const place of [
     { kind: "rectangle", left: 0, top: 0.1, right: 0.5, bottom: 1 },
-    { kind: "brush", points: [[0, 0], [0.5, 1]], radius: 0.04, aspect: 2 },
+    {
+      kind: "brush",
+      points: [
+        [0, 0],
+        [0.5, 1],
+      ],
+      radius: 0.04,
+      aspect: 2,
+    },
   ]) {
     const region = { ...INITIAL, pin: { side: "reference", place } };
     assert.deepEqual(readState(JSON.parse(JSON.stringify(region))), region);
@@ -34,7 +45,8 @@ test("a state survives being saved", () => {
 });
 
 test("what is not understood is as at first", () => {
-  for (const saved of [undefined, null, "text", 7, [], {}]) assert.deepEqual(readState(saved), INITIAL);
+  for (const saved of [undefined, null, "text", 7, [], {}])
+    assert.deepEqual(readState(saved), INITIAL);
   const broken = {
     item: -1,
     level: "everything",
@@ -44,7 +56,12 @@ test("what is not understood is as at first", () => {
     head: "1",
   };
   assert.deepEqual(readState(broken), INITIAL);
-  for (const place of [null, {}, { kind: "point", x: 2, y: 0 }, { kind: "brush", points: [], radius: 0, aspect: 1 }]) {
+  for (const place of [
+    null,
+    {},
+    { kind: "point", x: 2, y: 0 },
+    { kind: "brush", points: [], radius: 0, aspect: 1 },
+  ]) {
     assert.equal(readState({ pin: { side: "result", place } }).pin, null);
   }
 });
@@ -100,6 +117,22 @@ test("a payload shows of a wish what it has", () => {
   assert.equal(shown.head, null);
   assert.equal(shown.frame, null);
   assert.equal(shown.colormap, "inferno");
+});
+
+test("the paper's preset goes before what was chosen, and gives it back", () => {
+  const chosen = {
+    ...INITIAL,
+    preset: "paper",
+    definition: "model",
+    weight: "equal",
+    scale: "shared",
+  };
+  const shown = fit(chosen, header);
+  assert.deepEqual([shown.definition, shown.weight, shown.scale], ["paper", "value", "paper"]);
+  const again = fit(reduce(chosen, { type: "set", values: { preset: "as chosen" } }), header);
+  assert.deepEqual([again.definition, again.weight, again.scale], ["model", "equal", "shared"]);
+  const one = { ...header, references: [{ ...side, grid: [1, 1], has_places: false }] };
+  assert.equal(fit(chosen, { ...one, correspondence: [null] }).scale, "paper, complement");
 });
 
 test("a reference without places has no map over it, and no places to ask about", () => {

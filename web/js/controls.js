@@ -69,8 +69,9 @@ export function select(label, title, choose) {
     /**
      * @param {string} value
      * @param {{value: string, text: string}[]} options
+     * @param {string} reason why nothing can be chosen; "" if it can
      */
-    update(value, options) {
+    update(value, options, reason = "") {
       const offered = JSON.stringify(options);
       if (offered !== known) {
         known = offered;
@@ -79,6 +80,8 @@ export function select(label, title, choose) {
         );
       }
       list.value = value;
+      list.disabled = reason !== "";
+      element.title = reason || title;
     },
   };
 }

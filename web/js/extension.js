@@ -1,10 +1,10 @@
 // @ts-check
 /** The bridge to ComfyUI: the only file here that knows of nodes, and the only one that acts. */
 
-// @ts-ignore: ComfyUI's own, beside our folder on the page.
-import { app } from "../../../scripts/app.js";
-// @ts-ignore
+// @ts-expect-error
 import { api } from "../../../scripts/api.js";
+// @ts-expect-error: ComfyUI's own, beside our folder on the page.
+import { app } from "../../../scripts/app.js";
 import { make } from "./controls.js";
 import { LiveView } from "./live.js";
 import { SupportReport } from "./support.js";
@@ -85,7 +85,7 @@ function addViewer(node) {
       save(state) {
         node.properties[PROPERTY] = state;
         const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
-      (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
+        (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);
       },
       upload,
     },
@@ -197,7 +197,9 @@ function scrolls(element, event) {
  * @param {boolean} pictures whether it shows pictures too
  */
 function showText(node, texts, pictures) {
-  let panel = node.widgets?.find((/** @type {any} */ widget) => widget.name === "i2am_text")?.element;
+  let panel = node.widgets?.find(
+    (/** @type {any} */ widget) => widget.name === "i2am_text",
+  )?.element;
   if (!panel) {
     panel = make("div", { class: "i2am-text", role: "status" });
     const height = () =>

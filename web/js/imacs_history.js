@@ -1,7 +1,7 @@
 // @ts-check
 /** The scores of an IMACS node's last runs, in a table on it, to compare settings. */
 
-// @ts-ignore: ComfyUI's own, beside our folder on the page.
+// @ts-expect-error: ComfyUI's own, beside our folder on the page.
 import { app } from "../../../scripts/app.js";
 import { make } from "./controls.js";
 
@@ -98,13 +98,13 @@ app.registerExtension({
     if (node.constructor.comfyClass !== NODE) return;
     const { onExecuted, onConfigure } = node;
     node.onExecuted = function (/** @type {any} */ output) {
-      onExecuted?.apply(this, arguments);
+      onExecuted?.call(this, output);
       if (!output?.i2am?.[0]) return;
       node.properties[PROPERTY] = added(node.properties[PROPERTY] ?? [], output.i2am[0]);
       show(node);
     };
-    node.onConfigure = function () {
-      onConfigure?.apply(this, arguments);
+    node.onConfigure = function (/** @type {any} */ saved) {
+      onConfigure?.call(this, saved);
       show(node);
     };
   },

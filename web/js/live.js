@@ -12,6 +12,7 @@ import { percent } from "./words.js";
  * @typedef {object} Message
  * @property {number} step
  * @property {number} steps
+ * @property {boolean} done whether it is the last of a run
  * @property {{text: number, self: number, references: number[]}} share
  * @property {[number, number]} grid
  * @property {[number, number]} covered
@@ -41,22 +42,29 @@ export class LiveView {
 
   /** @param {Message} message */
   tell(message) {
+    const before = this.#told;
+    if (!before || before.done || message.step <= before.step) this.#show(null); // another run
     this.#told = message;
     this.#changed();
   }
 
-  /** @param {Blob} picture the sampler's own preview */
+  /** @param {Blob} picture a sampler's own preview, which is ours while we are told of a run */
   async preview(picture) {
-    const next = await createImageBitmap(picture).catch(() => null);
+    if (!this.#told || this.#told.done) return;
+    this.#show(await createImageBitmap(picture).catch(() => null));
+    this.#changed();
+  }
+
+  /** @param {ImageBitmap | null} preview below the maps */
+  #show(preview) {
     this.#preview?.close();
-    this.#preview = next;
-    if (this.#told) this.#changed();
+    this.#preview = preview;
   }
 
   destroy() {
     cancelAnimationFrame(this.#frame);
-    this.#preview?.close();
-    this.#preview = this.#told = null;
+    this.#show(null);
+    this.#told = null;
   }
 
   #changed() {

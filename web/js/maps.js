@@ -6,6 +6,7 @@
  */
 
 import { area, cellAt, coverage, makeGrid } from "./grid.js";
+import { addOfficial, layerFactors, layersOf, officialOrder } from "./layers.js";
 import { addTo, product } from "./payload.js";
 
 /** @typedef {import("./payload.js").Payload} Payload */
@@ -26,6 +27,8 @@ import { addTo, product } from "./payload.js";
  * @property {[number, number] | null} layers
  * @property {number | null} head null: the mean of all
  * @property {number | null} frame of a video; null: the mean of all
+ * @property {"mass" | "equal" | "value"} weight how much each layer counts
+ * @property {"as chosen" | "paper"} preset
  */
 
 /**
@@ -39,7 +42,7 @@ import { addTo, product } from "./payload.js";
  * @property {"%" | "×"} unit
  */
 
-/** @typedef {"per map" | "shared" | "absolute"} Scale */
+/** @typedef {"per map" | "shared" | "absolute" | "paper" | "paper, complement"} Scale */
 
 const FLAT = 1e-3; // of a map's level: a range narrower than this is rounding noise
 const ABSOLUTE_HIGH = 4; // times an even spread: the top of the absolute scale
@@ -51,7 +54,8 @@ const ABSOLUTE_HIGH = 4; // times an even spread: the top of the absolute scale
  * @param {Choice} choice
  * @returns {Maps | null}
  */
-export function selectMaps({ header, tables }, choice) {
+export function selectMaps(payload, choice) {
+  const { header, tables } = payload;
   const { definition, direction, reference, level } = choice;
   const byHead = level === "head" || choice.head !== null;
   const table = tables.get(
@@ -62,38 +66,69 @@ export function selectMaps({ header, tables }, choice) {
   const grid = makeGrid(side.grid, side.covered);
   const size = product(table.shape.slice(3));
   const parts = partsOf(header, choice, byHead);
+  const factors = layerFactors(header, table, choice, byHead);
+  const official = officialOrder(payload, choice);
   const values = parts.map(({ entries }) => {
     const sum = new Float32Array(size);
     const weight = entries.reduce((total, entry) => total + entry[2], 0);
-    for (const [row, column, times] of entries) {
-      if (times) addTo(sum, table, [choice.item, row, column], times / weight);
+    for (const { layer, own } of ofLayers(entries, byHead)) {
+      const matrices = official[layer];
+      const into = matrices ? new Float32Array(size) : sum;
+      for (const [row, column, times] of own) {
+        if (!times) continue;
+        addTo(into, table, [choice.item, row, column], (factors[layer] * times) / weight);
+      }
+      if (matrices) addOfficial(sum, into, matrices);
     }
     return ofFrame(sum, area(grid), choice.frame);
   });
-  const unit = unitOf(definition, direction);
+  const unit = choice.weight === "mass" ? unitOf(definition, direction) : "×";
   return { values: display(values, unit), labels: parts.map(({ label }) => label), grid, unit };
 }
 
+/** @typedef {[number, number, number]} Entry row and column of a table, and how much it weighs */
+
 /**
- * What each map of a level is the mean of: rows and columns of the table, and how much they weigh.
+ * Entries by their layer: all steps of one together, each head alone.
+ *
+ * @param {Entry[]} entries
+ * @param {boolean} byHead
+ * @returns {{layer: number, own: Entry[]}[]}
+ */
+function ofLayers(entries, byHead) {
+  if (byHead) return entries.map((entry) => ({ layer: entry[0], own: [entry] }));
+  const layers = [...new Set(entries.map(([, column]) => column))];
+  return layers.map((layer) => ({
+    layer,
+    own: entries.filter(([, column]) => column === layer),
+  }));
+}
+
+/**
+ * What each map of a level is the mean of.
  *
  * @param {Header} header
  * @param {Choice} choice
  * @param {boolean} byHead
- * @returns {{label: string, entries: [number, number, number][]}[]}
+ * @returns {{label: string, entries: Entry[]}[]}
  */
 function partsOf(header, choice, byHead) {
-  const layers = within(choice.layers, header.layers.length);
+  const layers = layersOf(header, choice);
   /** @type {(rows: number[], columns: number[]) => [number, number, number][]} */
   const pairs = (rows, columns) =>
     rows.flatMap((row) =>
-      columns.map((column) => /** @type {[number, number, number]} */ ([
-        row,
-        column,
-        byHead
-          ? column < header.heads[row] ? header.layers[row].count : 0
-          : header.seen[row][column],
-      ])),
+      columns.map(
+        (column) =>
+          /** @type {[number, number, number]} */ ([
+            row,
+            column,
+            byHead
+              ? column < header.heads[row]
+                ? header.layers[row].count
+                : 0
+              : header.seen[row][column],
+          ]),
+      ),
     );
   if (byHead) {
     const heads = choice.head === null ? within(null, Math.max(...header.heads)) : [choice.head];
@@ -174,14 +209,11 @@ export function pointMap({ header, tables }, choice, side, place) {
   const kind = definition === "paper" ? "" : "model.";
   const table = tables.get(`correspondence.${kind}${reference}`);
   if (!grids || !table) return null;
-  const weights = weightsOf(side === "result" ? grids.result : grids.reference, place);
+  const inside = weightsOf(side === "result" ? grids.result : grids.reference, place);
   const direction = side === "result" ? "g2r" : "r2g";
   const grid = side === "result" ? grids.reference : grids.result;
   const values = new Float32Array(area(grid));
   const [rows, columns] = [area(grids.result), area(grids.reference)];
-  /** @type {[number, number][]} */
-  const asked = [...weights].map((weight, cell) => [cell, weight]);
-  const inside = asked.filter(([, weight]) => weight > 0);
   if (side === "result") {
     const total = inside.reduce((sum, [, weight]) => sum + weight, 0);
     for (const [cell, weight] of inside) {
@@ -218,14 +250,16 @@ export function matchGrids(header, reference) {
 }
 
 /**
+ * The cells a place takes, each with how much of it.
+ *
  * @param {Grid} grid
  * @param {Place} place
+ * @returns {[number, number][]}
  */
 function weightsOf(grid, place) {
-  if (place.kind !== "point") return coverage(grid, place);
-  const weights = new Float32Array(area(grid));
-  weights[cellAt(grid, place.x, place.y)] = 1;
-  return weights;
+  if (place.kind === "point") return [[cellAt(grid, place.x, place.y), 1]];
+  const all = [...coverage(grid, place).entries()];
+  return all.filter(([, weight]) => weight > 0);
 }
 
 /**
@@ -262,6 +296,7 @@ export function display(maps, unit) {
  * @returns {[number, number]}
  */
 export function rangeOf(maps, index, scale) {
+  if (scale === "paper" || scale === "paper, complement") return [0, 1]; // of what `paper` gives
   if (scale === "absolute") return [0, maps.unit === "%" ? 1 : ABSOLUTE_HIGH];
   return extent(scale === "shared" ? maps.values : [maps.values[index]]);
 }
@@ -298,7 +333,7 @@ export function stretch(low, high) {
  * A value with its unit in few digits: "0.23×", "12.5%".
  *
  * @param {number} value
- * @param {"%" | "×"} unit
+ * @param {"%" | "×" | ""} unit
  */
 export function number(value, unit) {
   const shown = unit === "%" ? 100 * value : value;

@@ -2,8 +2,11 @@
 /** Maps → pixels: colours, the dimmed picture below them, outlines. As i2am/render.py has them. */
 
 import { resample } from "./grid.js";
+import { stretch } from "./maps.js";
+import { paperCut } from "./metric.js";
 
 /** @typedef {import("./grid.js").Grid} Grid */
+/** @typedef {import("./maps.js").Scale} Scale */
 
 const DIM = 0.35; // of the picture's light, taken at opacity 1
 const FADE = 0.5; // of the picture's colour, likewise
@@ -68,10 +71,31 @@ function pixel(red, green, blue, alpha) {
 export function normalised(values, grid, height, width, low, factor) {
   const pixels = resample(values, grid, height, width);
   for (let i = 0; i < pixels.length; i += 1) {
-    const value = (Math.max(pixels[i], 0) - low) * factor;
-    pixels[i] = value < 0 ? 0 : value > 1 ? 1 : value;
+    pixels[i] = Math.min(Math.max((Math.max(pixels[i], 0) - low) * factor, 0), 1);
   }
   return pixels;
+}
+
+/**
+ * Whether a scale paints as the authors' code does.
+ *
+ * @param {Scale} scale
+ */
+export function isPaper(scale) {
+  return scale === "paper" || scale === "paper, complement";
+}
+
+/**
+ * A map at the size of a picture as its scale brings it to 0 to 1; as `paint` in i2am/render.py.
+ *
+ * @param {{values: Float32Array, grid: Grid, range: [number, number], scale: Scale}} layer
+ * @param {number} height in pixels
+ * @param {number} width
+ * @returns {Float32Array}
+ */
+export function paintedValues({ values, grid, range, scale }, height, width) {
+  if (isPaper(scale)) return paperCut(values, grid, height, width, scale !== "paper");
+  return normalised(values, grid, height, width, range[0], stretch(...range));
 }
 
 /**
@@ -136,8 +160,28 @@ export function outline(values, height, width, level) {
 // 1, top right 2, bottom right 4, bottom left 8.
 /** @type {[number, number][][]} */
 const CROSSED = [
-  [], [[3, 0]], [[0, 1]], [[3, 1]], [[1, 2]], [[3, 0], [1, 2]], [[0, 2]], [[3, 2]],
-  [[2, 3]], [[0, 2]], [[0, 1], [2, 3]], [[1, 2]], [[1, 3]], [[0, 1]], [[0, 3]], [],
+  [],
+  [[3, 0]],
+  [[0, 1]],
+  [[3, 1]],
+  [[1, 2]],
+  [
+    [3, 0],
+    [1, 2],
+  ],
+  [[0, 2]],
+  [[3, 2]],
+  [[2, 3]],
+  [[0, 2]],
+  [
+    [0, 1],
+    [2, 3],
+  ],
+  [[1, 2]],
+  [[1, 3]],
+  [[0, 1]],
+  [[0, 3]],
+  [],
 ];
 
 /**

@@ -1,10 +1,11 @@
 // @ts-check
 /** One picture with a map over it: its canvases, its colour bar, and the gestures on it. */
 
+import { fitted, heatSides, Painted, pictureSides } from "./canvas.js";
 import { make } from "./controls.js";
-import { cellAt, middle, rectangleOf } from "./grid.js";
-import { number } from "./maps.js";
-import { colorize, dim, gradient, lookup, normalised, outline } from "./paint.js";
+import { drawMarks } from "./marks.js";
+import { colorize, dim, gradient, lookup, paintedValues } from "./paint.js";
+import { rangeEnds } from "./words.js";
 
 /** @typedef {import("./grid.js").Grid} Grid */
 /** @typedef {import("./grid.js").Place} Place */
@@ -15,7 +16,7 @@ import { colorize, dim, gradient, lookup, normalised, outline } from "./paint.js
  * @property {Grid} grid
  * @property {"%" | "×"} unit
  * @property {[number, number]} range
- * @property {number} factor see `stretch`
+ * @property {import("./maps.js").Scale} scale
  */
 
 /**
@@ -33,6 +34,8 @@ import { colorize, dim, gradient, lookup, normalised, outline } from "./paint.js
  * @property {Float32Array | null} mask its outline
  */
 
+/** @typedef {{layer: Layer | null, look: Look, marks: Marks}} Shown */
+
 /**
  * @typedef {object} Gestures what is done on the picture
  * @property {(place: Place | null) => void} ask
@@ -40,8 +43,6 @@ import { colorize, dim, gradient, lookup, normalised, outline } from "./paint.js
  * @property {() => void} clear
  */
 
-const HEAT_SIDE = 640; // pixels: maps are smooth, more cannot be seen
-const PICTURE_SIDE = 2048;
 const DRAG_PIXELS = 4;
 const BRUSH_RADIUS = 0.04; // of the longer side
 const BRUSH_SPACING = 0.25; // of the radius
@@ -67,10 +68,10 @@ export class Panel {
   #legend = make("div", { class: "i2am-legend" }, this.#low, this.#bar, this.#high, this.#score);
   /** @type {HTMLImageElement | null} */
   #picture = null;
-  #painted = { plain: "", dimmed: "", heat: /** @type {unknown[]} */ ([]) };
+  #painted = new Painted();
   /** @type {{look: Look, over: boolean, colors: Uint32Array} | null} */
   #colors = null;
-  /** @type {{layer: Layer | null, look: Look, marks: Marks} | null} */
+  /** @type {Shown | null} */
   #shown = null;
   /** @type {{x: number, y: number, brush: boolean, place: Place | null} | null} */
   #drag = null;
@@ -114,11 +115,11 @@ export class Panel {
    * @param {string} note
    */
   setPicture(picture, size, title, note) {
-    if (picture !== this.#picture) this.#painted = { plain: "", dimmed: "", heat: [] };
+    if (picture !== this.#picture) this.#painted = new Painted();
     this.#picture = picture;
     this.size = size;
-    this.#title.textContent = title;
-    this.#note.textContent = note;
+    write(this.#title, title);
+    write(this.#note, note);
   }
 
   /**
@@ -147,34 +148,34 @@ export class Panel {
     const { offsetWidth, offsetHeight } = this.box;
     if (!offsetWidth || !offsetHeight) return;
     const [plain, dimmed, heat, above] = this.#canvases;
-    const [width, height] = scaled(offsetWidth, offsetHeight, this.density, PICTURE_SIDE);
+    const [width, height] = pictureSides(offsetWidth, offsetHeight, this.density);
 
-    const size = `${width}×${height}`;
-    if (this.#painted.plain !== size) {
-      this.#painted.plain = size;
+    const painted = this.#painted;
+    if (painted.changed("plain", [width, height])) {
       this.#drawPicture(fitted(plain, width, height), 0);
     }
     dimmed.hidden = heat.hidden = !layer;
     if (layer) {
-      const dimmedAs = `${size} ${look.opacity}`;
-      if (this.#painted.dimmed !== dimmedAs) {
-        this.#painted.dimmed = dimmedAs;
+      if (painted.changed("dimmed", [width, height, look.opacity])) {
         this.#drawPicture(fitted(dimmed, width, height), look.opacity);
       }
-      const sides = scaled(offsetWidth, offsetHeight, this.density, HEAT_SIDE);
-      const heatAs = [layer.values, ...layer.range, look.table, look.opacity, ...sides];
-      if (heatAs.some((fact, index) => fact !== this.#painted.heat[index])) {
-        this.#painted.heat = heatAs;
+      const sides = heatSides(layer, width, height);
+      const facts = [layer.values, ...layer.range, layer.scale, look, ...sides];
+      if (painted.changed("heat", facts)) {
         this.#drawHeat(fitted(heat, ...sides), layer, look);
       }
     }
-    this.#drawMarks(fitted(above, width, height), layer, look, marks, width / offsetWidth);
+    const outlined = look.threshold > 0 && layer ? [layer.values, ...layer.range, layer.scale] : [];
+    const { asked, pinned, grid, mask } = marks;
+    if (painted.changed("marks", [width, height, look, asked, pinned, grid, mask, ...outlined])) {
+      drawMarks(fitted(above, width, height), layer, look, marks, width / offsetWidth);
+    }
     this.#label(layer, look);
   }
 
   /** @param {number | null} score of what is painted; null: there is none */
   setScore(score) {
-    this.#score.textContent = score === null ? "" : `IMACS ${score.toFixed(2)}`;
+    write(this.#score, score === null ? "" : `IMACS ${score.toFixed(2)}`);
     this.#score.title =
       "Mean inside the mask minus three times the mean outside, as the paper scores it: " +
       "1 is best, below 0 the attention lies elsewhere.";
@@ -189,7 +190,7 @@ export class Panel {
   compose(width, height) {
     const canvas = make("canvas");
     const context = fitted(canvas, width, height);
-    const { layer, look, marks } = /** @type {NonNullable<typeof this.#shown>} */ (this.#shown);
+    const { layer, look, marks } = /** @type {Shown} */ (this.#shown);
     this.#drawPicture(context, layer ? look.opacity : 0);
     if (layer) {
       const over = make("canvas");
@@ -198,7 +199,7 @@ export class Panel {
     }
     const above = make("canvas");
     const unit = width / (this.box.offsetWidth || width);
-    this.#drawMarks(fitted(above, width, height), layer, look, marks, unit);
+    drawMarks(fitted(above, width, height), layer, look, marks, unit);
     context.drawImage(above, 0, 0);
     return canvas;
   }
@@ -236,43 +237,16 @@ export class Panel {
    * @param {Layer} layer
    * @param {Look} look
    */
-  #drawHeat(context, { values, grid, range, factor }, look) {
+  #drawHeat(context, layer, look) {
     const { width, height } = context.canvas;
     const over = this.#picture !== null;
     if (this.#colors?.look !== look || this.#colors.over !== over) {
       this.#colors = { look, over, colors: lookup(look.table, look.opacity, over) };
     }
     const image = context.createImageData(width, height);
-    const painted = normalised(values, grid, height, width, range[0], factor);
+    const painted = paintedValues(layer, height, width);
     colorize(painted, this.#colors.colors, new Uint32Array(image.data.buffer));
     context.putImageData(image, 0, 0);
-  }
-
-  /**
-   * @param {CanvasRenderingContext2D} context
-   * @param {Layer | null} layer
-   * @param {Look} look
-   * @param {Marks} marks
-   * @param {number} unit canvas pixels for one CSS pixel
-   */
-  #drawMarks(context, layer, look, marks, unit) {
-    const { width, height } = context.canvas;
-    context.clearRect(0, 0, width, height);
-    if (layer && look.threshold > 0) {
-      const [rows, columns] = [layer.grid, layer.grid].map((grid, axis) =>
-        Math.min(Math.ceil(grid.covered[axis] * 6), HEAT_SIDE / 2),
-      );
-      const [low] = layer.range;
-      const field = normalised(layer.values, layer.grid, rows, columns, low, layer.factor);
-      stroke(context, outline(field, rows, columns, look.threshold), unit, "#fff");
-    }
-    if (marks.mask) stroke(context, marks.mask, unit, "#6ee7ff", [4, 3]);
-    for (const [place, color] of /** @type {[Place | null, string][]} */ ([
-      [marks.pinned, "#ffd166"],
-      [marks.asked, "#fff"],
-    ])) {
-      if (place) drawPlace(context, place, marks.grid, unit, color);
-    }
   }
 
   /**
@@ -282,17 +256,13 @@ export class Panel {
   #label(layer, look) {
     this.#legend.classList.toggle("i2am-none", !layer);
     if (!layer) return this.setScore(null);
-    const [low, high] = layer.range.map((end) => number(end, layer.unit));
-    if (this.#low.textContent !== low) this.#low.textContent = low;
-    if (this.#high.textContent !== high) this.#high.textContent = high;
-    if (this.#barOf !== look.table) {
-      this.#barOf = look.table;
+    const [low, high] = rangeEnds(layer);
+    write(this.#low, low);
+    write(this.#high, high);
+    if (this.#painted.changed("bar", [look.table])) {
       this.#bar.style.backgroundImage = gradient(look.table);
     }
   }
-
-  /** @type {Uint8Array | null} */
-  #barOf = null;
 
   /** @type {(event: PointerEvent) => void} */
   #moved = (event) => {
@@ -386,6 +356,16 @@ export class Panel {
   }
 }
 
+/**
+ * Writes a text where it is not there already: a page is laid out again after each writing.
+ *
+ * @param {HTMLElement} element
+ * @param {string} text
+ */
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** @param {number} part */
 function clamp(part) {
   return Math.min(Math.max(part, 0), 1);
@@ -402,106 +382,4 @@ function rectangle(x, y, toX, toY) {
   const [left, right] = [Math.min(x, toX), Math.max(x, toX)];
   const [top, bottom] = [Math.min(y, toY), Math.max(y, toY)];
   return { kind: "rectangle", left, top, right, bottom };
-}
-
-/**
- * Canvas pixels for a box of CSS pixels, the longer side at most so many.
- *
- * @param {number} width
- * @param {number} height
- * @param {number} density
- * @param {number} most
- * @returns {[number, number]} width and height
- */
-function scaled(width, height, density, most) {
-  const factor = Math.min(density, most / Math.max(width, height));
-  return [Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor))];
-}
-
-/**
- * @param {HTMLCanvasElement} canvas
- * @param {number} width
- * @param {number} height
- */
-function fitted(canvas, width, height) {
-  if (canvas.width !== width) canvas.width = width;
-  if (canvas.height !== height) canvas.height = height;
-  // Pixels are read and written by the processor: keep them there.
-  return /** @type {CanvasRenderingContext2D} */ (
-    canvas.getContext("2d", { willReadFrequently: true })
-  );
-}
-
-/**
- * Pieces of an outline: a dark line below a light one, to be seen on anything.
- *
- * @param {CanvasRenderingContext2D} context
- * @param {Float32Array} pieces
- * @param {number} unit
- * @param {string} color
- * @param {number[]} dashes
- */
-function stroke(context, pieces, unit, color, dashes = []) {
-  const { width, height } = context.canvas;
-  context.beginPath();
-  for (let i = 0; i < pieces.length; i += 4) {
-    context.moveTo(pieces[i] * width, pieces[i + 1] * height);
-    context.lineTo(pieces[i + 2] * width, pieces[i + 3] * height);
-  }
-  strokeTwice(context, unit, color, dashes);
-}
-
-/**
- * @param {CanvasRenderingContext2D} context
- * @param {number} unit
- * @param {string} color
- * @param {number[]} dashes
- */
-function strokeTwice(context, unit, color, dashes) {
-  context.lineCap = context.lineJoin = "round";
-  context.setLineDash([]);
-  context.strokeStyle = "rgba(0, 0, 0, 0.65)";
-  context.lineWidth = 3 * unit;
-  context.stroke();
-  context.setLineDash(dashes.map((dash) => dash * unit));
-  context.strokeStyle = color;
-  context.lineWidth = 1.5 * unit;
-  context.stroke();
-}
-
-/**
- * @param {CanvasRenderingContext2D} context
- * @param {Place} place
- * @param {Grid | null} grid
- * @param {number} unit
- * @param {string} color
- */
-function drawPlace(context, place, grid, unit, color) {
-  const { width, height } = context.canvas;
-  context.beginPath();
-  if (place.kind === "brush") {
-    const [first, ...more] = place.points;
-    context.moveTo(first[0] * width, first[1] * height);
-    for (const [x, y] of more.length ? more : [first]) context.lineTo(x * width, y * height);
-    context.lineCap = context.lineJoin = "round";
-    context.setLineDash([]);
-    context.globalAlpha = 0.45;
-    context.strokeStyle = color;
-    context.lineWidth = 2 * place.radius * Math.max(width, height);
-    context.stroke();
-    context.globalAlpha = 1;
-    return;
-  }
-  const box =
-    place.kind === "point" && grid
-      ? rectangleOf(grid, cellAt(grid, place.x, place.y))
-      : place;
-  if (box.kind === "rectangle") {
-    const [x, y] = [box.left * width, box.top * height];
-    context.rect(x, y, (box.right - box.left) * width, (box.bottom - box.top) * height);
-  } else {
-    const [x, y] = middle(box);
-    context.arc(x * width, y * height, 5 * unit, 0, 2 * Math.PI);
-  }
-  strokeTwice(context, unit, color, []);
 }

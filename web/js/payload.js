@@ -46,7 +46,8 @@ export class PayloadError extends Error {}
  * @property {boolean} within
  * @property {"paper" | "model"} definition
  * @property {{label: string, sigma: number, count: number}[]} steps
- * @property {{label: string, count: number}[]} layers
+ * @property {{label: string, count: number, block: string, tokens: number}[]} layers
+ * @property {(number | null)[]} official for each layer the number of its matrices, if it has any
  * @property {number[]} heads
  * @property {number[][]} seen
  * @property {Side} generated

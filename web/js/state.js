@@ -24,15 +24,25 @@
  * @property {number | null} frame
  * @property {string} colormap
  * @property {number} opacity
+ * @property {"mass" | "equal" | "value"} weight how much each layer counts
+ * @property {"as chosen" | "paper"} preset
  * @property {"per map" | "shared" | "absolute"} scale
  * @property {number} threshold an outline there, as a part of the painted range; 0: none
  * @property {Pin | null} pin
  * @property {boolean} settings whether they are unfolded
  */
 
+/**
+ * A state as a payload can show it.
+ *
+ * @typedef {Omit<State, "scale"> & Choice & {scale: import("./maps.js").Scale}} Fitted
+ */
+
 export const DIRECTIONS = /** @type {const} */ (["r2g", "g2r"]);
 export const LEVELS = /** @type {const} */ (["unified", "time", "layer", "head"]);
 export const DEFINITIONS = /** @type {const} */ (["model", "paper"]);
+export const WEIGHTS = /** @type {const} */ (["mass", "equal", "value"]);
+export const PRESETS = /** @type {const} */ (["as chosen", "paper"]);
 export const SCALES = /** @type {const} */ (["per map", "shared", "absolute"]);
 const MOST_BRUSH_POINTS = 500;
 
@@ -50,6 +60,8 @@ export const INITIAL = Object.freeze({
   frame: null,
   colormap: "inferno",
   opacity: 0.8,
+  weight: "mass",
+  preset: "as chosen",
   scale: "per map",
   threshold: 0,
   pin: null,
@@ -79,6 +91,8 @@ export function readState(saved) {
     frame: wholeOr(found.frame, null),
     colormap: typeof found.colormap === "string" ? found.colormap : INITIAL.colormap,
     opacity: partOr(found.opacity, INITIAL.opacity),
+    weight: oneOf(WEIGHTS, found.weight, INITIAL.weight),
+    preset: oneOf(PRESETS, found.preset, INITIAL.preset),
     scale: oneOf(SCALES, found.scale, INITIAL.scale),
     threshold: partOr(found.threshold, 0),
     pin: readPin(found.pin),
@@ -125,20 +139,26 @@ export function reduce(state, action) {
  *
  * @param {State} state
  * @param {Header} header
- * @returns {State & Choice}
+ * @returns {Fitted}
  */
 export function fit(state, header) {
   const most = Math.max(...header.heads);
   const reference = Math.min(state.reference, header.references.length - 1);
   const level = state.level === "head" && most === 0 ? "unified" : state.level;
   const side = state.direction === "r2g" ? header.generated : header.references[reference];
-  const places = header.references[reference].has_places;
+  const { has_places: places, grid } = header.references[reference];
+  const direction = places ? state.direction : "r2g";
+  const paper = state.preset === "paper";
+  const single = direction === "r2g" && grid[0] * grid[1] === 1;
   return {
     ...state,
     item: Math.min(state.item, header.batch - 1),
     reference,
-    definition: state.definition ?? header.definition,
-    direction: places ? state.direction : "r2g",
+    // The paper's preset goes before what was chosen, as in Attribution Map.
+    definition: paper ? "paper" : (state.definition ?? header.definition),
+    weight: paper ? "value" : state.weight,
+    scale: paper ? (single ? "paper, complement" : "paper") : state.scale,
+    direction,
     level,
     steps: fitRange(state.steps, header.steps.length),
     layers: fitRange(state.layers, header.layers.length),

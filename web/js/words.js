@@ -2,10 +2,11 @@
 /** What is shown, in a sentence. */
 
 import { number } from "./maps.js";
+import { THRESHOLD } from "./metric.js";
 
 /** @typedef {import("./payload.js").Header} Header */
 /** @typedef {import("./maps.js").Maps} Maps */
-/** @typedef {import("./state.js").State & import("./maps.js").Choice} Fitted */
+/** @typedef {import("./state.js").Fitted} Fitted */
 /** @typedef {import("./state.js").Pin} Pin */
 
 const DOT = " · ";
@@ -27,6 +28,14 @@ export function mapSentence(header, choice, label) {
   if (choice.level !== "layer") parts.push(some("layer", header.layers, choice.layers));
   if (choice.head !== null) parts.push(`head ${choice.head}`);
   if (choice.frame !== null) parts.push(`frame ${choice.frame}`);
+  if (choice.preset === "paper") {
+    parts.push("layers by value", "official order");
+    parts.push(
+      `${choice.scale.endsWith("complement") ? "complement, " : ""}min-max, cut at ${THRESHOLD}`,
+    );
+  } else if (choice.weight !== "mass") {
+    parts.push(choice.weight === "equal" ? "layers equal" : "layers by value");
+  }
   return parts.join(DOT);
 }
 
@@ -81,6 +90,15 @@ export function rangeWords([low, high], unit) {
 }
 
 /**
+ * What the two ends of the colours stand for.
+ *
+ * @param {import("./panel.js").Layer} layer
+ */
+export function rangeEnds({ range, unit, scale }) {
+  return range.map((end) => number(end, scale.startsWith("paper") ? "" : unit));
+}
+
+/**
  * What the definition of a map is, and of its numbers.
  *
  * @param {Header} header
@@ -93,9 +111,19 @@ export function explanation(header, choice, direction, point, unit) {
   const { definitions, units } = header.texts;
   const keys = !point
     ? [`${choice.definition}.${direction}`]
-    : choice.definition === "model" ? ["correspondence", "correspondence.model"] : ["correspondence"];
-  const said = keys.map((key) => definitions[key]).filter(Boolean).join("; ");
-  return [`${capital(said)}.`, `${unit}: ${units[unit]}.`];
+    : choice.definition === "model"
+      ? ["correspondence", "correspondence.model"]
+      : ["correspondence"];
+  const said = keys
+    .map((key) => definitions[key])
+    .filter(Boolean)
+    .join("; ");
+  const notes = [`${capital(said)}.`, `${unit}: ${units[unit]}.`];
+  const grouped = header.layers.some(({ count }) => count > 1);
+  if (!point && choice.weight === "equal" && grouped) {
+    notes.push("Groups of layers count the same; within a group layers count by mass.");
+  }
+  return notes;
 }
 
 /** @param {number} share */

@@ -1,0 +1,173 @@
+// @ts-check
+/** What a state asks of a payload → what there is to paint. Knows no page; counts nothing twice. */
+
+import { cellAt } from "./grid.js";
+import { matchGrids, pointMap, rangeOf, selectMaps } from "./maps.js";
+import { Memo } from "./memo.js";
+import { outline } from "./paint.js";
+import { colorTable } from "./payload.js";
+import { fit } from "./state.js";
+
+/** @typedef {import("./payload.js").Header} Header */
+/** @typedef {import("./payload.js").Payload} Payload */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./state.js").Fitted} Fitted */
+/** @typedef {import("./state.js").Pin} Pin */
+/** @typedef {import("./state.js").SideName} SideName */
+/** @typedef {import("./maps.js").Maps} Maps */
+/** @typedef {import("./grid.js").Grid} Grid */
+/** @typedef {import("./panel.js").Layer} Layer */
+/** @typedef {import("./panel.js").Look} Look */
+/** @typedef {import("./metric.js").Mask} Mask */
+
+/**
+ * @typedef {object} Answer
+ * @property {Fitted} choice the state as this payload can show it
+ * @property {Maps | null} maps of the chosen level; null where they were not recorded
+ * @property {number} index which of them is looked at
+ * @property {Pin | null} asked the place that is answered, if one is
+ * @property {SideName} over the picture the looked-at map lies over
+ * @property {Record<SideName, Layer | null>} layers what is painted over each picture
+ * @property {Look} look
+ * @property {Record<SideName, Grid> | null} grids the cells a place stands for
+ * @property {Record<SideName, boolean>} canAsk whether places can be asked about
+ */
+
+export class Answers {
+  #payload;
+  #memo = new Memo();
+
+  /** @param {Payload} payload */
+  constructor(payload) {
+    this.#payload = payload;
+  }
+
+  /** @returns {Header} */
+  get header() {
+    return this.#payload.header;
+  }
+
+  /**
+   * @param {State} state
+   * @param {Pin | null} hovered comes before the pin
+   * @returns {Answer}
+   */
+  of(state, hovered) {
+    const { header } = this.#payload;
+    const choice = fit(state, header);
+    const grids = this.#grids(choice);
+    const maps = this.#maps(choice);
+    const index = Math.min(choice.map, (maps?.values.length ?? 1) - 1);
+    const place = grids ? (hovered ?? choice.pin) : null;
+    const point = place && this.#point(choice, place);
+    const over = choice.direction === "r2g" ? "result" : "reference";
+    /** @type {Record<SideName, Layer | null>} */
+    const layers = { result: null, reference: null };
+    if (maps) layers[over] = layerOf(maps, index, choice.scale);
+    // The paper's preset is of maps: a place is painted as was chosen.
+    if (place) layers[otherSide(place.side)] = point && layerOf(point, 0, state.scale);
+    return {
+      choice,
+      maps,
+      index,
+      asked: point && place,
+      over: point && place ? otherSide(place.side) : over,
+      layers,
+      look: this.#look(choice),
+      grids,
+      canAsk: {
+        result: grids !== null,
+        reference: grids !== null && header.references[choice.reference].has_places,
+      },
+    };
+  }
+
+  /**
+   * The mask that was given over a picture, or null.
+   *
+   * @param {SideName} side
+   * @param {Fitted} choice
+   * @returns {Mask | null}
+   */
+  mask(side, choice) {
+    const name = side === "result" ? "mask" : `reference_mask.${choice.reference}`;
+    const table = this.#payload.tables.get(name);
+    if (!table) return null;
+    const [count, height, width] = table.shape;
+    const start = Math.min(choice.item, count - 1) * height * width;
+    const data = /** @type {Uint8Array} */ (table.data).subarray(start, start + height * width);
+    return { data, height, width };
+  }
+
+  /**
+   * @param {SideName} side
+   * @param {Fitted} choice
+   */
+  maskOutline(side, choice) {
+    return this.#memo.get(`mask ${side}`, [choice.item, choice.reference], () => {
+      const mask = this.mask(side, choice);
+      return mask && outline(mask.data, mask.height, mask.width, 127.5);
+    });
+  }
+
+  /** @param {Fitted} choice */
+  #maps(choice) {
+    const { item, reference, definition, direction, level, steps, layers, head, frame } = choice;
+    const { weight, preset } = choice;
+    const which = [item, reference, definition, direction, level, steps, layers, head, frame];
+    return this.#memo.get("maps", [...which, weight, preset], () =>
+      selectMaps(this.#payload, choice),
+    );
+  }
+
+  /** @param {Fitted} choice */
+  #grids({ reference }) {
+    const { header } = this.#payload;
+    return this.#memo.get("grids", [reference], () => matchGrids(header, reference));
+  }
+
+  /**
+   * @param {Fitted} choice
+   * @param {Pin} asked
+   */
+  #point(choice, { side, place }) {
+    const grids = this.#grids(choice);
+    if (!grids) return null;
+    // All points of a cell ask the same.
+    const cell = place.kind === "point" ? cellAt(grids[side], place.x, place.y) : place;
+    const facts = [choice.item, choice.reference, choice.definition, side, cell];
+    return this.#memo.get("point", facts, () => pointMap(this.#payload, choice, side, place));
+  }
+
+  /**
+   * @param {Fitted} choice
+   * @returns {Look}
+   */
+  #look({ colormap, opacity, threshold }) {
+    return this.#memo.get("look", [colormap, opacity, threshold], () => ({
+      table: colorTable(this.#payload.header, colormap),
+      opacity,
+      threshold,
+    }));
+  }
+}
+
+/**
+ * @param {SideName} side
+ * @returns {SideName}
+ */
+export function otherSide(side) {
+  return side === "result" ? "reference" : "result";
+}
+
+/**
+ * @param {Maps} maps
+ * @param {number} index
+ * @param {import("./maps.js").Scale} scale
+ * @returns {Layer}
+ */
+function layerOf(maps, index, scale) {
+  const range = rangeOf(maps, index, scale);
+  const { values, grid, unit } = maps;
+  return { values: values[index], grid, unit, range, scale };
+}
