@@ -270,9 +270,16 @@ function offerSupport(node, text) {
   if (!node) return;
   let support = supports.get(node);
   if (!support) {
-    const added = (support = new SupportReport(() => grow(node)));
+    support = new SupportReport(() => grow(node));
+    const added = support;
     supports.set(node, added);
-    addPanel(node, "support", added.element, () => added.height, () => added.height);
+    addPanel(
+      node,
+      "support",
+      added.element,
+      () => added.height,
+      () => added.height,
+    );
     grow(node);
     after(node, "onRemoved", () => {
       supports.get(node)?.destroy();
@@ -281,7 +288,9 @@ function offerSupport(node, text) {
   }
   shown.write(node, text);
   const page = /** @type {any} */ (window).__COMFYUI_FRONTEND_VERSION__ ?? "of unknown version";
-  const renderer = /** @type {any} */ (window).LiteGraph?.vueNodesMode ? "Nodes 2.0" : "classic nodes";
+  const renderer = /** @type {any} */ (window).LiteGraph?.vueNodesMode
+    ? "Nodes 2.0"
+    : "classic nodes";
   support.tell(`${text}\nPage: frontend ${page}, ${renderer}`);
 }
 

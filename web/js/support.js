@@ -16,7 +16,12 @@ export class SupportReport {
   #timer = 0;
   #resized;
   #button = make("button", { type: "button", title: TITLE, click: () => this.#copy() }, LABEL);
-  #shown = make("textarea", { readonly: true, hidden: true, rows: 5, "aria-label": "Support report" });
+  #shown = make("textarea", {
+    readonly: true,
+    hidden: true,
+    rows: 5,
+    "aria-label": "Support report",
+  });
 
   /** @param {() => void} resized called when it needs more room or less */
   constructor(resized) {
