@@ -3,4 +3,4 @@
 Needs torch, numpy, Pillow and safetensors; knows nothing of ComfyUI.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

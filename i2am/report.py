@@ -87,8 +87,7 @@ def _plan_line(header: Header) -> str:
 
 def report(recording: Recording) -> str:
     """The recording in an artist's words."""
-    header, found = recording.header, coverage(recording)
-    mean = shares(recording)
+    header, mean = recording.header, shares(recording)
     frames = header.generated.grid.frames
     made = "pictures" if header.run.batch > 1 else "picture"
     if frames > 1:
@@ -97,9 +96,7 @@ def report(recording: Recording) -> str:
         f"{header.run.model} ({header.architecture}), seed {header.run.seed}, "
         f"{header.run.batch} {made}, "
         f"{header.plan.branch} branch",
-        f"Recorded {found['evaluations']} of {found['expected_evaluations']} model evaluations in "
-        f"{len(header.steps)} steps, {found['layers']} of {found['expected_layers']} layers, up to "
-        f"{max(header.heads)} heads; {recording.bytes / 2**20:.1f} MiB",
+        _coverage_line(recording),
         _plan_line(header),
         "Share of the model's attention, mean over the result, all recorded layers and steps:",
         f"  text {mean['text']:.1%} · the picture itself {mean['self']:.1%}",
@@ -112,11 +109,44 @@ def report(recording: Recording) -> str:
         lines.append(f"  reference {number} {share:.1%} ({picture.kind}, {cells})")
     lines += [f"Steered while it was sampled: {text}" for text in header.run.steering]
     lines += _place_lines(recording)
+    return "\n".join(lines + _warnings(recording) + _sink_lines(recording))
+
+
+def support(recording: Recording) -> list[str]:
+    """What helps others to help: of which model, and how completely. No seed, picture or word."""
+    header = recording.header
+    references = [
+        f"{picture.kind} {'×'.join(map(str, picture.grid.shape))}" for picture in header.references
+    ]
+    result = "×".join(map(str, header.generated.grid.shape))
+    lines = [
+        f"Model: {header.run.model} ({header.architecture}), {header.run.batch} × {result} cells, "
+        f"{header.plan.branch} branch; references: {', '.join(references)}",
+        _coverage_line(recording),
+        _plan_line(header),
+    ]
+    steered = ["The model's attention was steered."] if header.run.steering else []
+    found = [*_warnings(recording), *steered]
+    return [*lines, *(f"Warning: {warning}" for warning in found or ["none"])]
+
+
+def _coverage_line(recording: Recording) -> str:
+    header, found = recording.header, coverage(recording)
+    return (
+        f"Recorded {found['evaluations']} of {found['expected_evaluations']} model evaluations in "
+        f"{len(header.steps)} steps, {found['layers']} of {found['expected_layers']} layers, up to "
+        f"{max(header.heads)} heads; {recording.bytes / 2**20:.1f} MiB"
+    )
+
+
+def _warnings(recording: Recording) -> list[str]:
+    """What was planned and not seen."""
+    found, warnings = coverage(recording), list[str]()
     if found["evaluations"] < found["expected_evaluations"]:
-        lines.append("Some evaluations were not seen: another node skips or replaces them.")
+        warnings.append("Some evaluations were not seen: another node skips or replaces them.")
     if found["layers"] < found["expected_layers"]:
-        lines.append("Some layers were not seen: another node replaces their attention.")
-    return "\n".join(lines + _sink_lines(recording))
+        warnings.append("Some layers were not seen: another node replaces their attention.")
+    return warnings
 
 
 _WEIGHTS = {

@@ -30,10 +30,17 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Refusal:
-    """A run that could not be recorded, and why: for the node that asks for its recording."""
+    """A run that could not be recorded, and why: for the node that asks for its recording.
+
+    model, architecture: whose run it was. fault: where the reason quotes an error that is not ours,
+    what may be told of it to others.
+    """
 
     plan: Plan
     reason: str
+    model: str = ""
+    architecture: str = ""
+    fault: str = ""
 
 
 def fingerprint(latent: Tensor) -> str:

@@ -19,6 +19,7 @@ from ..i2am.report import report, summary
 from ..i2am.store import Refusal, fingerprint
 from .hook import arm
 from .sockets import RECORDINGS, AttributionSocket
+from .support import Support
 
 CAPTURE_ID = "I2AM_Capture"
 _GIVEN, _ITSELF = "references", "the picture itself"
@@ -179,7 +180,9 @@ class CaptureAttention(io.ComfyNode):
         plan = _plan(
             *(layers, steps, branch, within, budget), points, reference_points, correspondence
         )
-        return io.NodeOutput(arm(model, plan, str(cls.hidden.unique_id) if live else ""))
+        node = str(cls.hidden.unique_id)
+        with Support(node, type(model.model).__name__):
+            return io.NodeOutput(arm(model, plan, node if live else ""))
 
 
 class CollectAttribution(io.ComfyNode):
@@ -251,22 +254,26 @@ class CollectAttribution(io.ComfyNode):
         references: dict[str, Tensor] | None = None,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        plans = _upstream_plans(cls.hidden.prompt or {}, str(cls.hidden.unique_id))
-        record = _find(samples["samples"], plans)
-        given = _reference_pictures(references or {}, record)
-        result = _result_picture(image, record)
-        if record.header.plan.within and result is not None:
-            given = (result,)
-        attribution = Attribution(record, result, given, mask)
-        if mask is None:
-            attribution = replace(
-                attribution, mask=_sampled_mask(samples, attribution), mask_sampled=True
-            )
+        node = str(cls.hidden.unique_id)
+        with Support(node) as support:
+            plans = _upstream_plans(cls.hidden.prompt or {}, node)
+            support.record = _find(samples["samples"], plans)
+            record = _readable(support.record)
+            given = _reference_pictures(references or {}, record)
+            result = _result_picture(image, record)
+            if record.header.plan.within and result is not None:
+                given = (result,)
+            attribution = Attribution(record, result, given, mask)
+            if mask is None:
+                attribution = replace(
+                    attribution, mask=_sampled_mask(samples, attribution), mask_sampled=True
+                )
         text = report(record)
         if attribution.mask is not None:
             whose = "the inpainting mask it was sampled with" if mask is None else "connected here"
             text += f"\nMask over the result: {whose}"
-        return io.NodeOutput(attribution, samples, text, ui={"i2am": [summary(record)]})
+        shown = {"i2am": [summary(record)], "i2am_support": [support.report()]}
+        return io.NodeOutput(attribution, samples, text, ui=shown)
 
 
 def _sampled_mask(samples: dict[str, Any], attribution: Attribution) -> Tensor | None:
@@ -289,10 +296,13 @@ def _sampled_mask(samples: dict[str, Any], attribution: Attribution) -> Tensor |
     return mask[:, 0] if bool(inside.any()) and not bool(inside.all()) else None
 
 
-def _find(latent: Tensor, plans: tuple[Plan, ...]) -> Recording:
+def _find(latent: Tensor, plans: tuple[Plan, ...]) -> Recording | Refusal | None:
     if latent.is_nested:
         raise I2AMError("This latent mixes picture and sound, which cannot be read so far.")
-    record = RECORDINGS.get(fingerprint(latent), plans)
+    return RECORDINGS.get(fingerprint(latent), plans)
+
+
+def _readable(record: Recording | Refusal | None) -> Recording:
     if isinstance(record, Recording):
         return record
     if isinstance(record, Refusal):

@@ -25,7 +25,7 @@ from torch.nn import Module, ModuleList
 from ..i2am import __version__
 from ..i2am.architectures import Adapter, Architecture, Call, Forward, ImageTokens, Layer, find
 from ..i2am.architectures.within import within
-from ..i2am.errors import I2AMError, LayoutMismatch
+from ..i2am.errors import I2AMError, LayoutMismatch, fault_of
 from ..i2am.geometry import Picture
 from ..i2am.listening import Listening, is_worth_it, understood
 from ..i2am.live import Live
@@ -216,7 +216,7 @@ class _Probe:
         self._live = live(recorder, node) if node else None
         self._guider = guider
         self._options: dict[str, Any] = {}  # the run's own, on which this hangs
-        self._reason = ""
+        self._reason = self._fault = ""
         self._previous: Callable[..., Tensor] | None = None
         self._wanted = False
         self._passes = self._calls = 0  # of the model, and of its attention in them
@@ -280,9 +280,9 @@ class _Probe:
         if any(error):
             self.stop("")
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, fault: str = "") -> None:
         """Give up recording, and say why when asked."""
-        self._reason, self._recorder, self._live = reason, None, None
+        self._reason, self._fault, self._recorder, self._live = reason, fault, None, None
 
     def _stop_for(self, error: Exception) -> None:
         if isinstance(error, LayoutMismatch):
@@ -297,7 +297,8 @@ class _Probe:
             _log.warning("I2AM: recording stopped, the picture is not affected", exc_info=error)
             self.stop(
                 f"Recording stopped with {type(error).__name__}: {error}. The picture is not "
-                "affected. If memory ran out, record fewer layers or steps."
+                "affected. If memory ran out, record fewer layers or steps.",
+                fault_of(error),
             )
 
     def publish(self, output: Tensor, denoised: list[Tensor], seconds: float) -> None:
@@ -321,7 +322,10 @@ class _Probe:
                     return
                 except Exception as error:
                     self._stop_for(error)
-            RECORDINGS.put(names, Refusal(self._plan, self._reason))
+            refusal = Refusal(
+                self._plan, self._reason, self._run.model, self._architecture.name, self._fault
+            )
+            RECORDINGS.put(names, refusal)
         except Exception as error:
             _log.warning("I2AM: the recording was lost, the picture is not", exc_info=error)
 

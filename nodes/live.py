@@ -7,22 +7,14 @@ it ("7"; within subgraphs "3:7", the ids of the nodes that hold it first).
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 from ..i2am.live import Live
 from ..i2am.recorder import Recorder
+from .page import to_page
 
 MESSAGE = "i2am.live"
 
 
 def live(recorder: Recorder, node: str) -> Live | None:
     """What tells the page of a run, or None where nobody listens."""
-    # The module is there if ComfyUI serves; outside it, importing it is no use and can fail.
-    server: Any = getattr(
-        getattr(sys.modules.get("server"), "PromptServer", None), "instance", None
-    )
-    client = getattr(server, "client_id", None)
-    if client is None or client not in server.sockets:
-        return None
-    return Live(recorder, lambda facts: server.send_sync(MESSAGE, {"node": node} | facts, client))
+    send = to_page()
+    return send and Live(recorder, lambda facts: send(MESSAGE, {"node": node} | facts))

@@ -185,9 +185,10 @@ def make(server: ComfyServer, page: Page, workflow: Workflow) -> list[str]:
     return []
 
 
-def open_page(server: ComfyServer, browser: Browser) -> Page:
-    """A page that remembers nothing another workflow has shown."""
-    page = browser.new_page(viewport={"width": 2400, "height": 1200})  # with a profile of its own
+def open_page(server: ComfyServer, browser: Browser, scale: float = 1) -> Page:
+    """A page that remembers nothing another workflow has shown; `scale`: pixels for one of it."""
+    viewport: Any = {"width": 2400, "height": 1200}
+    page = browser.new_page(viewport=viewport, device_scale_factor=scale)  # its own profile
     page.goto(server.url)
     page.wait_for_function("() => window.app?.graph && window.app.extensionManager")
     page.wait_for_timeout(1500)

@@ -232,3 +232,11 @@ def tiny_nodes(comfy: Comfy) -> Iterator[None]:
     """ComfyUI knows the nodes of graph.py."""
     with graph.registered(comfy):
         yield
+
+
+@pytest.fixture
+def server(comfy: Comfy, monkeypatch: pytest.MonkeyPatch) -> graph.Server:
+    """The page listens, and what it is told is kept."""
+    listening = graph.Server()
+    monkeypatch.setattr(type(comfy.server), "instance", listening)
+    return listening

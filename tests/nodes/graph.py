@@ -99,6 +99,18 @@ class Give:
         return (self.values[name],)
 
 
+class Server:
+    """What is asked of ComfyUI's, with one client listening."""
+
+    def __init__(self) -> None:
+        self.client_id: str | None = "page"
+        self.sockets: dict[str, Any] = {"page": object()}
+        self.sent: list[tuple[str, Any, str | None]] = []
+
+    def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
+        self.sent.append((event, data, sid))
+
+
 class Listed:
     """The items of a value as a list, as a node with a list output gives them."""
 

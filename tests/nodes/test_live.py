@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from graph import changed, flux_graph, same, sampler
+from graph import Server, changed, flux_graph, same, sampler
 
 TARGET = ["collect"]
 pytestmark = pytest.mark.usefixtures("tiny_nodes")
-
-
-class Server:
-    """What is asked of ComfyUI's, with one client listening."""
-
-    def __init__(self) -> None:
-        self.client_id: str | None = "page"
-        self.sockets: dict[str, Any] = {"page": SimpleNamespace()}
-        self.sent: list[tuple[str, Any, str | None]] = []
-
-    def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
-        self.sent.append((event, data, sid))
-
-
-@pytest.fixture
-def server(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Server:
-    listening = Server()
-    monkeypatch.setattr(type(comfy.server), "instance", listening)
-    return listening
 
 
 @pytest.fixture
@@ -123,4 +103,4 @@ def test_a_refused_run_tells_nothing(server: Server, run_graph: Any) -> None:
     graph = changed(flux_graph(), "positive", references=0)
     run = run_graph(graph, TARGET)
     assert "collect" in run.errors
-    assert server.sent == []
+    assert [event for event, _, _ in server.sent if event == "i2am.live"] == []

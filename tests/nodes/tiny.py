@@ -114,8 +114,12 @@ def latent(seed: int, *shape: int) -> Tensor:
 def conditioning(
     seed: int, tokens: int, dim: int, references: tuple[Tensor, ...] = (), **extra: Any
 ) -> list[Any]:
-    """A random text of so many tokens, with reference latents."""
-    options: dict[str, Any] = dict(extra)
+    """A random text of so many tokens, with reference latents.
+
+    As text encoders have it, it has a vector too: before ComfyUI 0.24 models asked for one, used or
+    not.
+    """
+    options: dict[str, Any] = {"pooled_output": torch.zeros(1, 8), **extra}
     if references:
         options["reference_latents"] = list(references)
     return [[latent(seed, 1, tokens, dim) * 2, options]]

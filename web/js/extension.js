@@ -7,9 +7,11 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { make } from "./controls.js";
 import { LiveView } from "./live.js";
+import { SupportReport } from "./support.js";
 import { AttributionViewer } from "./viewer.js";
 
 const VIEWER = "I2AM_Viewer";
+const SUPPORTED = new Set(["I2AM_Capture", "I2AM_Collect"]);
 const PROPERTY = "i2am_view";
 const SIZE = [640, 620]; // of a new viewer
 const MIN_HEIGHT = 340;
@@ -22,6 +24,8 @@ const MIDDLE_BUTTON = 1;
 const viewers = new Map();
 /** @type {Map<any, LiveView>} */
 const lives = new Map();
+/** @type {Map<any, SupportReport>} */
+const supports = new Map();
 
 /** @param {import("./viewer.js").File} file */
 const urlOf = (file) => `/view?${new URLSearchParams(/** @type {any} */ ({ ...file }))}`;
@@ -42,6 +46,17 @@ function after(node, name, more) {
   };
 }
 
+/**
+ * Calls a function when a node is on its graph: before, one that is loaded knows neither its number
+ * nor its graph.
+ *
+ * @param {any} node
+ * @param {() => void} more
+ */
+function afterAdded(node, more) {
+  after(node, "onAdded", () => queueMicrotask(more));
+}
+
 /** The page's memory of what a node showed: it outlives a reload, and is no part of a workflow. */
 const shown = {
   /** @param {any} node */
@@ -50,7 +65,7 @@ const shown = {
   read: (node) => JSON.parse(sessionStorage.getItem(shown.key(node)) ?? "null"),
   /**
    * @param {any} node
-   * @param {import("./viewer.js").Output} output
+   * @param {import("./viewer.js").Output | string} output
    */
   write(node, output) {
     try {
@@ -88,13 +103,10 @@ function addViewer(node) {
   };
   after(node, "onExecuted", (output) => show(output.i2am_viewer?.[0]));
   after(node, "onConfigure", () => viewer.restore(node.properties?.[PROPERTY]));
-  // A node that is loaded knows its number and its graph only when it is on it.
-  after(node, "onAdded", () =>
-    queueMicrotask(() => {
-      const last = shown.read(node);
-      if (last) viewer.show(last);
-    }),
-  );
+  afterAdded(node, () => {
+    const last = shown.read(node);
+    if (last) viewer.show(last);
+  });
   after(node, "onRemoved", () => {
     viewers.delete(node);
     viewer.destroy();
@@ -248,6 +260,40 @@ function showLive(message) {
   live.tell(message);
 }
 
+/**
+ * Offers what a node knows of itself, for those who are asked for help.
+ *
+ * @param {any} node
+ * @param {string} text
+ */
+function offerSupport(node, text) {
+  if (!node) return;
+  let support = supports.get(node);
+  if (!support) {
+    support = new SupportReport(() => grow(node));
+    const added = support;
+    supports.set(node, added);
+    addPanel(
+      node,
+      "support",
+      added.element,
+      () => added.height,
+      () => added.height,
+    );
+    grow(node);
+    after(node, "onRemoved", () => {
+      supports.get(node)?.destroy();
+      supports.delete(node);
+    });
+  }
+  shown.write(node, text);
+  const page = /** @type {any} */ (window).__COMFYUI_FRONTEND_VERSION__ ?? "of unknown version";
+  const renderer = /** @type {any} */ (window).LiteGraph?.vueNodesMode
+    ? "Nodes 2.0"
+    : "classic nodes";
+  support.tell(`${text}\nPage: frontend ${page}, ${renderer}`);
+}
+
 function addStyles() {
   const href = new URL("../css/i2am.css", import.meta.url).href;
   if (document.querySelector(`link[href="${href}"]`)) return;
@@ -259,6 +305,9 @@ app.registerExtension({
   setup() {
     addStyles();
     api.addEventListener("i2am.live", (/** @type {CustomEvent} */ event) => showLive(event.detail));
+    api.addEventListener("i2am.support", (/** @type {CustomEvent} */ { detail }) =>
+      offerSupport(nodeOf(detail.node), detail.text),
+    );
     api.addEventListener("b_preview", (/** @type {CustomEvent} */ event) => {
       for (const live of lives.values()) live.preview(event.detail);
     });
@@ -269,8 +318,15 @@ app.registerExtension({
     if (!kind.startsWith("I2AM_")) return;
     after(node, "onExecuted", (output) => {
       if (output.i2am_text) showText(node, output.i2am_text, Boolean(output.images?.length));
+      if (output.i2am_support) offerSupport(node, output.i2am_support[0]);
     });
     if (kind === VIEWER) addViewer(node);
+    if (SUPPORTED.has(kind)) {
+      afterAdded(node, () => {
+        const last = shown.read(node);
+        if (last) offerSupport(node, last);
+      });
+    }
   },
   /** @param {Record<string, any>} outputs of the nodes of a run that is opened again */
   onNodeOutputsUpdated(outputs) {
