@@ -55,13 +55,16 @@ def test_two_pictures(
 def test_appended(comfy: Any) -> None:
     """After the text, and after tokens marked before; nothing given is changed."""
     text = tiny.conditioning(3, 20, WIDTH, i2am_image_tokens=[(7, 3, 4)], pooled_output=1)
-    text += tiny.conditioning(4, 7, WIDTH)
+    text += tiny.conditioning(4, 7, WIDTH, pooled_output=2)
     output = seen(1, 50)
     first, second = run(comfy, output, conditioning=text, hidden_state="last")
     assert first[1] == {"i2am_image_tokens": [(7, 3, 4), (21, 7, 7)], "pooled_output": 1}
-    assert second[1] == {"i2am_image_tokens": [(8, 7, 7)]}
+    assert second[1] == {"i2am_image_tokens": [(8, 7, 7)], "pooled_output": 2}
     assert torch.equal(first[0], torch.cat((text[0][0], output["last_hidden_state"]), 1))
-    assert (text[0][1]["i2am_image_tokens"], text[1][1]) == ([(7, 3, 4)], {})
+    assert (text[0][1]["i2am_image_tokens"], text[1][1]) == (
+        [(7, 3, 4)],
+        {"pooled_output": 2},
+    )
 
 
 @pytest.mark.parametrize(
