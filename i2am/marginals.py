@@ -60,11 +60,6 @@ def correspondence_grid(grid: Grid) -> Grid:
     return grid.at_most(CORRESPONDENCE_SIDE).one_frame
 
 
-def is_kept(grid: Grid) -> bool:
-    """Whether a correspondence has this very grid on one side."""
-    return grid.frames == 1 and max(grid.sides) <= CORRESPONDENCE_SIDE
-
-
 def mean_over_cells(rows: Tensor, source: Grid, target: Grid) -> Tensor:
     """Average (…, source area, n) over the source cells in each target cell, by their area."""
     if source == target:

@@ -13,7 +13,7 @@ from .architectures.base import Architecture, Layer
 from .attention import attention_marginals
 from .errors import I2AMError
 from .geometry import WHOLE, Grid, Picture, Role, Span, TokenLayout, spread
-from .marginals import Marginals, Workspace, correspondence_grid, mean_over_cells
+from .marginals import Marginals, Workspace, correspondence_grid, grid_of, mean_over_cells
 from .points import PointSums, looks
 from .ranges import contains
 from .recording import (
@@ -196,8 +196,7 @@ class Recorder:
             return
         portions = torch.zeros(())
         if region is not None:
-            asking = layout.generated
-            portions = region.of_tokens(asking.grid or Grid(1, asking.length))
+            portions = region.of_tokens(grid_of(layout.generated))
             weights = portioned(weights, portions, layout, q)
         looked = None
         if self._points is not None:
@@ -229,9 +228,9 @@ class Recorder:
             workspace=self._threads.workspace,
             heard=heard,
         )
-        tokens = layout.generated.grid or Grid(1, layout.generated.length)
+        tokens = grid_of(layout.generated)
         grid = tokens if region is None else region.part.whole(tokens)
-        pictures = tuple(span.grid or Grid(1, span.length) for span in layout.references)
+        pictures = tuple(grid_of(span) for span in layout.references)
         sums = _on_map_grids(marginals, tokens, pictures, region, portions)
         with self._lock:
             if self._pictures.setdefault(layer, pictures) != pictures:

@@ -18,8 +18,8 @@ from .marginals import (
     WEAK,
     Marginals,
     Match,
+    correspondence_grid,
     grid_of,
-    is_kept,
 )
 
 SMALL_BYTES = 2**20  # of logits: a call so small is a matter of how many operations it takes
@@ -124,7 +124,7 @@ def _log_sum(logits: Tensor, values: Tensor) -> Tensor:
 def _match_of(weights: Tensor, values: Tensor, rows: Grid, keys: Grid) -> Tensor:
     """Correspondence from (batch, heads, 2, rows) and (batch, heads, rows, keys)."""
     batch, heads, count, width = values.shape
-    if 8 * values.numel() <= SMALL_BYTES and is_kept(rows) and is_kept(keys):
+    if 8 * values.numel() <= SMALL_BYTES and all(correspondence_grid(g) == g for g in (rows, keys)):
         return (weights.unsqueeze(-1) * values.unsqueeze(2)).mean(1)
     match = Match(values.new_zeros, batch, rows, keys)
     at_once = max(1, min(ENOUGH_ROWS, CACHE_BYTES // (8 * batch * width)))

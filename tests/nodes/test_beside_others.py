@@ -59,6 +59,18 @@ def both_ways(graph: dict[str, Any], patch: dict[str, Any]) -> list[dict[str, An
     ]
 
 
+def same_both_ways(run_graph: Any, plain: Any, before: Any, after: Any) -> Any:
+    """A run of it: the same recording on either side, and the latent there is without us."""
+    latent = run_graph(plain, ["sampler"]).value("sampler")["samples"]
+    runs = [run_graph(one, ["collect"]) for one in (before, after)]
+    for run in runs:
+        assert run.ok, run.errors
+        assert torch.equal(run.value("sampler")["samples"], latent)
+    one, other = (recording(run).arrays for run in runs)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    return runs[-1]
+
+
 @pytest.mark.neighbour(
     "ModelSamplingFlux, EasyCache, LazyCache, SkipLayerGuidanceDiT or RescaleCFG, on either side",
     "The same maps on either side; what EasyCache skips is counted in the report as not seen, and "
@@ -69,15 +81,8 @@ def test_flux_patches(run_graph: Any, name: str) -> None:
     """The same latent with and without us, and the same recording on either side."""
     graph = changed(flux_graph(), "sampler", cfg=2.0, steps=4)
     plain, before, after = both_ways(graph, filled(name, **PATCHES[name]))
-    latent = run_graph(plain, ["sampler"]).value("sampler")["samples"]
-    found = []
-    for one in (before, after):
-        run = run_graph(one, ["collect"])
-        assert run.ok, run.errors
-        assert torch.equal(run.value("sampler")["samples"], latent)
-        found.append(recording(run))
-    assert all(torch.equal(found[0].arrays[k], found[1].arrays[k]) for k in found[0].arrays)
-    header = found[0].header
+    run = same_both_ways(run_graph, plain, before, after)
+    header = recording(run).header
     if name == "LazyCache":  # which skips where nobody else is asked
         assert (header.evaluations, header.expected_evaluations) == (3, 3)
         assert len(header.steps) < len(header.run.schedule) - 1
@@ -99,15 +104,9 @@ def test_guidance(comfy: Any, run_graph: Any, name: str) -> None:
     if name not in comfy.nodes.NODE_CLASS_MAPPINGS:
         tiny.not_before("0.30.0", name)
     plain, before, after = both_ways(changed(flux_graph(), "sampler", cfg=2.0), filled(name))
-    latent = run_graph(plain, ["sampler"]).value("sampler")["samples"]
-    found = []
-    for one in (before, after):
-        run = run_graph(one, ["collect"])
-        assert run.ok, run.errors
-        assert torch.equal(run.value("sampler")["samples"], latent)
-        found.append(recording(run))
-    assert all(torch.equal(found[0].arrays[k], found[1].arrays[k]) for k in found[0].arrays)
-    assert (found[0].header.evaluations, found[0].header.counts) == (3, ((1,) * 4,) * 3)
+    run = same_both_ways(run_graph, plain, before, after)
+    header = recording(run).header
+    assert (header.evaluations, header.counts) == (3, ((1,) * 4,) * 3)
 
 
 @pytest.mark.neighbour(
