@@ -14,7 +14,7 @@ from .attention import attention_marginals
 from .errors import I2AMError
 from .geometry import WHOLE, Grid, Picture, Role, Span, TokenLayout, spread
 from .marginals import Marginals, Workspace, correspondence_grid, grid_of, mean_over_cells
-from .points import PointSums, looks
+from .points import Looks, PointSums, looks
 from .ranges import contains
 from .recording import (
     BUDGETS,
@@ -28,6 +28,7 @@ from .recording import (
     step_at,
 )
 from .regions import Region, placed, portioned
+from .waiting import Kind, Waiting
 from .whole import Overheard
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -53,6 +54,13 @@ class _Open:
             total += new
         self.weight += other.weight
         self.count += other.count
+
+    def split(self, layers: int) -> list[_Open]:
+        """The sums of so many layers, which are one after the other in the batch."""
+        if layers == 1:
+            return [self]
+        sides = (maps.chunk(layers) for maps in (self.generated, *self.references))
+        return [_Open(maps[0], maps[1:], self.weight) for maps in zip(*sides, strict=True)]
 
     def mean(self, maps: Tensor) -> Tensor:
         """Sums of so many evaluations (batch, heads, kinds, cells) as one's."""
@@ -93,14 +101,14 @@ class _Matches:
     steps: Tensor = field(default_factory=lambda: torch.zeros(()))
     layers: set[Layer] = field(default_factory=set[Layer])
 
-    def add(self, match: Tensor, layer: Layer, weight: float | Tensor = 1.0) -> None:
-        """Take in one call's correspondence: (batch, 2, generated cells, reference cells)."""
+    def add(self, match: Tensor, layers: tuple[Layer, ...], weight: float | Tensor) -> None:
+        """Take in calls' correspondence, added up: (batch, 2, generated cells, reference cells)."""
         if self.open.ndim:
             self.open += match
         else:
             self.open = match
         self.weight = self.weight + weight
-        self.layers.add(layer)
+        self.layers.update(layers)
 
     def close(self) -> None:
         """The step is finished: it counts once, however many calls it had."""
@@ -147,6 +155,7 @@ class Recorder:
         self._references: dict[Layer, tuple[_Side, ...]] = {}
         self._matches: dict[tuple[int, Grid, Grid], _Matches] = {}
         self._points = PointSums(plan.places, len(self._wanted)) if plan.places else None
+        self._waiting = Waiting[Layer]()  # small calls of the open step
         self._layer_grids: dict[Layer, Grid] = {}
         self._pictures: dict[Layer, tuple[Grid, ...]] = {}
         self._expected = self._evaluations = 0
@@ -215,8 +224,14 @@ class Recorder:
         if region is None and self._budget.side > 1:
             q, layout, mask, weights = _thinned(self._budget.side, q, layout, mask, weights)
             heard = None
-        if not hasattr(self._threads, "workspace"):
-            self._threads.workspace = Workspace()
+        kind = Kind.of(q, k, layout, scale)
+        if heard is None and mask is None and weights is None and kind.is_small:
+            with self._lock:
+                self._look(layer, layout, looked, None)
+                if not self._waiting.has_room(kind):
+                    self._fold_waiting()
+                self._waiting.put(layer, q, k, kind)
+            return
         marginals = attention_marginals(
             q,
             k,
@@ -225,45 +240,92 @@ class Recorder:
             mask=mask,
             weights=weights,
             correspondence=self.plan.correspondence,
-            workspace=self._threads.workspace,
+            workspace=self._workspace,
             heard=heard,
         )
+        with self._lock:
+            self._look(layer, layout, looked, region)
+            self._fold((layer,), marginals, layout, region, portions)
+
+    @property
+    def _workspace(self) -> Workspace:
+        """This thread's own."""
+        if not hasattr(self._threads, "workspace"):
+            self._threads.workspace = Workspace()
+        return self._threads.workspace
+
+    def _look(
+        self, layer: Layer, layout: TokenLayout, looked: Looks | None, region: Region | None
+    ) -> None:
+        """Note what a call is one of. Raises I2AMError if it has other references."""
+        pictures = tuple(grid_of(span) for span in layout.references)
+        if self._pictures.setdefault(layer, pictures) != pictures:
+            raise I2AMError(
+                "The references changed while sampling: conditionings that are combined hold "
+                "different reference pictures. Give all of them the same ones."
+            )
+        self._joint = any(span.role is Role.GENERATED for span in layout.keys)
+        self._keys = max(self._keys, _key_counts(layout), key=sum)
+        if layer not in self._generated:
+            tokens = grid_of(layout.generated)
+            grid = tokens if region is None else region.part.whole(tokens)
+            self._layer_grids[layer] = grid
+            self._generated[layer] = _Side(map_grid(grid))
+            self._references[layer] = tuple(_Side(map_grid(p)) for p in pictures)
+        if self._points is not None and looked is not None:
+            self._points.add(layer, looked)
+        if not self._seen:
+            self._seen = True
+            self._evaluations += 1
+
+    def _fold_waiting(self) -> None:
+        """Take the sums of the small calls that wait."""
+        batch = self._waiting.take()
+        if batch is None:
+            return
+        layout = batch.kind.layout
+        marginals = attention_marginals(
+            batch.q,
+            batch.k,
+            layout,
+            scale=batch.kind.scale,
+            correspondence=self.plan.correspondence,
+            workspace=self._workspace,
+        )
+        self._fold(batch.names, marginals, layout, None, torch.zeros(()))
+
+    def _fold(
+        self,
+        layers: tuple[Layer, ...],
+        marginals: Marginals,
+        layout: TokenLayout,
+        region: Region | None,
+        portions: Tensor,
+    ) -> None:
+        """Add up the sums of one call of each of these layers, one after the other in the batch."""
         tokens = grid_of(layout.generated)
-        grid = tokens if region is None else region.part.whole(tokens)
         pictures = tuple(grid_of(span) for span in layout.references)
         sums = _on_map_grids(marginals, tokens, pictures, region, portions)
-        with self._lock:
-            if self._pictures.setdefault(layer, pictures) != pictures:
-                raise I2AMError(
-                    "The references changed while sampling: conditionings that are combined hold "
-                    "different reference pictures. Give all of them the same ones."
-                )
-            self._joint = any(span.role is Role.GENERATED for span in layout.keys)
-            self._keys = max(self._keys, _key_counts(layout), key=sum)
-            if layer not in self._generated:
-                self._layer_grids[layer] = grid
-                self._generated[layer] = _Side(map_grid(grid))
-                self._references[layer] = tuple(_Side(map_grid(p)) for p in pictures)
+        for layer, one in zip(layers, sums.split(len(layers)), strict=True):
             if layer in self._open:
-                self._open[layer].add(sums)
+                self._open[layer].add(one)
             else:
-                self._open[layer] = sums
-            for index, match in enumerate(marginals.correspondence):
-                key = (index, correspondence_grid(grid), correspondence_grid(pictures[index]))
-                found = self._matches.setdefault(key, _Matches())
-                if region is None:
-                    found.add(match, layer)
-                else:
-                    match, weight = placed(match, tokens, key[1], region.part, portions)
-                    found.add(match, layer, weight)
-            if self._points is not None and looked is not None:
-                self._points.add(layer, looked)
-            if not self._seen:
-                self._seen = True
-                self._evaluations += 1
+                self._open[layer] = one
+        grid = tokens if region is None else region.part.whole(tokens)
+        for index, match in enumerate(marginals.correspondence):
+            key = (index, correspondence_grid(grid), correspondence_grid(pictures[index]))
+            found = self._matches.setdefault(key, _Matches())
+            if region is None:
+                count = len(layers)
+                each = match.view(count, -1, *match.shape[1:])
+                found.add(each.sum(0) if count > 1 else match, layers, float(count))
+            else:
+                match, weight = placed(match, tokens, key[1], region.part, portions)
+                found.add(match, layers, weight)
 
     def _close_step(self) -> None:
         """Move what the finished step added up to the CPU: once a step, not once a layer."""
+        self._fold_waiting()
         step = len(self._steps) - 1
         for layer, sums in self._open.items():
             sides = (self._generated[layer], *self._references[layer])
