@@ -18,7 +18,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..i2am.errors import I2AMError
-from .hook import IMAGE_TOKENS_KEY
+from .host import IMAGE_TOKENS_KEY
 
 INSERTION_MODEL = (
     Path(__file__).resolve().parent.parent

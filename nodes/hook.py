@@ -20,13 +20,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
-from torch.nn import Module, ModuleList
 
 from ..i2am import __version__
-from ..i2am.architectures import Adapter, Architecture, Call, Forward, ImageTokens, Layer, find
+from ..i2am.architectures import Adapter, Architecture, Call, Forward, Layer
 from ..i2am.architectures.within import within
 from ..i2am.errors import I2AMError, LayoutMismatch, fault_of
-from ..i2am.geometry import Picture
+from ..i2am.geometry import Picture, TokenLayout
 from ..i2am.listening import Listening, is_worth_it, understood
 from ..i2am.live import Live
 from ..i2am.marginals import SCRATCH_BYTES
@@ -35,31 +34,29 @@ from ..i2am.recording import Plan, Run
 from ..i2am.regions import Region
 from ..i2am.store import Refusal, fingerprints
 from ..i2am.whole import Overheard
+from .host import (
+    ATTENTION_ARGUMENTS,
+    OVERRIDE,
+    STEERING_KEY,
+    architecture_of,
+    call_of,
+    compiled,
+    forward_of,
+    next_call,
+    split_heads,
+)
 from .ip_adapter import Heard, adapters_of, keys_and_weights, listened
 from .live import live
 from .regions import regions
 from .sockets import RECORDINGS
 
 KEY = "i2am"
-STEERING_KEY = "i2am_steering"  # an attachment of the model: what steers its attention, in order
-IMAGE_TOKENS_KEY = "i2am_image_tokens"  # in a conditioning: [(start, height, width), …]
-OVERRIDE = "optimized_attention_override"
 _PASS = "i2am_pass"
 _HOST_ATTENTION = "comfy.ldm.modules.attention"  # where ComfyUI's own attention functions are
-ATTENTION_ARGUMENTS = (
-    *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
-)
 # The other names of what video models are given to look at.
 _GIVEN_TO_VIDEOS = {"clip_fea", "context_latents", "time_dim_concat", "ref_latent"}
 _BRANCHES = {"conditional": "positive", "unconditional": "negative"}
 _log = logging.getLogger(__name__)
-
-
-def architecture_of(model: ModelPatcher) -> Architecture:
-    """How to read a model, by the classes of it and its network. Raises I2AMError if it cannot."""
-    base = model.model
-    classes = (*type(base).__mro__, *type(base.diffusion_model).__mro__)
-    return find(cls.__name__ for cls in classes)
 
 
 def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
@@ -184,11 +181,29 @@ def _keeping(denoised: list[Tensor], callback: Callable[..., Any]) -> Callable[.
     return keep
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What is read of the calls of a pass: of each once, as every evaluation makes them again."""
+
+    architecture: Architecture
+    forward: Forward
+    _found: dict[object, tuple[Layer, TokenLayout] | None] = field(
+        default_factory=dict[object, "tuple[Layer, TokenLayout] | None"]
+    )
+
+    def of(self, call: Call) -> tuple[Layer, TokenLayout] | None:
+        """As `Architecture.read`."""
+        identity = call.identity
+        if identity not in self._found:
+            self._found[identity] = self.architecture.read(self.forward, call)
+        return self._found[identity]
+
+
 @dataclass
 class _Pass:
     """What is known of one pass of the model: which rows are recorded, as which conditioning."""
 
-    rows: list[tuple[slice, Forward, Region | None]]
+    rows: list[tuple[slice, _Reading, Region | None]]
     calls: Counter[tuple[Any, ...]] = field(default_factory=Counter)
 
 
@@ -227,6 +242,7 @@ class _Probe:
         self._pictures: dict[Any, list[Tensor]] = {}  # by conditioning, what each was given
         self._patches: dict[str, Any] | None = None
         self._adapters: tuple[Adapter, ...] = ()
+        self._readings: list[_Reading] = []
 
     def __enter__(self) -> None:
         if self._recorder is None:
@@ -403,7 +419,7 @@ class _Probe:
 
     def _rows(
         self, x: Tensor, context: Tensor | None, options: dict[str, Any], kwargs: dict[str, Any]
-    ) -> list[tuple[slice, Forward, Region | None]]:
+    ) -> list[tuple[slice, _Reading, Region | None]]:
         """The rows of a batch that belong to the branch wanted, each conditioning's once.
 
         Guidance that evaluates a conditioning again with tampered attention comes second, so the
@@ -412,7 +428,7 @@ class _Probe:
         named = {cond["uuid"]: cond for cond in self._conditionings()}
         uuids = options["uuids"]
         size = x.shape[0] // len(uuids)
-        rows: list[tuple[slice, Forward, Region | None]] = []
+        rows: list[tuple[slice, _Reading, Region | None]] = []
         # With areas the host gives one branch copies of the other's conditionings, uuid and all.
         for index, identity in enumerate(zip(uuids, options["cond_or_uncond"], strict=True)):
             cond = named.get(identity[0])
@@ -432,8 +448,16 @@ class _Probe:
             )
             self._same_pictures(cond, forward)
             self._references = self._architecture.references(forward) or self._references
-            rows.append((slice(index * size, (index + 1) * size), forward, region))
+            rows.append((slice(index * size, (index + 1) * size), self._reading(forward), region))
         return rows
+
+    def _reading(self, forward: Forward) -> _Reading:
+        """What was read of such passes before."""
+        for known in self._readings:
+            if known.forward == forward:
+                return known
+        self._readings.append(_Reading(self._architecture, forward))
+        return self._readings[-1]
 
     def _same_pictures(self, cond: dict[str, Any], forward: Forward) -> None:
         """Conditionings that are combined must be given the same pictures, or maps would mix."""
@@ -508,8 +532,8 @@ class _Probe:
         mask = given.get("mask")
         q, k = split_heads(given)
         call = next_call(given, q, k, current.calls)
-        for rows, forward, region in current.rows:
-            read = self._architecture.read(forward, call)
+        for rows, reading, region in current.rows:
+            read = reading.of(call)
             if read is None or not read[1].references:
                 continue
             layer, layout = read
@@ -537,9 +561,9 @@ class _Probe:
     ) -> None:
         """Take in one call of cross-attention to the text, and of adapters beside it."""
         try:
-            call = Call(options, q.shape[1], k.shape[1], adapted=True)
-            for rows, forward, region in options[_PASS].rows:
-                read = self._architecture.read(forward, call)
+            call = call_of(options, q.shape[1], k.shape[1], adapted=True)
+            for rows, reading, region in options[_PASS].rows:
+                read, forward = reading.of(call), reading.forward
                 if read is None or self._recorder is None:
                     continue
                 text = k[:, : forward.context]
@@ -550,41 +574,6 @@ class _Probe:
                 self._recorder.add(layer, *split_heads(given), layout, **heard_by)
         except Exception as error:
             self._stop_for(error)
-
-
-def forward_of(
-    guider: Any,
-    cond: dict[str, Any],
-    x: Tensor,
-    context: Tensor | None,
-    options: dict[str, Any],
-    kwargs: dict[str, Any],
-    layers: tuple[Layer, ...],
-    adapters: tuple[Adapter, ...] = (),
-) -> Forward:
-    """One pass of the model for one of the guider's conditionings, in plain numbers.
-
-    x, context, options, kwargs: as APPLY_MODEL is given them.
-    """
-    own = cond["model_conds"].get("c_crossattn")
-    tokens = 0 if context is None else context.shape[1]
-    references = kwargs.get("ref_latents") or ()
-    network = guider.model_patcher.model.diffusion_model
-    return Forward(
-        latent=(x.shape[-2], x.shape[-1]),
-        frames=x.shape[2] if x.ndim == 5 else 1,
-        references=tuple((r.shape[-2], r.shape[-1]) for r in references),
-        patch=_patch(network),
-        context=own.cond.shape[1] if own is not None else tokens,
-        image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
-        shapes={name: _shape(value) for name, value in (cond | kwargs).items()},
-        layers=layers,
-        adapters=adapters,
-        patches=tuple(
-            type(patch).__name__ for patch in options.get("patches", {}).get("post_input", ())
-        ),
-        numbers=_numbers(network),
-    )
 
 
 def _understood(given: dict[str, Any], logits: Tensor, softmax: Tensor) -> Overheard | None:
@@ -598,54 +587,5 @@ def _understood(given: dict[str, Any], logits: Tensor, softmax: Tensor) -> Overh
         return None
 
 
-def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[Any, ...]]) -> Call:
-    """An attention call of a pass in plain numbers, and counted among those before it."""
-    options, counts = given["transformer_options"], (q.shape[2], k.shape[2])
-    site = (*(options.get(name) for name in ("block", "block_type", "block_index")), *counts)
-    call = Call(options, *counts, calls[site])
-    calls[site] += 1
-    return call
-
-
-def compiled(model: ModelPatcher) -> bool:
-    """Whether any part of a model runs as torch.compile has made it."""
-    if model.get_wrappers(WrappersMP.APPLY_MODEL, "torch.compile"):  # as ComfyUI's own node does
-        return True
-    parts = (model.model.diffusion_model, *model.object_patches.values())
-    modules = (module for part in parts if isinstance(part, Module) for module in part.modules())
-    return any(
-        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in modules
-    )
-
-
 def _sides(shape: tuple[int, ...]) -> str:
     return "×".join(str(side) for side in shape)
-
-
-def _patch(network: Any) -> int:
-    """The side of a token; networks that also see time name it last."""
-    patch = getattr(network, "patch_size", getattr(network, "patch", 1))
-    return patch if isinstance(patch, int) else patch[-1]
-
-
-def _numbers(network: Module) -> dict[str, int]:
-    """The whole numbers a network keeps, and how many blocks each of its parts has."""
-    numbers = {name: value for name, value in vars(network).items() if isinstance(value, int)}
-    parts = network.named_children()
-    return numbers | {n: len(m) if isinstance(m, ModuleList) else 1 for n, m in parts}
-
-
-def _shape(value: Any) -> tuple[Any, ...]:
-    """The shape of a tensor, those of a list of tensors, nothing of anything else."""
-    if isinstance(value, Tensor):
-        return tuple(value.shape)
-    return tuple(_shape(item) for item in value) if isinstance(value, (list, tuple)) else ()
-
-
-def split_heads(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """q and k as (batch, heads, tokens, dim); k may have fewer heads."""
-    q, k = given["q"], given["k"]
-    if given.get("skip_reshape"):
-        return q, k
-    dim = q.shape[-1] // given["heads"]
-    return q.unflatten(-1, (-1, dim)).transpose(1, 2), k.unflatten(-1, (-1, dim)).transpose(1, 2)

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..i2am.errors import I2AMError
-from .hook import IMAGE_TOKENS_KEY
+from .host import IMAGE_TOKENS_KEY
 
 _HIDDEN = {"penultimate": "penultimate_hidden_states", "last": "last_hidden_state"}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..i2am.errors import I2AMError
-from .hook import IMAGE_TOKENS_KEY
+from .host import IMAGE_TOKENS_KEY
 
 _SAME_DIRECTION = 0.999  # cosine; half precision alone costs less than a tenth of what is left
 

@@ -25,7 +25,7 @@ from ..i2am.errors import I2AMError, LayoutMismatch
 from ..i2am.ranges import contains
 from ..i2am.recording import step_at
 from ..i2am.steering import Bias, Steer, bias_of, with_biases
-from .hook import (
+from .host import (
     ATTENTION_ARGUMENTS,
     OVERRIDE,
     STEERING_KEY,

@@ -78,9 +78,10 @@ class Forward:
 class Call:
     """One attention call: the host's options, and how many queries and keys it has.
 
-    nth: how many calls its block has made before it in this pass with the same counts. Where the
-    host does not tell the block, all calls of the pass count as one block's. adapted: whether the
-    adapters attend beside this call, each in a softmax of its own.
+    options: `block`, `block_type`, `block_index` and `activations_shape`, where the host tells
+    them. nth: how many calls its block has made before it in this pass with the same counts.
+    Where the host does not tell the block, all calls of the pass count as one block's. adapted:
+    whether the adapters attend beside this call, each in a softmax of its own.
     """
 
     options: Mapping[str, Any]
@@ -88,6 +89,12 @@ class Call:
     keys: int
     nth: int = 0
     adapted: bool = False
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Of two calls the same if everything here is; to look it up by."""
+        told = (*self.options, *map(str, self.options.values()))
+        return (*told, self.queries, self.keys, self.nth, self.adapted)
 
 
 @dataclass(frozen=True)
