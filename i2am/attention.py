@@ -24,7 +24,7 @@ from .errors import LayoutMismatch
 from .fused import fused_marginals
 from .geometry import Span, TokenLayout
 from .marginals import SCRATCH_BYTES, Marginals, Workspace
-from .whole import SMALL_BYTES, Overheard, marginals_of, softmax_at_once
+from .whole import SMALL_BYTES, Hearing, softmax_at_once
 
 
 def attention_marginals(
@@ -38,7 +38,7 @@ def attention_marginals(
     correspondence: bool = True,
     scratch_bytes: int = SCRATCH_BYTES,
     workspace: Workspace | None = None,
-    heard: Overheard | None = None,
+    heard: Hearing | None = None,
 ) -> Marginals:
     """Sum the attention between the generated tokens and each reference.
 
@@ -49,14 +49,12 @@ def attention_marginals(
     strongly what each softmax found counts at each place, where the layout has several; shares
     are of the sum, and both definitions count a place by its weight.
 
-    workspace: memory of earlier calls to use again, by one thread at a time. heard: of this very
-    call, so that it need not be computed again; on the CPU.
+    workspace: memory of earlier calls to use again, by one thread at a time. heard: what was heard
+    of this very call, so that it need not be computed again.
 
     Works in float32, block by block within `scratch_bytes`. Raises LayoutMismatch if the layout
     does not account for every key, or holds no reference.
     """
-    if layout.query_order is not None or layout.key_order is not None:
-        heard = None
     q, k, mask = _in_order(q, k, mask, layout)
     if layout.key_count != k.shape[2]:
         raise LayoutMismatch(f"{k.shape[2]} keys, but the layout accounts for {layout.key_count}")
@@ -69,13 +67,13 @@ def attention_marginals(
     if mask is not None:
         mask = _rows_of(mask, rows, q.shape[2], k.shape[2])
     factor = dim**-0.5 if scale is None else scale
-    if weights is None and not any(span.softmax for span in layout.keys):
-        at_once = None
-        if heard is not None and rows.stop <= heard.softmax.shape[2]:
-            at_once = Overheard(heard.logits[:, :, rows.slice], heard.softmax[:, :, rows.slice])
-        elif may_wait(q.device) and 4 * batch * heads * rows.length * k.shape[2] <= SMALL_BYTES:
-            at_once = softmax_at_once(q, k, factor, mask)
-        found = None if at_once is None else marginals_of(at_once, layout, correspondence)
+    one_softmax = weights is None and not any(span.softmax for span in layout.keys)
+    if heard is None and one_softmax and may_wait(q.device):
+        if 4 * batch * heads * rows.length * k.shape[2] <= SMALL_BYTES:
+            heard = Hearing(layout, correspondence)
+            heard.add(softmax_at_once(q, k, factor, mask), rows.start)
+    if heard is not None:
+        found = heard.marginals(q, k, factor, mask)
         if found is not None:
             return found
     if weights is not None:

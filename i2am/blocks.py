@@ -64,7 +64,7 @@ def marginals_in_blocks(
             _part_of(mask, here),
             workspace,
         )
-        columns = [_Columns() for _ in references]
+        columns = [Columns() for _ in references]
         kept: list[list[_Softmax]] = []
         for tile in tiles:
             # What is kept has a buffer for each tile, what is not one for all.
@@ -203,7 +203,7 @@ class _Softmax:
         return _Softmax(values, high - values.amax(-1).log_().clamp_(min=_LOWEST))
 
 
-class _Columns:
+class Columns:
     """The sums of M_g's columns, and what follows from them, for one block and reference.
 
     A column's sum is taken of softmaxes that were made row by row: rows are brought to one
@@ -212,8 +212,8 @@ class _Columns:
     """
 
     def __init__(self) -> None:
-        self._level = torch.zeros(())  # (items, heads, 1)
-        self._sums: Tensor | None = None  # (items, heads, keys), relative to the level
+        self.level = torch.zeros(())  # (items, heads, 1)
+        self._sums: Tensor | None = None
 
     def lift(self, log_sum: Tensor) -> tuple[Tensor, Tensor]:
         """The level of some rows, (items, heads, 1), and their sums relative to it."""
@@ -223,29 +223,30 @@ class _Columns:
     def add(self, sums: Tensor, level: Tensor) -> None:
         """Take in the columns' sums (items, heads, keys) of some rows, relative to their level."""
         if self._sums is None:
-            self._sums, self._level = sums, level
+            self._sums, self.level = sums, level
             return
-        higher = torch.maximum(level, self._level)
-        self._sums = self._sums * (self._level - higher).exp_() + sums * (level - higher).exp_()
-        self._level = higher
+        higher = torch.maximum(level, self.level)
+        self._sums = self._sums * (self.level - higher).exp_() + sums * (level - higher).exp_()
+        self.level = higher
 
     @property
-    def _found(self) -> Tensor:
+    def sums(self) -> Tensor:
+        """Relative to the level: (items, heads, keys)."""
         assert self._sums is not None, "no rows were added"
         return self._sums
 
     @property
     def weak(self) -> Tensor | None:
         """Where columns are weak, (items, heads, keys); None if none is. Waits for the device."""
-        if float(self._found.amin()) >= WEAK:
+        if float(self.sums.amin()) >= WEAK:
             return None
-        return self._found < WEAK
+        return self.sums < WEAK
 
     def mean_of_rows(self, m_r: _Softmax) -> Tensor:
         """Mean over the columns of M_g of these rows, weak columns left out."""
-        inverse = torch.where(self._found < WEAK, 0, 1 / self._found)
+        inverse = torch.where(self.sums < WEAK, 0, 1 / self.sums)
         means = (m_r.values @ inverse.unsqueeze(-1)).squeeze(-1)
-        return means * (m_r.log_sum - self._level).exp_() / inverse.shape[-1]
+        return means * (m_r.log_sum - self.level).exp_() / inverse.shape[-1]
 
     def mean_of(
         self, block: _Block, span: Span, scratch_bytes: int, weak: Tensor | None = None

@@ -6,6 +6,7 @@ goes in and comes out is all that the sums of a call are made of, so it need not
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from .whole import SMALL_BYTES, Overheard
 _SOFTMAXES = {torch.softmax, Tensor.softmax, torch.nn.functional.softmax}
 _ROWS, _KEYS = 4, 16  # of each head that are compared
 _CLOSE = 1e-3  # of another order of adding up
+_log = logging.getLogger(__name__)
 
 
 def is_worth_it(q: Tensor, k: Tensor) -> bool:
@@ -29,32 +31,59 @@ def is_worth_it(q: Tensor, k: Tensor) -> bool:
 
 
 class Listening(TorchFunctionMode):
-    """While entered: tells what each softmax of this thread is given and gives, and nothing else.
+    """While entered: hears the softmax of one attention call, in this thread.
 
-    Every function is called as it is, once, and its result is passed on.
+    Every function is called as it is, once, and its result is passed on. q, k, scale, mask: as
+    `understood` takes them. tell: is given what is understood, and its first row, as it is made.
     """
 
-    def __init__(self, tell: Callable[[Tensor, Tensor], None]) -> None:
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float | None,
+        mask: Tensor | None,
+        tell: Callable[[Overheard, int], None],
+    ) -> None:
         super().__init__()
+        self._call = q, k, scale, mask
         self._tell = tell
+        self._heard = 0  # rows, from the first on
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in _SOFTMAXES and args:
-            self._tell(args[0], result)
+            self._hear(args[0], result)
         return result
+
+    def _hear(self, logits: Tensor, softmax: Tensor) -> None:
+        first = self._heard
+        try:
+            heard = understood(logits, softmax, *self._call, first)
+        except Exception as error:
+            _log.debug("I2AM: an attention function computes something unheard of", exc_info=error)
+            return
+        if heard is not None:
+            self._heard += heard.softmax.shape[2]
+            self._tell(heard, first)
 
 
 def understood(
-    logits: Tensor, softmax: Tensor, q: Tensor, k: Tensor, scale: float | None, mask: Tensor | None
+    logits: Tensor,
+    softmax: Tensor,
+    q: Tensor,
+    k: Tensor,
+    scale: float | None,
+    mask: Tensor | None,
+    first: int = 0,
 ) -> Overheard | None:
     """What was heard, if it is the attention of these queries and keys: None if it is not.
 
     logits, softmax: as a softmax was given and gave them. q: (batch, heads, queries, dim), k:
     (batch, heads or fewer, keys, dim); scale, mask: as `attention_marginals` takes them.
-    A function may work through the queries in pieces: the first is understood.
+    A function may work through the queries in pieces: this one is to start at `first`.
     """
     batch, heads, queries, dim = q.shape
     keys = k.shape[2]
@@ -62,21 +91,22 @@ def understood(
     if (
         logits.dtype != torch.float32
         or softmax.shape != logits.shape
-        or not 0 < rows <= queries
+        or not 0 < rows <= queries - first
         or logits.numel() != batch * heads * rows * keys
         or logits.shape[-1] != keys
     ):
         return None
     logits, softmax = (x.reshape(batch, heads, rows, keys) for x in (logits, softmax))
     some = slice(None, None, -(-rows // _ROWS)), slice(None, None, -(-keys // _KEYS))
+    piece = slice(first, first + rows)
     few = k[:, :, some[1]].float().repeat_interleave(heads // k.shape[1], dim=1)
-    expected = q[:, :, :rows][:, :, some[0]].float() @ few.mT
+    expected = q[:, :, piece][:, :, some[0]].float() @ few.mT
     expected *= dim**-0.5 if scale is None else scale
     if mask is not None:
         if mask.dtype == torch.bool or mask.ndim != 4:
             return None
         mask = mask.expand(*mask.shape[:2], queries, keys)
-        expected += mask[:, :, :rows][:, :, some[0]][..., some[1]]
+        expected += mask[:, :, piece][:, :, some[0]][..., some[1]]
     if not torch.allclose(logits[:, :, some[0]][..., some[1]], expected, _CLOSE, _CLOSE):
         return None
     return Overheard(logits, softmax)

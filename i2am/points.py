@@ -24,7 +24,7 @@ from torch import Tensor
 from .architectures.base import Layer
 from .errors import I2AMError
 from .geometry import WHOLE, Grid, Part, TokenLayout, spread
-from .whole import Overheard
+from .whole import Hearing
 
 RESULT = -1  # instead of a reference's number
 MOST_PLACES = 16
@@ -173,7 +173,7 @@ def looks(
     weights: Tensor | None = None,
     part: Part = WHOLE,
     portions: Tensor | None = None,
-    heard: Overheard | None = None,
+    heard: Hearing | None = None,
 ) -> Looks:
     """The rows and columns of the places asked about in one attention call.
 
@@ -219,7 +219,7 @@ class _Call:
 
     queries, keys: where the generated tokens and the keys lie on their axes. mask: additive, with
     all four axes. portions, emphasis: as `attention_marginals` has them, (batch, softmaxes,
-    generated). heard: the model's own attention, (batch, heads, generated, keys), if it is known.
+    generated). totals: the logarithm of each row's sum, (batch, heads, generated), if it is known.
     """
 
     q: Tensor
@@ -231,7 +231,7 @@ class _Call:
     mask: Tensor | None
     portions: Tensor | None
     emphasis: Tensor | None
-    heard: Tensor | None
+    totals: Tensor | None
 
     @staticmethod
     def of(
@@ -241,7 +241,7 @@ class _Call:
         scale: float | None,
         mask: Tensor | None,
         weights: Tensor | None,
-        heard: Overheard | None,
+        heard: Hearing | None,
     ) -> _Call:
         span = layout.generated
         queries = _positions(layout.query_order, q.shape[2], q.device)
@@ -256,14 +256,10 @@ class _Call:
             weights = weights[..., span.slice].float()
             portions = weights / weights.sum(1, keepdim=True)
             emphasis = (weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0)
-        own = None
-        plain = layout.query_order is None and layout.key_order is None
-        plain = plain and weights is None and not any(one.softmax for one in layout.keys)
-        if heard is not None and plain and span.stop <= heard.softmax.shape[2]:
-            own = heard.softmax[:, :, span.slice]
+        totals = heard.log_sum if heard is not None and heard.complete else None
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         queries = queries[span.slice]
-        return _Call(q, k, layout, factor, queries, keys, mask, portions, emphasis, own)
+        return _Call(q, k, layout, factor, queries, keys, mask, portions, emphasis, totals)
 
     def rows(self, asked: Tensor) -> tuple[Tensor, ...]:
         """Of places with these weights (places, generated): (batch, 2, places, reference)."""
@@ -298,10 +294,13 @@ class _Call:
         some = _touched(asked, self.q.device)
         asked = asked.to(self.q.device)
         every = torch.arange(len(self.queries), device=self.q.device)
-        mean, heard = asked / asked.sum(1, keepdim=True), self.heard
+        mean = asked / asked.sum(1, keepdim=True)
         paper, model = self.q.new_zeros(2, len(self.q), len(asked), len(every), dtype=torch.float32)
         for heads in self._heads():
-            total = self._row_totals(heads, span.softmax) if heard is None else torch.zeros(())
+            if self.totals is None:
+                total = self._row_totals(heads, span.softmax)
+            else:
+                total = self.totals[:, heads]
             for tokens in self._tiles(some, heads, len(every)):
                 logits = self._logits(heads, every, tokens + span.start)
                 m_g = self._whole(logits.softmax(-2))
@@ -310,10 +309,7 @@ class _Call:
                 if self.mask is not None or self.emphasis is not None:
                     m_g = m_g / m_g.sum(-2, keepdim=True).clamp(min=_TINY)
                 paper += mean[:, tokens] @ m_g.sum(1).mT
-                if heard is None:
-                    attention = self._attention(logits, total, span.softmax, every)
-                else:
-                    attention = self._whole(heard[:, heads][..., tokens + span.start])
+                attention = self._attention(logits, total, span.softmax, every)
                 model += asked[:, tokens] @ attention.sum(1).mT
         return torch.stack((paper, model), 1) / self.q.shape[1]
 

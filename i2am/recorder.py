@@ -29,7 +29,7 @@ from .recording import (
 )
 from .regions import Region, placed, portioned
 from .waiting import Kind, Waiting
-from .whole import Overheard
+from .whole import Hearing
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -182,6 +182,13 @@ class Recorder:
             self._seen = False
         return True
 
+    def hearing(self, layer: Layer, layout: TokenLayout, region: Region | None) -> Hearing | None:
+        """What may be told a call's softmax before the call is added; None if it is of no use."""
+        wanted = layer in self.layers and region is None and self._budget.side == 1
+        return (
+            Hearing(layout, self.plan.correspondence) if wanted and Hearing.suits(layout) else None
+        )
+
     def add(
         self,
         layer: Layer,
@@ -193,7 +200,7 @@ class Recorder:
         mask: Tensor | None = None,
         weights: Tensor | None = None,
         region: Region | None = None,
-        heard: Overheard | None = None,
+        heard: Hearing | None = None,
     ) -> None:
         """Fold in one attention call, of the rows of one conditioning.
 
@@ -223,7 +230,6 @@ class Recorder:
             )
         if region is None and self._budget.side > 1:
             q, layout, mask, weights = _thinned(self._budget.side, q, layout, mask, weights)
-            heard = None
         kind = Kind.of(q, k, layout, scale)
         if heard is None and mask is None and weights is None and kind.is_small:
             with self._lock:

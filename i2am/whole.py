@@ -1,4 +1,4 @@
-"""One attention call's sums from a single softmax over all its keys, held at once.
+"""One attention call's sums from a single softmax over all its keys.
 
 That is there where a model's own attention computes it and is listened to, and is the fewest
 operations where a call is small.
@@ -6,12 +6,14 @@ operations where a call is small.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .geometry import Grid, Role, TokenLayout
+from .blocks import Columns
+from .geometry import Role, TokenLayout
 from .marginals import (
     CACHE_BYTES,
     ENOUGH_ROWS,
@@ -52,47 +54,156 @@ def softmax_at_once(q: Tensor, k: Tensor, factor: float, mask: Tensor | None) ->
     return Overheard(logits, logits.softmax(-1))
 
 
-def marginals_of(heard: Overheard, layout: TokenLayout, correspondence: bool) -> Marginals | None:
-    """The sums of a call from one softmax over all its keys, of the generated rows.
+class Hearing:
+    """The sums of one call as its softmax over all keys becomes known, some rows after others.
 
     With P that softmax, s_r a row's sum of it over reference r (its share), and L the log of what
     the row was divided by: M_r = P / s_r, and M_g = P·exp(L) over its column's sum.
-
-    None if a share or a column's sum is so small that float32 may have lost what it is made of.
     """
-    references, rows = layout.references, layout.generated
-    count, seen = len(references), slice(references[0].start, references[-1].stop)
-    # Of each reference: its places among those seen; its own row and the last of `count` + 1.
-    places = [slice(s.start - seen.start, s.stop - seen.start) for s in references]
-    kinds = [slice(index, count + 1, count - index) for index in range(count)]
-    logits, values = heard.logits[..., seen], heard.softmax[..., seen]
 
-    share = _shares(heard.softmax, layout)
-    over = share[:, :, 2:]
-    if not float(over.amin()) >= WEAK:  # which is so of what is not a number, too
-        return None
-    log_sum = _log_sum(logits, values)
-    lift = (log_sum - log_sum.amax(-1, keepdim=True)).exp_().unsqueeze(2)
-    # One product takes G2R in both definitions and the columns' sums.
-    factors = torch.cat((over.reciprocal(), torch.ones_like(lift), lift), 2)
-    sums = factors @ values
-    columns = sums[:, :, -1:]
-    if not float(columns.amin()) >= WEAK:
-        return None
-    inverse = columns.reciprocal()
-    means = [inverse[..., place] @ values[..., place].mT for place in places]
-    lengths = lift.new_tensor([[span.length] for span in references])
-    g2r = sums / rows.length
-    return Marginals(
-        share,
-        torch.cat(means, 2) * (lift / lengths),
-        tuple(g2r[:, :, k, place] for k, place in zip(kinds, places, strict=True)),
-        tuple(
-            _match_of(factors[:, :, k], values[..., place], grid_of(rows), grid_of(span))
-            for k, place, span in zip(kinds, places, references, strict=True)
-            if correspondence
-        ),
-    )
+    def __init__(self, layout: TokenLayout, correspondence: bool) -> None:
+        references = layout.references
+        self._layout = layout
+        self._seen = slice(references[0].start, references[-1].stop)
+        # The places of each reference among those seen.
+        self._places = [
+            slice(span.start - self._seen.start, span.stop - self._seen.start)
+            for span in references
+        ]
+        self._correspondence = correspondence
+        self._matches: list[Match] = []
+        self._at_once: tuple[Tensor, ...] = ()  # correspondence of a small call
+        self._known = 0  # how many generated rows
+        self._lost = False  # whether float32 may have lost what a sum is made of
+        self._shares: list[Tensor] = []
+        self._log_sums: list[Tensor] = []
+        self._columns = Columns()
+        self._g2r = self._r2g = torch.zeros(())
+
+    @staticmethod
+    def suits(layout: TokenLayout) -> bool:
+        """Whether the softmax of such a call is one over all keys, in the order of its spans."""
+        in_order = layout.query_order is None and layout.key_order is None
+        return in_order and not any(span.softmax for span in layout.keys)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all generated rows are known, and nothing of them is lost."""
+        return self._known == self._layout.generated.length and not self._lost
+
+    @property
+    def log_sum(self) -> Tensor:
+        """L of all generated rows: (batch, heads, generated)."""
+        return self._log_sums[0] if len(self._log_sums) == 1 else torch.cat(self._log_sums, -1)
+
+    def add(self, heard: Overheard, first: int = 0) -> None:
+        """Take in the call's rows from `first` on, next to those that are known."""
+        rows, count = self._layout.generated, len(self._places)
+        stop = min(first + heard.softmax.shape[2], rows.stop)
+        start = max(first, rows.start)
+        if self._lost or start >= stop or start != rows.start + self._known:
+            return
+        self._known += stop - start
+        here = slice(start - first, stop - first)
+        softmax = heard.softmax[:, :, here]
+        logits, values = heard.logits[:, :, here, self._seen], softmax[..., self._seen]
+        share = _shares(softmax, self._layout)
+        over = share[:, :, 2:]
+        if not float(over.amin()) >= WEAK:  # which is so of what is not a number, too
+            self._lost = True
+            return
+        log_sum = _log_sum(logits, values)
+        level, lift = self._columns.lift(log_sum)
+        lift = lift.unsqueeze(2)
+        # One product takes G2R in both definitions and the columns' sums.
+        factors = torch.cat((over.reciprocal(), torch.ones_like(lift), lift), 2)
+        sums = factors @ values
+        self._shares.append(share)
+        self._log_sums.append(log_sum)
+        self._columns.add(sums[:, :, -1], level)
+        self._g2r = sums[:, :, :-1] if self._g2r.ndim == 0 else self._g2r + sums[:, :, :-1]
+        if self._correspondence:
+            # Of each reference: its own factor and the one of all.
+            kinds = [factors[:, :, index : count + 1 : count - index] for index in range(count)]
+            self._match(slice(start - rows.start, stop - rows.start), kinds, values)
+        if self.complete and len(self._shares) == 1:
+            self._r2g = self._means(values)
+
+    def marginals(
+        self, q: Tensor, k: Tensor, factor: float, mask: Tensor | None
+    ) -> Marginals | None:
+        """The sums of the whole call.
+
+        q: of the generated rows; factor, mask: as `marginals_in_blocks` takes them. None if not all
+        of it is known, or so little of a row or column that float32 may have lost it.
+        """
+        if not self.complete or self._columns.weak is not None:
+            return None
+        if self._r2g.ndim == 0:
+            self._r2g = self._means_again(q, k, factor, mask)
+        rows, heads = self._layout.generated, q.shape[1]
+        g2r, count = self._g2r / rows.length, len(self._places)
+        lift = (self.log_sum - self._columns.level).exp_().unsqueeze(2)
+        lengths = lift.new_tensor([[span.length] for span in self._layout.references])
+        return Marginals(
+            self._shares[0] if len(self._shares) == 1 else torch.cat(self._shares, -1),
+            self._r2g * (lift / lengths),
+            tuple(
+                g2r[:, :, index : count + 1 : count - index, place]
+                for index, place in enumerate(self._places)
+            ),
+            self._at_once or tuple(match.mean(heads) for match in self._matches),
+        )
+
+    def _match(self, rows: slice, kinds: list[Tensor], values: Tensor) -> None:
+        """Add up the correspondence of some rows; kinds: (batch, heads, 2, rows) each."""
+        batch, _, count, _ = values.shape
+        grids = [grid_of(span) for span in (self._layout.generated, *self._layout.references)]
+        small = 8 * values.numel() <= SMALL_BYTES and self.complete
+        if small and not self._matches and all(correspondence_grid(g) == g for g in grids):
+            self._at_once = tuple(
+                (weights.unsqueeze(-1) * values[..., place].unsqueeze(2)).mean(1)
+                for weights, place in zip(kinds, self._places, strict=True)
+            )
+            return
+        self._matches = self._matches or [
+            Match(values.new_zeros, batch, grids[0], grid) for grid in grids[1:]
+        ]
+        for match, weights, place in zip(self._matches, kinds, self._places, strict=True):
+            wide = place.stop - place.start
+            at_once = max(1, min(ENOUGH_ROWS, CACHE_BYTES // (8 * batch * wide)))
+            for first in range(0, count, at_once):
+                tile = slice(first, min(first + at_once, count))
+                into = slice(rows.start + tile.start, rows.start + tile.stop)
+                match.add(slice(None), into, weights[..., tile], values[:, :, tile, place])
+
+    def _means(self, values: Tensor) -> Tensor:
+        """For each reference the sum of P over what its columns sum to: (batch, heads, …, rows)."""
+        inverse = self._columns.sums.unsqueeze(2).reciprocal()
+        return torch.cat([inverse[..., at] @ values[..., at].mT for at in self._places], 2)
+
+    def _means_again(self, q: Tensor, k: Tensor, factor: float, mask: Tensor | None) -> Tensor:
+        """The same of rows that were not known all at once, from their logits and L."""
+        batch, heads, count, _ = q.shape
+        inverse = self._columns.sums.reciprocal()
+        width = self._seen.stop - self._seen.start
+        at_once = max(ENOUGH_ROWS, CACHE_BYTES // (4 * width))
+        means = q.new_zeros(batch, heads, len(self._places), count, dtype=torch.float32)
+        below, log_sum = q.new_empty(at_once, width, dtype=torch.float32), self.log_sum
+        for item, head in itertools.product(range(batch), range(heads)):
+            keys = k[item, head * k.shape[1] // heads, self._seen].float().mT
+            for first in range(0, count, at_once):
+                tile = slice(first, min(first + at_once, count))
+                level = log_sum[item, head, tile, None]
+                rows = q[item, head, tile].float() * factor
+                values = torch.addmm(level, rows, keys, beta=-1, out=below[: len(rows)])
+                if mask is not None:
+                    some = mask[item if len(mask) > 1 else 0, head if mask.shape[1] > 1 else 0]
+                    values += some[tile, self._seen]
+                values.exp_()
+                for index, place in enumerate(self._places):
+                    means[item, head, index, tile] = values[:, place] @ inverse[item, head, place]
+        return means
 
 
 def _shares(softmax: Tensor, layout: TokenLayout) -> Tensor:
@@ -119,16 +230,3 @@ def _log_sum(logits: Tensor, values: Tensor) -> Tensor:
     if few:
         logits, values = logits[..., :_FEW], values[..., :_FEW]
     return logits.amax(-1) - values.amax(-1).log_()
-
-
-def _match_of(weights: Tensor, values: Tensor, rows: Grid, keys: Grid) -> Tensor:
-    """Correspondence from (batch, heads, 2, rows) and (batch, heads, rows, keys)."""
-    batch, heads, count, width = values.shape
-    if 8 * values.numel() <= SMALL_BYTES and all(correspondence_grid(g) == g for g in (rows, keys)):
-        return (weights.unsqueeze(-1) * values.unsqueeze(2)).mean(1)
-    match = Match(values.new_zeros, batch, rows, keys)
-    at_once = max(1, min(ENOUGH_ROWS, CACHE_BYTES // (8 * batch * width)))
-    for first in range(0, count, at_once):
-        tile = slice(first, min(first + at_once, count))
-        match.add(slice(None), tile, weights[..., tile], values[:, :, tile])
-    return match.mean(heads)

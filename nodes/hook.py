@@ -26,14 +26,14 @@ from ..i2am.architectures import Adapter, Architecture, Call, Forward, Layer
 from ..i2am.architectures.within import within
 from ..i2am.errors import I2AMError, LayoutMismatch, fault_of
 from ..i2am.geometry import Picture, TokenLayout
-from ..i2am.listening import Listening, is_worth_it, understood
+from ..i2am.listening import Listening, is_worth_it
 from ..i2am.live import Live
 from ..i2am.marginals import SCRATCH_BYTES
 from ..i2am.recorder import Recorder
 from ..i2am.recording import Plan, Run
 from ..i2am.regions import Region
 from ..i2am.store import Refusal, fingerprints
-from ..i2am.whole import Overheard
+from ..i2am.whole import Hearing, Overheard
 from .host import (
     ATTENTION_ARGUMENTS,
     OVERRIDE,
@@ -205,6 +205,23 @@ class _Pass:
 
     rows: list[tuple[slice, _Reading, Region | None]]
     calls: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One conditioning's part of an attention call: `rows` of its batch, as the recorder takes it.
+
+    hearing: what is to be told of the call's softmax, if anything is.
+    """
+
+    rows: slice
+    layer: Layer
+    q: Tensor
+    k: Tensor
+    layout: TokenLayout
+    mask: Tensor | None
+    region: Region | None
+    hearing: Hearing | None
 
 
 class _Probe:
@@ -488,29 +505,14 @@ class _Probe:
             return call(*args, **kwargs)
         self._calls += 1
         given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
-        folded = False
-
-        def fold(heard: Overheard | None = None) -> None:
-            nonlocal folded
-            folded = True
-            try:
-                if self._recorder is not None:
-                    self._fold(self._recorder, current, given, heard)
-            except Exception as error:
-                self._stop_for(error)
-
-        def tell(logits: Tensor, softmax: Tensor) -> None:
-            heard = None if folded else _understood(given, logits, softmax)
-            if heard is not None:
-                fold(heard)
-
-        if self._may_listen(func, given):
-            with Listening(tell):
+        parts = self._parts(current, given, self._may_listen(func, given))
+        if any(part.hearing for part in parts):
+            mask, scale = given.get("mask"), given.get("scale")
+            with Listening(*split_heads(given), scale, mask, partial(self._hear, parts)):
                 output = call(*args, **kwargs)
         else:
             output = call(*args, **kwargs)
-        if not folded:
-            fold()
+        self._fold(parts, given)
         return output
 
     def _may_listen(self, func: Callable[..., Tensor], given: dict[str, Any]) -> bool:
@@ -526,32 +528,58 @@ class _Probe:
             _log.debug("I2AM: an attention call of unheard-of shapes", exc_info=error)
             return False
 
-    def _fold(
-        self, recorder: Recorder, current: _Pass, given: dict[str, Any], heard: Overheard | None
-    ) -> None:
-        mask = given.get("mask")
-        q, k = split_heads(given)
-        call = next_call(given, q, k, current.calls)
-        for rows, reading, region in current.rows:
-            read = reading.of(call)
-            if read is None or not read[1].references:
-                continue
-            layer, layout = read
-            keys = layout.key_count  # a context repeated to a common length is read once
-            some_mask = mask
-            if mask is not None:
-                some_mask = mask[rows] if mask.ndim > 2 and mask.shape[0] > 1 else mask
-                some_mask = some_mask[..., :keys]
-            recorder.add(
-                layer,
-                q[rows],
-                k[rows, :, :keys],
-                layout,
-                scale=given.get("scale"),
-                mask=some_mask,
-                region=region,
-                heard=heard.of(rows) if heard is not None and keys == k.shape[2] else None,
-            )
+    def _parts(self, current: _Pass, given: dict[str, Any], listen: bool) -> list[_Part]:
+        """What is recorded of a call, of each conditioning; none if it cannot be read."""
+        parts: list[_Part] = []
+        try:
+            mask = given.get("mask")
+            q, k = split_heads(given)
+            call = next_call(given, q, k, current.calls)
+            for rows, reading, region in current.rows:
+                read = reading.of(call)
+                if read is None or not read[1].references or self._recorder is None:
+                    continue
+                layer, layout = read
+                keys = layout.key_count  # a context repeated to a common length is read once
+                some_mask = mask
+                if mask is not None:
+                    some_mask = mask[rows] if mask.ndim > 2 and mask.shape[0] > 1 else mask
+                    some_mask = some_mask[..., :keys]
+                hearing = None
+                if listen and keys == k.shape[2]:
+                    hearing = self._recorder.hearing(layer, layout, region)
+                one = q[rows], k[rows, :, :keys]
+                parts.append(_Part(rows, layer, *one, layout, some_mask, region, hearing))
+        except Exception as error:
+            self._stop_for(error)
+            return []
+        return parts
+
+    def _hear(self, parts: list[_Part], heard: Overheard, first: int) -> None:
+        """The attention function has taken the softmax of some rows, from `first` on."""
+        try:
+            for part in parts:
+                if part.hearing is not None and self._recorder is not None:
+                    part.hearing.add(heard.of(part.rows), first)
+        except Exception as error:
+            self._stop_for(error)
+
+    def _fold(self, parts: list[_Part], given: dict[str, Any]) -> None:
+        try:
+            for part in parts:
+                if self._recorder is not None:
+                    self._recorder.add(
+                        part.layer,
+                        part.q,
+                        part.k,
+                        part.layout,
+                        scale=given.get("scale"),
+                        mask=part.mask,
+                        region=part.region,
+                        heard=part.hearing,
+                    )
+        except Exception as error:
+            self._stop_for(error)
 
     def _is_recorded(self, options: dict[str, Any]) -> bool:
         return self._recorder is not None and _PASS in options
@@ -574,17 +602,6 @@ class _Probe:
                 self._recorder.add(layer, *split_heads(given), layout, **heard_by)
         except Exception as error:
             self._stop_for(error)
-
-
-def _understood(given: dict[str, Any], logits: Tensor, softmax: Tensor) -> Overheard | None:
-    """The logits and softmax of this very call, or None; never fails."""
-    try:
-        return understood(
-            logits, softmax, *split_heads(given), given.get("scale"), given.get("mask")
-        )
-    except Exception as error:
-        _log.debug("I2AM: an attention function computes something unheard of", exc_info=error)
-        return None
 
 
 def _sides(shape: tuple[int, ...]) -> str:

@@ -13,11 +13,10 @@ from recordings import rand
 from test_attention import assert_right, call, dense, few
 from torch import Tensor
 
-import i2am.attention
 from i2am.attention import attention_marginals
 from i2am.geometry import Grid, Role, Span, TokenLayout
 from i2am.listening import Listening, is_worth_it, understood
-from i2am.whole import Overheard
+from i2am.whole import Hearing, Overheard
 
 SEEDS = st.integers(0, 10_000)
 
@@ -27,8 +26,15 @@ def logits_of(q: Tensor, k: Tensor, scale: float | None = None) -> Tensor:
     return q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
 
 
-def heard_of(logits: Tensor) -> Overheard:
-    return Overheard(logits, logits.softmax(-1))
+def heard_of(
+    logits: Tensor, spans: TokenLayout, pieces: int = 1, correspondence: bool = True
+) -> Hearing:
+    """All of a call, told in so many pieces of its queries."""
+    heard, first = Hearing(spans, correspondence), 0
+    for some in logits.tensor_split(pieces, dim=2):
+        heard.add(Overheard(some, some.softmax(-1)), first)
+        first += some.shape[2]
+    return heard
 
 
 def layout_of(rows: Grid, columns: tuple[Grid, ...], text: int) -> TokenLayout:
@@ -49,17 +55,33 @@ SOFTMAXES: list[Callable[[Tensor], Tensor]] = [
 
 @pytest.mark.parametrize("softmax", SOFTMAXES)
 def test_tells_of_every_softmax_and_changes_nothing(softmax: Callable[[Tensor], Tensor]) -> None:
-    told: list[tuple[Tensor, Tensor]] = []
+    told: list[tuple[Overheard, int]] = []
     q, k, _ = call()
-    with Listening(lambda *heard: told.append(heard)):
-        logits = q @ k.mT
+    with Listening(q, k, None, None, lambda *heard: told.append(heard)):
+        softmax(q)  # of something else
+        logits = logits_of(q, k)
         found = softmax(logits) @ k
-    assert torch.equal(found, softmax(q @ k.mT) @ k)
-    [(given, gave)] = told
-    assert given is logits
-    assert torch.equal(gave, softmax(logits))
+        softmax(logits)  # again
+    assert torch.equal(found, softmax(logits) @ k)
+    [(heard, first)] = told
+    assert first == 0
+    assert torch.equal(heard.logits, logits)
+    assert torch.equal(heard.softmax, softmax(logits))
     softmax(logits)
     assert len(told) == 1  # nothing after it is left
+
+
+def test_tells_of_pieces_in_order() -> None:
+    told: list[tuple[Overheard, int]] = []
+    q, k, _ = call()
+    logits = logits_of(q, k)
+    pieces = logits.tensor_split(4, dim=2)
+    with Listening(q, k, None, None, lambda *heard: told.append(heard)):
+        for number in (1, 0, 0, 1, 2, 3, 3):  # out of order and again: not next to what is known
+            pieces[number].softmax(-1)
+    assert torch.equal(torch.cat([heard.logits for heard, _ in told], 2), logits)
+    sizes = [piece.shape[2] for piece in pieces]
+    assert [first for _, first in told] == [sum(sizes[:n]) for n in range(4)]
 
 
 class TestUnderstood:
@@ -78,14 +100,18 @@ class TestUnderstood:
         logits = logits_of(q, k[:, :2], 0.7) + mask
         assert understood(logits, logits.softmax(-1), q, k[:, :2], 0.7, mask) is not None
 
-    def test_the_first_piece_of_the_queries(self) -> None:
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_pieces_of_the_queries(self, masked: bool) -> None:
         q, k, _ = call()
-        logits = logits_of(q, k)
-        first, rest = logits[:, :, :9], logits[:, :, 9:]
-        found = understood(first, first.softmax(-1), q, k, None, None)
-        assert found is not None
-        assert found.logits.shape[2] == 9
-        assert understood(rest, rest.softmax(-1), q, k, None, None) is None
+        mask = rand(7, 1, 1, q.shape[2], k.shape[2]) if masked else None
+        logits = logits_of(q, k) + (0 if mask is None else mask)
+        start, rest = logits[:, :, :9], logits[:, :, 9:]
+        for piece, first in ((start, 0), (rest, 9)):
+            found = understood(piece, piece.softmax(-1), q, k, None, mask, first)
+            assert found is not None
+            assert torch.equal(found.logits, piece)
+            for other in (9 - first, 1, q.shape[2]):
+                assert understood(piece, piece.softmax(-1), q, k, None, mask, other) is None
 
     def test_others(self) -> None:
         """Another call's, other queries, another precision, some of the keys, another function."""
@@ -116,11 +142,15 @@ class TestTheSumsAreTheSame:
         st.builds(Grid, st.integers(1, 40), st.integers(1, 5)),
         st.lists(st.builds(Grid, st.integers(1, 3), st.integers(1, 34)), min_size=1, max_size=3),
         st.integers(0, 3),
+        st.integers(1, 5),
     )
-    def test_as_dense(self, seed: int, rows: Grid, columns: list[Grid], text: int) -> None:
+    def test_as_dense(
+        self, seed: int, rows: Grid, columns: list[Grid], text: int, pieces: int
+    ) -> None:
         spans = layout_of(rows, tuple(columns), text)
         q, k = rand(seed, 2, 3, spans.key_count, 4), rand(seed + 1, 2, 3, spans.key_count, 4)
-        found = attention_marginals(q, k, spans, heard=heard_of(logits_of(q, k)))
+        logits = logits_of(q, k)
+        found = attention_marginals(q, k, spans, heard=heard_of(logits, spans, pieces))
         computed = attention_marginals(q, k, spans)
         small = dense(q, k, spans)
         if all(max(grid.sides) <= 32 for grid in (rows, *columns)):
@@ -128,14 +158,23 @@ class TestTheSumsAreTheSame:
         for index in range(len(columns)):  # pooled as the others are
             pair = found.correspondence[index], computed.correspondence[index]
             assert torch.allclose(*pair, rtol=1e-4, atol=1e-7)
-        assert_right(
-            attention_marginals(q, k, spans, heard=heard_of(logits_of(q, k)), correspondence=False),
-            small,
-        )
+        heard = heard_of(logits, spans, pieces, correspondence=False)
+        assert_right(attention_marginals(q, k, spans, heard=heard, correspondence=False), small)
+
+    def test_shared_key_heads_a_scale_and_a_mask_in_pieces(self) -> None:
+        q, k, spans = call()
+        k, bias = k[:, :2], rand(9, 1, 1, q.shape[2], k.shape[2])
+        logits = logits_of(q, k, 0.4) + bias
+        heard = heard_of(logits, spans, 3)
+        found = attention_marginals(q, k, spans, scale=0.4, mask=bias, heard=heard)
+        assert_right(found, dense(q, k, spans, scale=0.4, bias=bias))
 
     @pytest.mark.parametrize("level", [40.0, 200.0, 1000.0])
     @pytest.mark.parametrize("of", ["rows", "reference", "columns"])
-    def test_rows_and_columns_far_below_the_others(self, of: str, level: float) -> None:
+    @pytest.mark.parametrize("pieces", [1, 4])
+    def test_rows_and_columns_far_below_the_others(
+        self, of: str, level: float, pieces: int
+    ) -> None:
         """What a softmax over all keys loses is computed by itself."""
         q, k, spans = call()
         bias = torch.zeros(1, 1, q.shape[2], k.shape[2])
@@ -147,20 +186,18 @@ class TestTheSumsAreTheSame:
             bias[..., spans.references[0].start :: 2] = -level
         logits = logits_of(q, k) + bias
         bias = logits.double() - logits_of(q.double(), k.double())  # as rounded
-        found = attention_marginals(q, k, spans, mask=bias.float(), heard=heard_of(logits))
+        heard = heard_of(logits, spans, pieces)
+        found = attention_marginals(q, k, spans, mask=bias.float(), heard=heard)
         assert_right(found, dense(q, k, spans, bias=bias), 1e-4)
 
-    @pytest.mark.parametrize("small", [0, 2**20])
-    def test_only_some_queries_were_heard(
-        self, small: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A piece that holds the result is used, one that does not is not."""
-        monkeypatch.setattr(i2am.attention, "SMALL_BYTES", small)
+    def test_only_some_queries_were_heard(self) -> None:
+        """What holds the result is used, and what does not is not."""
         q, k, spans = call()
-        heard = heard_of(3 * logits_of(q, k))
+        logits = 3 * logits_of(q, k)
         stop = spans.generated.stop
-        wanted = dense(q, k, spans)
-        short = Overheard(heard.logits[:, :, : stop - 1], heard.softmax[:, :, : stop - 1])
-        assert_right(attention_marginals(q, k, spans, heard=short), wanted)
-        enough = heard_of(logits_of(q, k)[:, :, :stop])
-        assert_right(attention_marginals(q * 2, k, spans, heard=enough), wanted)
+        short = heard_of(logits[:, :, : stop - 1], spans)
+        assert not short.complete
+        assert_right(attention_marginals(q, k, spans, heard=short), dense(q, k, spans))
+        enough = heard_of(logits[:, :, :stop], spans)
+        assert enough.complete
+        assert_right(attention_marginals(q, k, spans, heard=enough), dense(3 * q, k, spans))

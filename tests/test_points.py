@@ -44,7 +44,7 @@ from i2am.points import (
     parse_places,
 )
 from i2am.report import report
-from i2am.whole import Overheard
+from i2am.whole import Hearing, Overheard
 
 R2G, G2R = Direction.REFERENCE_TO_GENERATED, Direction.GENERATED_TO_REFERENCE
 PAPER, MODEL = Definition.PAPER, Definition.MODEL
@@ -289,12 +289,13 @@ class TestAgainstDense:
     def test_what_was_heard_is_not_computed_again(
         self, masked: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The model's columns are read from its own softmax."""
+        """The model's columns take what its own rows were divided by."""
         q, k, spans = call()
         bias = rand(3, spans.key_count, spans.key_count) if masked else None
         logits = q @ k.mT * q.shape[-1] ** -0.5
         logits = logits if bias is None else logits + bias
-        heard = Overheard(logits, logits.softmax(-1))
+        heard = Hearing(spans, correspondence=False)
+        heard.add(Overheard(logits, logits.softmax(-1)))
         monkeypatch.setattr(points._Call, "_row_totals", lambda *_: 1 / 0)
         assert_right(
             looks(q, k, spans, SOME, mask=bias, heard=heard), dense(q, k, spans, SOME, bias=bias)

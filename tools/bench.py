@@ -248,12 +248,21 @@ class Meter:
     device: torch.device
     on: bool = False
     peak: int = 0
+    inside: bool = False
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        if not self.on:
+        if not self.on or self.inside:
             yield
-        elif self.device.type == "cuda":
+            return
+        self.inside = True
+        try:
+            yield from self._measured()
+        finally:
+            self.inside = False
+
+    def _measured(self) -> Iterator[None]:
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
@@ -305,18 +314,13 @@ def variants(case: Case) -> list[Variant]:
     return found
 
 
-def only_references(add: Callable[..., None], *args: Any, **given: Any) -> None:
-    """Recorder.add, shown the references' keys alone: what the paper's maps are made of."""
-    recorder, layer, q, k, layout = args
-    heard = given["heard"]
-    first, last = layout.references[0].start, layout.references[-1].stop
+def of_references(layout: Any) -> Any:
+    """A layout of the references' keys alone: what the paper's maps are made of."""
+    first = layout.references[0].start
     spans = tuple(
         type(s)(s.role, s.start - first, s.stop - first, s.grid) for s in layout.references
     )
-    if heard is not None:
-        columns = (heard.logits[..., first:last], heard.softmax[..., first:last])
-        given["heard"] = type(heard)(*columns)
-    add(recorder, layer, q, k[:, :, first:last], type(layout)(layout.queries, spans), **given)
+    return type(layout)(layout.queries, spans)
 
 
 def seconds(device: torch.device) -> float:
@@ -356,22 +360,47 @@ class Bench:
             model.model_options["transformer_options"]["optimized_attention_override"] = dense
             return self.sample(model)[0], dense.mebibytes
         model = self.pack.arm(self.model, self.pack.Plan(**variant.plan))
-        whole = self.pack.Recorder.add
-        add = functools.partial(only_references, whole) if variant.paper_only else whole
-
-        def metered(*args: Any, **given: Any) -> None:
-            with self.meter():
-                add(*args, **given)
-
-        self.pack.Recorder.add = metered if self.meter.on or variant.paper_only else whole
-        try:
+        with self.watching(variant.paper_only):
             seconds, latent = self.sample(model)
-        finally:
-            self.pack.Recorder.add = whole
         record = self.pack.RECORDINGS.get(self.pack.fingerprint(latent))
         if not isinstance(record, self.pack.Recording):
             raise SystemExit(f"Nothing was recorded: {record}")
         return seconds, record.bytes / MIB
+
+    @contextlib.contextmanager
+    def watching(self, paper_only: bool) -> Iterator[None]:
+        """Capture measured, if the meter is on, and perhaps shown the references' keys alone."""
+        names, recorder, hearing = self.pack.recording, self.pack.Recorder, self.pack.Hearing
+        compute, add, start, hear = (
+            *(names.attention_marginals, recorder.add, recorder.hearing, hearing.add),
+        )
+        keys = slice(self.case.references[0].start, self.case.references[-1].stop)
+
+        def computed(*args: Any, **given: Any) -> Any:
+            with self.meter():
+                return compute(*args, **given)
+
+        def heard_(of: Any, heard: Any, first: int = 0) -> None:
+            if paper_only and heard.logits.shape[-1] == self.case.keys:
+                heard = type(heard)(heard.logits[..., keys], heard.softmax[..., keys])
+            with self.meter():
+                hear(of, heard, first)
+
+        def added(of: Any, layer: Any, q: Tensor, k: Tensor, layout: Any, **given: Any) -> None:
+            add(of, layer, q, k[:, :, keys], of_references(layout), **given)
+
+        def started(of: Any, layer: Any, layout: Any, region: Any) -> Any:
+            return start(of, layer, of_references(layout), region)
+
+        if self.meter.on or paper_only:
+            names.attention_marginals, hearing.add = computed, heard_
+        if paper_only:
+            recorder.add, recorder.hearing = added, started
+        try:
+            yield
+        finally:
+            names.attention_marginals, hearing.add = compute, hear
+            recorder.add, recorder.hearing = add, start
 
     def scratch(self, variant: Variant) -> tuple[float, float]:
         """MiB of the most one call takes, and of what is kept."""
@@ -473,21 +502,20 @@ def watched(
     pack: SimpleNamespace, meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any
 ) -> None:
     """An attention call as a recording run makes it."""
-    found: list[Any] = []
+    hearing: Any = None
+    if pack.is_worth_it(q, k):
+        hearing = pack.Hearing(layout, True)
 
-    def take(heard: Any = None) -> None:
-        with meter():
-            found.append(pack.attention_marginals(q, k, layout, heard=heard))
+        def tell(heard: Any, first: int) -> None:
+            with meter():
+                hearing.add(heard, first)
 
-    def tell(logits: Tensor, softmax: Tensor) -> None:
-        heard = None if found else pack.understood(logits, softmax, q, k, None, None)
-        if heard is not None:
-            take(heard)
-
-    with pack.Listening(tell) if pack.is_worth_it(q, k) else contextlib.nullcontext():
+        with pack.Listening(q, k, None, None, tell):
+            call()
+    else:
         call()
-    if not found:
-        take()
+    with meter():
+        pack.attention_marginals(q, k, layout, heard=hearing)
 
 
 def dense_beside(meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any) -> None:
@@ -543,6 +571,7 @@ def pack_names(package: str) -> SimpleNamespace:
         vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
     for module in ("i2am.recorder", "i2am.store"):
         vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
+    names.recording = importlib.import_module(f"{package}.i2am.recorder")
     return names
 
 

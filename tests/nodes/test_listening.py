@@ -27,7 +27,7 @@ def heard(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     add, found = comfy.pack("i2am.recorder").Recorder.add, list[bool]()
 
     def noted(*args: Any, **options: Any) -> None:
-        found.append(options["heard"] is not None)
+        found.append(options["heard"] is not None and options["heard"].complete)
         add(*args, **options)
 
     monkeypatch.setattr(comfy.pack("i2am.recorder").Recorder, "add", noted)
@@ -87,10 +87,30 @@ def test_backends(
     assert_same(comfy, found, wanted)
 
 
+@pytest.mark.parametrize("size", [7, 64, 300])
 def test_pieces_of_the_queries(
-    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch
+    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Where memory is short the host goes through the queries piece by piece."""
+    """Of long sequences the host goes through the queries piece by piece, each with all keys."""
+    import comfy.ldm.modules.attention as attention
+
+    working = attention.efficient_dot_product_attention
+    pieces: list[int] = []
+
+    def cut(*args: Any, query_chunk_size: int, **options: Any) -> Tensor:
+        pieces.append(-(-args[0].shape[1] // size))
+        return working(*args, query_chunk_size=size, **options)
+
+    monkeypatch.setattr(attention, "efficient_dot_product_attention", cut)
+    found = sampled(comfy)
+    assert (max(pieces) > 1) == (size < 300)
+    assert heard
+    assert all(heard)
+    assert_same(comfy, found, computed(comfy))
+
+
+def test_pieces_of_the_keys(comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory is short the host cuts the keys as well: there is no softmax to be heard."""
     import comfy.model_management as management
 
     wanted = recording(comfy, sampled(comfy))
@@ -104,7 +124,7 @@ def test_pieces_of_the_queries(
     monkeypatch.setattr(management, "get_free_memory", little)
     found = sampled(comfy)
     assert heard
-    assert not any(heard)  # in so little memory it cuts the keys, too
+    assert not any(heard)
     assert_same(comfy, found, wanted)
 
 
@@ -237,15 +257,20 @@ def test_attention_fails(
     "The latent is the same; Collect Attribution tells the error",
     "The recording of this run",
 )
+@pytest.mark.parametrize("where", ["hearing", "add"])
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, torch.OutOfMemoryError])
 def test_what_fails_while_listening_ends_the_recording_alone(
-    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    comfy: Any,
+    heard: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+    where: str,
 ) -> None:
     def fail(*args: Any, **options: Any) -> None:
-        assert options["heard"] is not None
         raise error("out of luck")
 
-    monkeypatch.setattr(comfy.pack("i2am.recorder").Recorder, "add", fail)
+    owner, name = ("recorder", "Recorder") if where == "add" else ("whole", "Hearing")
+    monkeypatch.setattr(getattr(comfy.pack(f"i2am.{owner}"), name), "add", fail)
     latent = sampled(comfy)
     store = comfy.pack("i2am.store")
     record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
