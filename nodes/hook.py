@@ -195,7 +195,12 @@ class _Reading:
         """As `Architecture.read`."""
         identity = call.identity
         if identity not in self._found:
-            self._found[identity] = self.architecture.read(self.forward, call)
+            read = self.architecture.read(self.forward, call)
+            if read is not None:  # of equal layouts one, which is quick to compare with itself
+                layer, layout = read
+                known = (found[1] for found in self._found.values() if found is not None)
+                read = layer, next((one for one in known if one == layout), layout)
+            self._found[identity] = read
         return self._found[identity]
 
 
