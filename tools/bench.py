@@ -286,18 +286,22 @@ class Meter:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to watch a run. plan: of the capture; None for the dense method."""
+    """One way to watch a run. plan: of the capture; None for the dense method.
+
+    paper_only: shown the references' keys alone. kernels: where there are any for the device.
+    """
 
     name: str
     plan: dict[str, Any] | None
     paper_only: bool = False
+    kernels: bool = True
 
 
 def every(nth: int, steps: int) -> tuple[tuple[int, int], ...]:
     return tuple((step, step) for step in range(0, steps, nth))
 
 
-def variants(case: Case) -> list[Variant]:
+def variants(case: Case, device: torch.device) -> list[Variant]:
     found = [
         Variant("exact", {}),
         Variant("no correspondence", {"correspondence": False}),
@@ -306,6 +310,8 @@ def variants(case: Case) -> list[Variant]:
         Variant("fast", {"budget": "fast"}),
         Variant("dense", None),
     ]
+    if device.type == "cuda":
+        found.insert(1, Variant("without kernels", {}, kernels=False))
     if case.steps >= 4:
         found[2:2] = [
             Variant(f"every {name} step", {"steps": every(nth, case.steps)})
@@ -360,7 +366,7 @@ class Bench:
             model.model_options["transformer_options"]["optimized_attention_override"] = dense
             return self.sample(model)[0], dense.mebibytes
         model = self.pack.arm(self.model, self.pack.Plan(**variant.plan))
-        with self.watching(variant.paper_only):
+        with self.watching(variant):
             seconds, latent = self.sample(model)
         record = self.pack.RECORDINGS.get(self.pack.fingerprint(latent))
         if not isinstance(record, self.pack.Recording):
@@ -368,11 +374,13 @@ class Bench:
         return seconds, record.bytes / MIB
 
     @contextlib.contextmanager
-    def watching(self, paper_only: bool) -> Iterator[None]:
-        """Capture measured, if the meter is on, and perhaps shown the references' keys alone."""
+    def watching(self, variant: Variant) -> Iterator[None]:
+        """Capture measured, if the meter is on, and changed as a variant asks."""
         names, recorder, hearing = self.pack.recording, self.pack.Recorder, self.pack.Hearing
-        compute, add, start, hear = (
+        attention, paper_only = self.pack.attention, variant.paper_only
+        compute, add, start, hear, fused = (
             *(names.attention_marginals, recorder.add, recorder.hearing, hearing.add),
+            attention.fused_marginals,
         )
         keys = slice(self.case.references[0].start, self.case.references[-1].stop)
 
@@ -396,11 +404,14 @@ class Bench:
             names.attention_marginals, hearing.add = computed, heard_
         if paper_only:
             recorder.add, recorder.hearing = added, started
+        if not variant.kernels:
+            attention.fused_marginals = lambda *args, **given: None
         try:
             yield
         finally:
             names.attention_marginals, hearing.add = compute, hear
             recorder.add, recorder.hearing = add, start
+            attention.fused_marginals = fused
 
     def scratch(self, variant: Variant) -> tuple[float, float]:
         """MiB of the most one call takes, and of what is kept."""
@@ -572,6 +583,7 @@ def pack_names(package: str) -> SimpleNamespace:
     for module in ("i2am.recorder", "i2am.store"):
         vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
     names.recording = importlib.import_module(f"{package}.i2am.recorder")
+    names.attention = importlib.import_module(f"{package}.i2am.attention")
     return names
 
 
@@ -602,7 +614,7 @@ def main() -> None:
                     continue
                 case = replace(case, steps=options.steps or case.steps)
                 print(f"{case.name}: {case.title}, {dtype}, {case.steps} steps", flush=True)
-                wanted = variants(case)
+                wanted = variants(case, device)
                 if options.variants:
                     wanted = [v for v in wanted if v.name in options.variants.split(",")]
                 rounds = options.rounds * (5 if case.name == "d" else 1)
