@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,102 +27,9 @@ from .recording import (
     step_at,
 )
 from .regions import Region, placed, portioned
+from .sums import Matches, OpenSums, Side, finest, on_map_grids, stacked
 from .waiting import Kind, Waiting
 from .whole import Hearing
-
-_TINY = torch.finfo(torch.float32).tiny
-
-
-@dataclass
-class _Open:
-    """One layer's sums within the step that is being sampled, on the model's device.
-
-    generated: (batch, heads, kinds, cells), kinds = text, self, references, references again in
-    the paper's definition. references: each (batch, heads, 2, cells), paper and model. weight: how
-    many evaluations of the whole picture that is, (batch,) where conditionings act in regions.
-    """
-
-    generated: Tensor
-    references: tuple[Tensor, ...]
-    weight: float | Tensor = 1.0
-    count: int = 1
-
-    def add(self, other: _Open) -> None:
-        self.generated += other.generated
-        for total, new in zip(self.references, other.references, strict=True):
-            total += new
-        self.weight += other.weight
-        self.count += other.count
-
-    def split(self, layers: int) -> list[_Open]:
-        """The sums of so many layers, which are one after the other in the batch."""
-        if layers == 1:
-            return [self]
-        sides = (maps.chunk(layers) for maps in (self.generated, *self.references))
-        return [_Open(maps[0], maps[1:], self.weight) for maps in zip(*sides, strict=True)]
-
-    def mean(self, maps: Tensor) -> Tensor:
-        """Sums of so many evaluations (batch, heads, kinds, cells) as one's."""
-        if isinstance(self.weight, Tensor):
-            return maps / self.weight.clamp(min=_TINY)[:, None, None, None]
-        return maps if self.weight == 1 else maps / self.weight
-
-
-class _Side:
-    """The maps of one layer over one picture, on the CPU, over all steps so far."""
-
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-        self.steps: dict[int, Tensor] = {}  # each (batch, kinds, cells), mean over heads
-        self._sum = torch.zeros(())  # (batch, heads, kinds, cells), added over steps
-
-    def close(self, step: int, maps: Tensor) -> None:
-        """Take in a finished step: (batch, heads, kinds, cells)."""
-        self._sum = self._sum + maps
-        self.steps[step] = maps.mean(1)
-
-    @property
-    def heads(self) -> Tensor:
-        """Mean over steps: (batch, heads, kinds, cells)."""
-        return self._sum / len(self.steps)
-
-
-@dataclass
-class _Matches:
-    """Correspondence between one pair of grids: within the open step, and over closed ones.
-
-    Each row is a mean of its own: of the calls, and then of the steps, that looked from there.
-    """
-
-    open: Tensor = field(default_factory=lambda: torch.zeros(()))
-    weight: float | Tensor = 0.0  # of the open step's calls, (batch, 1, generated cells, 1)
-    closed: Tensor = field(default_factory=lambda: torch.zeros(()))
-    steps: Tensor = field(default_factory=lambda: torch.zeros(()))
-    layers: set[Layer] = field(default_factory=set[Layer])
-
-    def add(self, match: Tensor, layers: tuple[Layer, ...], weight: float | Tensor) -> None:
-        """Take in calls' correspondence, added up: (batch, 2, generated cells, reference cells)."""
-        if self.open.ndim:
-            self.open += match
-        else:
-            self.open = match
-        self.weight = self.weight + weight
-        self.layers.update(layers)
-
-    def close(self) -> None:
-        """The step is finished: it counts once, however many calls it had."""
-        if isinstance(self.weight, Tensor):
-            self.closed = self.closed + (self.open / self.weight.clamp(min=_TINY)).cpu()
-            self.steps = self.steps + (self.weight > 0).cpu()
-        elif self.weight:
-            self.closed = self.closed + (self.open / self.weight).cpu()
-            self.steps = self.steps + 1
-        self.open, self.weight = torch.zeros(()), 0.0
-
-    @property
-    def mean(self) -> Tensor:
-        """Over the steps: (batch, 2, generated cells, reference cells), zero where none looked."""
-        return self.closed / self.steps.clamp(min=1)
 
 
 class Recorder:
@@ -150,10 +56,10 @@ class Recorder:
         self._threads = threading.local()  # each thread has a workspace of its own
         self._steps: list[tuple[int, float]] = []  # number in the schedule, noise level
         self._counts: list[dict[Layer, int]] = []
-        self._open: dict[Layer, _Open] = {}
-        self._generated: dict[Layer, _Side] = {}
-        self._references: dict[Layer, tuple[_Side, ...]] = {}
-        self._matches: dict[tuple[int, Grid, Grid], _Matches] = {}
+        self._open: dict[Layer, OpenSums] = {}
+        self._generated: dict[Layer, Side] = {}
+        self._references: dict[Layer, tuple[Side, ...]] = {}
+        self._matches: dict[tuple[int, Grid, Grid], Matches] = {}
         self._points = PointSums(plan.places, len(self._wanted)) if plan.places else None
         self._waiting = Waiting[Layer]()  # small calls of the open step
         self._layer_grids: dict[Layer, Grid] = {}
@@ -184,10 +90,9 @@ class Recorder:
 
     def hearing(self, layer: Layer, layout: TokenLayout, region: Region | None) -> Hearing | None:
         """What may be told a call's softmax before the call is added; None if it is of no use."""
-        wanted = layer in self.layers and region is None and self._budget.side == 1
-        return (
-            Hearing(layout, self.plan.correspondence) if wanted and Hearing.suits(layout) else None
-        )
+        if layer not in self.layers or region is not None or self._budget.side > 1:
+            return None
+        return Hearing(layout, self.plan.correspondence) if Hearing.suits(layout) else None
 
     def add(
         self,
@@ -276,8 +181,8 @@ class Recorder:
             tokens = grid_of(layout.generated)
             grid = tokens if region is None else region.part.whole(tokens)
             self._layer_grids[layer] = grid
-            self._generated[layer] = _Side(map_grid(grid))
-            self._references[layer] = tuple(_Side(map_grid(p)) for p in pictures)
+            self._generated[layer] = Side(map_grid(grid))
+            self._references[layer] = tuple(Side(map_grid(p)) for p in pictures)
         if self._points is not None and looked is not None:
             self._points.add(layer, looked)
         if not self._seen:
@@ -311,7 +216,7 @@ class Recorder:
         """Add up the sums of one call of each of these layers, one after the other in the batch."""
         tokens = grid_of(layout.generated)
         pictures = tuple(grid_of(span) for span in layout.references)
-        sums = _on_map_grids(marginals, tokens, pictures, region, portions)
+        sums = on_map_grids(marginals, tokens, pictures, region, portions)
         for layer, one in zip(layers, sums.split(len(layers)), strict=True):
             if layer in self._open:
                 self._open[layer].add(one)
@@ -320,7 +225,7 @@ class Recorder:
         grid = tokens if region is None else region.part.whole(tokens)
         for index, match in enumerate(marginals.correspondence):
             key = (index, correspondence_grid(grid), correspondence_grid(pictures[index]))
-            found = self._matches.setdefault(key, _Matches())
+            found = self._matches.setdefault(key, Matches())
             if region is None:
                 count = len(layers)
                 each = match.view(count, -1, *match.shape[1:])
@@ -389,8 +294,8 @@ class Recorder:
             )
         generated = [self._generated[layer] for layer in layers]
         sides = [[self._references[layer][r] for layer in layers] for r in self._indices]
-        grid = _finest(side.grid for side in generated)
-        grids = [_finest(side.grid for side in over_one) for over_one in sides]
+        grid = finest(side.grid for side in generated)
+        grids = [finest(side.grid for side in over_one) for over_one in sides]
         arrays = self._map_arrays(steps, generated, sides, grid, grids)
         arrays |= self._match_arrays()
         if self._points is not None:
@@ -435,17 +340,17 @@ class Recorder:
     def _map_arrays(
         self,
         steps: list[int],
-        generated: list[_Side],
-        references: list[list[_Side]],
+        generated: list[Side],
+        references: list[list[Side]],
         grid: Grid,
         grids: list[Grid],
     ) -> dict[str, Tensor]:
         """The arrays of maps and shares."""
         count = len(references)
-        step_layer, layer_head = _stack(steps, generated, grid)
+        step_layer, layer_head = stacked(steps, generated, grid)
         arrays: dict[str, Tensor] = {}
         for r in range(count):
-            over_reference = _stack(steps, references[r], grids[r])
+            over_reference = stacked(steps, references[r], grids[r])
             for kind, definition in ((2 + count + r, "paper"), (2 + r, "model")):
                 arrays[f"{definition}.r2g.{r}.step_layer"] = step_layer[:, :, :, kind]
                 arrays[f"{definition}.r2g.{r}.layer_head"] = layer_head[:, :, :, kind]
@@ -468,8 +373,8 @@ class Recorder:
         arrays: dict[str, Tensor] = {}
         for r in self._indices if self._matches else ():
             pairs = {key[1:]: found for key, found in self._matches.items() if key[0] == r}
-            rows = _finest(pair[0] for pair in pairs)
-            columns = _finest(pair[1] for pair in pairs)
+            rows = finest(pair[0] for pair in pairs)
+            columns = finest(pair[1] for pair in pairs)
             total = torch.zeros(())
             for (looking, looked_at), found in pairs.items():
                 match = spread(found.mean, looked_at, columns)
@@ -516,62 +421,3 @@ def _thinned(
         mask,
         None if weights is None else weights[..., places],
     )
-
-
-def _on_map_grids(
-    marginals: Marginals,
-    tokens: Grid,
-    pictures: tuple[Grid, ...],
-    region: Region | None,
-    portions: Tensor,
-) -> _Open:
-    """A call's sums as maps on the grids that are kept, mass kept.
-
-    Of a region, whose tokens have these portions, they are the sums of the whole picture's
-    evaluation that it takes part in, by the area and the portion it has in it.
-    """
-    # A share is of one place's attention; over all places it is mass, which adds up to the mean.
-    over_result, paper = marginals.share / tokens.area, marginals.paper_r2g
-    over_references, weight, part = marginals.g2r, 1.0, WHOLE
-    if region is not None:
-        part = region.part
-        weight = part.area * portions.mean(1).to(paper).expand(len(paper))
-        each = weight[:, None, None, None]
-        over_result, paper = over_result * part.area, paper * each
-        # The paper's sum to one, the model's to what the portions left of them.
-        kinds = torch.cat((each, torch.full_like(each, part.area)), dim=2)
-        over_references = tuple(maps * kinds for maps in over_references)
-    return _Open(
-        spread(torch.cat((over_result, paper), dim=2), tokens, map_grid(part.whole(tokens)), part),
-        tuple(
-            spread(maps, picture, map_grid(picture))
-            for maps, picture in zip(over_references, pictures, strict=True)
-        ),
-        weight,
-    )
-
-
-def _finest(grids: Iterable[Grid]) -> Grid:
-    return max(grids, key=lambda grid: grid.area)
-
-
-def _stack(steps: list[int], sides: list[_Side], grid: Grid) -> tuple[Tensor, Tensor]:
-    """Layers side by side on one grid: (B, S, L, kinds, h, w) and (B, L, H, kinds, h, w).
-
-    A video has its frames before h, w.
-    A step a layer was not seen in, and a head a layer does not have, are zero.
-    """
-    some = sides[0].heads
-    batch, _, kinds, _ = some.shape
-    heads = max(side.heads.shape[1] for side in sides)
-    shape = (kinds, *grid.shape)
-    step_layer = some.new_zeros(batch, len(steps), len(sides), *shape)
-    layer_head = some.new_zeros(batch, len(sides), heads, *shape)
-    for number, side in enumerate(sides):
-        mean = spread(side.heads, side.grid, grid)
-        layer_head[:, number, : mean.shape[1]] = mean.reshape(*mean.shape[:-1], *shape[1:])
-        for row, step in enumerate(steps):
-            if step in side.steps:
-                maps = spread(side.steps[step], side.grid, grid)
-                step_layer[:, row, number] = maps.reshape(*maps.shape[:-1], *shape[1:])
-    return step_layer, layer_head
