@@ -96,7 +96,7 @@ def test_without_waiting(
     asked = attention_marginals(q, k, spans, **given)
     for module in (attention, blocks):
         monkeypatch.setattr(module, "may_wait", lambda device: False)
-    monkeypatch.setattr(blocks._Columns, "weak", property(lambda self: 1 / 0))
+    monkeypatch.setattr(blocks.Columns, "weak", property(lambda self: 1 / 0))
     found = attention_marginals(q, k, spans, **given)
     torch.testing.assert_close(found.paper_r2g, asked.paper_r2g, atol=1e-6, rtol=2e-3)
     for one, other in zip(found.correspondence, asked.correspondence, strict=True):
