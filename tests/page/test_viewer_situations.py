@@ -41,6 +41,7 @@ from viewer_page import (
 from workflow import find, only, to_prompt
 
 RENDERER = "Comfy.VueNodes.Enabled"
+STOPPED = '.i2am-viewer[data-state="stopped"]'
 SHOWS_NOTHING_ELSE = {"SaveImage", "I2AM_Map", "I2AM_IMACS", "I2AM_Save", "PreviewAny"}
 
 
@@ -73,6 +74,17 @@ def unlinked(workflow: dict[str, Any], kind: str, inputs: str) -> dict[str, Any]
 
 def opened(browser: Browser, server: ComfyServer, workflow: dict[str, Any], **more: Any) -> Page:
     return open_page(browser, server, workflow, on_error=pytest.fail, **more)
+
+
+def set_widget(page: Page, kind: str, name: str, value: Any) -> None:
+    """Of the one node of that type."""
+    page.evaluate(
+        """([kind, name, value]) => {
+            const node = app.graph.nodes.find((node) => node.type === kind);
+            node.widgets.find((widget) => widget.name === name).value = value;
+        }""",
+        [kind, name, value],
+    )
 
 
 def caption(page: Page, side: int) -> str:
@@ -350,6 +362,46 @@ def test_small_and_long(browser: Browser, server: ComfyServer, shots: Path) -> N
             box = page.locator(".i2am-box").nth(side).bounding_box()
             assert box
             assert box["width"] / box["height"] == pytest.approx(across / down, rel=0.05)
+    page.close()
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+def test_a_run_that_stops(browser: Browser, server: ComfyServer, shots: Path, vue: bool) -> None:
+    """Before it reaches the viewer: an empty one says so until the next run, a filled one stays."""
+    page = opened(browser, server, short_demo(), settings={RENDERER: vue})
+    message, run = page.locator(".i2am-message"), page.get_by_test_id("queue-button").first
+    empty = message.inner_text()
+    set_widget(page, "I2AM_Capture", "layers", "77")
+    run.click()
+    page.wait_for_selector(STOPPED)
+    assert "ended with an error" in message.inner_text()
+    centre(page, 0.5)  # with the node that failed
+    page.screenshot(path=shots / f"viewer_stopped_{'vue' if vue else 'classic'}.png")
+
+    set_widget(page, "I2AM_Capture", "layers", "")
+    set_widget(page, "KSampler", "steps", 10_000)
+    run.click()
+    page.wait_for_selector('.i2am-viewer[data-state="empty"]')
+    assert message.inner_text() == empty
+    page.wait_for_function("() => document.querySelector('.i2am-live p')?.textContent")
+    page.evaluate("() => app.api.interrupt(null)")
+    page.wait_for_selector(STOPPED)
+    assert "was interrupted" in message.inner_text()
+
+    set_widget(page, "KSampler", "steps", 4)
+    press_run(page)
+    said = sentence(page)
+    set_widget(page, "I2AM_Capture", "layers", "77")
+    page.evaluate(
+        """() => {
+            const tell = (told) => app.api.addEventListener('execution_error', told);
+            window.failed = new Promise(tell);
+        }"""
+    )
+    run.click()
+    page.evaluate("() => window.failed.then(() => null)")
+    assert page.locator(SHOWN).count() == 1
+    assert sentence(page) == said
     page.close()
 
 

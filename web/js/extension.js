@@ -311,6 +311,14 @@ app.registerExtension({
     api.addEventListener("b_preview", (/** @type {CustomEvent} */ event) => {
       for (const live of lives.values()) live.preview(event.detail);
     });
+    api.addEventListener("execution_start", () => {
+      for (const { viewer } of viewers.values()) viewer.runStarted();
+    });
+    for (const how of /** @type {const} */ (["error", "interrupted"])) {
+      api.addEventListener(`execution_${how}`, () => {
+        for (const { viewer } of viewers.values()) viewer.runStopped(how);
+      });
+    }
   },
   /** @param {any} node */
   nodeCreated(node) {

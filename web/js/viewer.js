@@ -50,6 +50,13 @@ const EMPTY = "Nothing to show yet. Press Run: the result and its references wil
 const EXPIRED =
   "These maps are gone: ComfyUI empties its temporary folder when it starts. Press Run to make " +
   "them again.";
+const STOPPED = {
+  error:
+    "The last run ended with an error before there was anything to show. Read the error of the node " +
+    "marked red, put it right and press Run.",
+  interrupted:
+    "The last run was interrupted before there was anything to show. Press Run to start another.",
+};
 /** @type {SideName[]} */
 const SIDES = ["result", "reference"];
 
@@ -166,6 +173,21 @@ export class AttributionViewer {
       const told = error instanceof PayloadError ? error.message : "";
       this.#fail(told || `The maps could not be read (${error}). Run the workflow again.`, "error");
     }
+  }
+
+  /** Forgets how the run before went. */
+  runStarted() {
+    if (this.element.dataset.state === "stopped") this.#say(EMPTY, "empty");
+  }
+
+  /**
+   * Says why there is nothing to show; what is shown, or on its way, stays.
+   *
+   * @param {keyof typeof STOPPED} how
+   */
+  runStopped(how) {
+    const { state = "" } = this.element.dataset;
+    if (["empty", "expired", "stopped"].includes(state)) this.#say(STOPPED[how], "stopped");
   }
 
   /** Stops everything and lets go of the data. */
@@ -341,7 +363,7 @@ export class AttributionViewer {
 
   /**
    * @param {string} text
-   * @param {"empty" | "loading" | "expired" | "error" | "ready"} kind
+   * @param {"empty" | "loading" | "expired" | "stopped" | "error" | "ready"} kind
    */
   #say(text, kind) {
     this.#message.textContent = text;
