@@ -134,7 +134,8 @@ class Recorder:
                 heard=heard,
             )
         if region is None and self._budget.side > 1:
-            q, layout, mask, weights = _thinned(self._budget.side, q, layout, mask, weights)
+            turn = self.layers.index(layer) + len(self._steps)
+            q, layout, mask, weights = _thinned(self._budget.side, turn, q, layout, mask, weights)
         kind = Kind.of(q, k, layout, scale)
         if heard is None and mask is None and weights is None and kind.is_small:
             with self._lock:
@@ -396,16 +397,25 @@ def _key_counts(layout: TokenLayout) -> tuple[int, ...]:
 
 
 def _thinned(
-    side: int, q: Tensor, layout: TokenLayout, mask: Tensor | None, weights: Tensor | None
+    side: int,
+    turn: int,
+    q: Tensor,
+    layout: TokenLayout,
+    mask: Tensor | None,
+    weights: Tensor | None,
 ) -> tuple[Tensor, TokenLayout, Tensor | None, Tensor | None]:
-    """A call with one of `side` × `side` generated queries, each standing for those around it."""
+    """A call with one of `side` × `side` generated queries, each standing for those around it.
+
+    turn: which one, counted on; over `side`² layers or steps each has its turn, so that what is
+    averaged over them leaves no place out.
+    """
     span, grid = layout.generated, layout.generated.grid
     if grid is None or min(grid.sides) < THINNED_SIDE:
         return q, layout, mask, weights
     coarse = grid.with_tokens_of(side)
-    # The middle of each, or the last there is.
-    rows = (torch.arange(coarse.height) * side + side // 2).clamp(max=grid.height - 1)
-    columns = (torch.arange(coarse.width) * side + side // 2).clamp(max=grid.width - 1)
+    down, across = turn % side, (turn + turn // side) % side
+    rows = (torch.arange(coarse.height) * side + down).clamp(max=grid.height - 1)
+    columns = (torch.arange(coarse.width) * side + across).clamp(max=grid.width - 1)
     frames = torch.arange(grid.frames) * grid.height * grid.width
     places = frames[:, None, None] + rows[:, None] * grid.width + columns + span.start
     places = places.flatten()

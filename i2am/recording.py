@@ -21,7 +21,7 @@ class Budget:
     """How little of what a plan asks for is watched.
 
     steps: one of so many, evenly spread. side: every so manyth token of the result down and
-    across, where it has at least THINNED_SIDE of them.
+    across, where it has at least THINNED_SIDE of them; others in the next layer and step.
     """
 
     steps: int = 1

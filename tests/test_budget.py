@@ -42,18 +42,21 @@ class TestSteps:
 
 
 class TestPlaces:
-    def test_each_place_looks_as_it_did(self) -> None:
+    @pytest.mark.parametrize(
+        ("turn", "down", "across"), [(0, 0, 0), (1, 1, 1), (2, 0, 1), (3, 1, 0), (4, 0, 0)]
+    )
+    def test_each_place_looks_as_it_did(self, turn: int, down: int, across: int) -> None:
         """The maps of a thinned call are those of the places it keeps, in their order."""
         big, other = Grid(33, 32, frames=2), Grid(3, 4)
         spans = layout(generated=big, references=(other,), text=2)
         q, k = (rand(seed, 1, 2, spans.key_count, 8) for seed in (1, 2))
         mask = rand(3, spans.key_count, spans.key_count)
-        thin, coarse, some_mask, _ = _thinned(2, q, spans, mask, None)
+        thin, coarse, some_mask, _ = _thinned(2, turn, q, spans, mask, None)
         assert coarse.generated.grid == Grid(17, 16, (16.5, 16.0), frames=2)
         found = attention_marginals(thin, k, coarse, mask=some_mask).share
         whole = attention_marginals(q, k, spans, mask=mask).share.unflatten(-1, big.shape)
-        rows = torch.tensor([*range(1, 32, 2), 32])
-        wanted = whole[..., rows, :][..., 1::2].flatten(-3)
+        rows = torch.tensor([*range(down, 32, 2), 32])
+        wanted = whole[..., rows, :][..., across::2].flatten(-3)
         torch.testing.assert_close(found, wanted)
 
     def test_in_the_layouts_order(self) -> None:
@@ -63,11 +66,11 @@ class TestPlaces:
         keys = (Span(Role.REFERENCE, 0, 6, Grid(2, 3)),)
         spans = TokenLayout((Span(Role.GENERATED, 0, big.area, big),), keys)
         q = rand(1, 1, 2, big.area, 8)
-        plain, coarse, _, _ = _thinned(2, q, spans, None, None)
+        plain, coarse, _, _ = _thinned(2, 1, q, spans, None, None)
         shuffled = torch.empty_like(q)
         shuffled[:, :, order] = q
         ordered = TokenLayout(spans.queries, keys, query_order=tuple(order.tolist()))
-        mixed, same, _, _ = _thinned(2, shuffled, ordered, None, None)
+        mixed, same, _, _ = _thinned(2, 1, shuffled, ordered, None, None)
         assert torch.equal(mixed, plain)
         assert same == coarse
 
@@ -76,7 +79,7 @@ class TestPlaces:
         whole = TokenLayout(
             (Span(Role.GENERATED, 0, spans.area, spans),), (Span(Role.REFERENCE, 0, 4),)
         )
-        assert _thinned(2, q, whole, None, None) == (q, whole, None, None)
+        assert _thinned(2, 1, q, whole, None, None) == (q, whole, None, None)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import torch
 
 from demo_scenes import EVERYTHING, HELD_OUT_SEEDS, PLAIN, RECIPES, Scenes, make_scenes
+from fidelity_budgets import budgets
 from fidelity_causal import curves, occlusion, sanity
 from fidelity_host import MODEL, STEPS, load, pack_names
 from fidelity_imacs import clean_samples, degraded, over_training
@@ -31,7 +32,7 @@ FIGURES = PLOTS / "figures.json"
 SCENES = 16  # of each table
 OCCLUDED_SCENES = 8  # of those whose references are taken away piece by piece
 QUICK = ("known", "maps", "causes")
-FULL = (*QUICK, "curves", "sanity", "recipes", "imacs", "training")
+FULL = (*QUICK, "curves", "sanity", "recipes", "budgets", "imacs", "training")
 
 # The bar each figure must reach: (smallest, largest).
 BARS: dict[str, tuple[float, float]] = {
@@ -131,6 +132,10 @@ class Study:
         """Harder scenes."""
         counts = self.count(SCENES), self.count(OCCLUDED_SCENES)
         self.tables += by_recipe(self.host, list(RECIPES), self.scenes, *counts)
+
+    def budgets(self) -> None:
+        """What watching less changes."""
+        self.tables.append(budgets(self.host, self.scenes(OCCLUDED_SCENES)))
 
     def imacs(self) -> None:
         """Whether IMACS follows the error of one model."""
