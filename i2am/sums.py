@@ -143,6 +143,7 @@ def on_map_grids(
 
 
 def finest(grids: Iterable[Grid]) -> Grid:
+    """The one of the most cells."""
     return max(grids, key=lambda grid: grid.area)
 
 
@@ -161,8 +162,8 @@ def stacked(steps: list[int], sides: list[Side], grid: Grid) -> tuple[Tensor, Te
     for number, side in enumerate(sides):
         mean = spread(side.heads, side.grid, grid)
         layer_head[:, number, : mean.shape[1]] = mean.reshape(*mean.shape[:-1], *shape[1:])
-        for row, step in enumerate(steps):
-            if step in side.steps:
-                maps = spread(side.steps[step], side.grid, grid)
-                step_layer[:, row, number] = maps.reshape(*maps.shape[:-1], *shape[1:])
+        rows = [row for row, step in enumerate(steps) if step in side.steps]
+        maps = torch.stack([side.steps[steps[row]] for row in rows], 1)
+        maps = spread(maps, side.grid, grid)
+        step_layer[:, rows, number] = maps.reshape(*maps.shape[:-1], *shape[1:])
     return step_layer, layer_head
