@@ -88,7 +88,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, at: int, err
     "The recording of this run",
 )
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
-@pytest.mark.parametrize("at", [1, 6, 12])
+@pytest.mark.parametrize(
+    ("together", "at"), [(False, 1), (False, 6), (False, 12), (True, 1), (True, 3), (True, 4)]
+)
 def test_out_of_memory(
     comfy: Any,
     model: Any,
@@ -96,8 +98,10 @@ def test_out_of_memory(
     found: Any,
     monkeypatch: pytest.MonkeyPatch,
     error: type[Exception],
+    together: bool,
     at: int,
 ) -> None:
+    """Calls are computed as they come, or those of a step together when the next one begins."""
     plain, hook, alive = sampled(model), comfy.pack("nodes.hook"), []
     recorders: list[weakref.ref[Any]] = []
 
@@ -113,11 +117,13 @@ def test_out_of_memory(
     with monkeypatch.context() as patched:
         patched.setattr(hook, "Recorder", Watched)
         patched.setattr(hook._log, "disabled", True)  # pytest keeps what is logged, frames and all
+        if not together:
+            patched.setattr(comfy.pack("i2am.waiting"), "SMALL_BYTES", 0)
         failing(patched, comfy.pack("i2am.recorder"), "attention_marginals", at, error)
         latent = sampled(arm(model), steps=4, callback=look)
     assert torch.equal(latent, sampled(model, steps=4))
-    # Four calls to a step: what is seen after each of the steps.
-    assert alive == [step < (at - 1) // 4 for step in range(4)]
+    # What is seen after each of the steps; of four calls each, if they come one by one.
+    assert alive == [step < (at if together else (at - 1) // 4) for step in range(4)]
     refusal = found(latent)
     assert f"stopped with {error.__name__}" in refusal.reason
     assert "fewer layers or steps" in refusal.reason
