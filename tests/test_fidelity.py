@@ -196,7 +196,7 @@ def test_a_plot_draws_its_points_where_they_are(tmp_path: Path):
     [
         *("layers-plain", "layers-everything", "steps-plain", "steps-everything", "recipes"),
         *("recipes-causal", "occlusion", "occlusion-pairs", "curves", "sanity", "imacs-training"),
-        *("imacs-degraded", "imacs-levels", "imacs-clean"),
+        *("imacs-degraded", "imacs-levels", "imacs-clean", "trainings", "budgets"),
     ],
 )
 def test_the_document_holds_its_tables(name: str):

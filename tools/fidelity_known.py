@@ -30,7 +30,7 @@ from in_process import ROOT
 
 TRAININGS = ROOT / "output" / "fidelity"
 TRAINING_SEEDS = (7, 8, 9)  # together they tell how far the figures depend on the seed
-TRAINING_STEPS, TRAINING_EVERY = 1000, 50
+TRAINING_STEPS, TRAINING_EVERY = 2000, 100
 TRAINING_BATCH = "plain=24"
 UNTRAINED_MODELS = 8  # freshly initialised: where one of them looks is chance
 UNTRAINED_SCENES = 16
