@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from in_process import ROOT, import_comfyui, import_pack
+from in_process import ROOT, import_comfyui, import_pack, names_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIB = 2**20
@@ -576,12 +576,8 @@ def surroundings(device: torch.device) -> str:
 
 def pack_names(package: str) -> SimpleNamespace:
     """Everything this tool uses of the pack, which is loaded under this name."""
-    names = SimpleNamespace()
     modules = ("nodes.hook", "nodes.sockets", "i2am.geometry", "i2am.attention", "i2am.listening")
-    for module in modules:
-        vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
-    for module in ("i2am.recorder", "i2am.store"):
-        vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
+    names = names_of(package, *modules, "i2am.recorder", "i2am.store")
     names.recording = importlib.import_module(f"{package}.i2am.recorder")
     names.attention = importlib.import_module(f"{package}.i2am.attention")
     return names

@@ -53,3 +53,11 @@ def find_chromium() -> Path | None:
             for found in sorted(Path(cache).expanduser().glob(pattern), reverse=True):
                 return found
     return None
+
+
+def need_chromium() -> Path:
+    """The same; without one the tool that needs it ends, and says what to do."""
+    found = find_chromium()
+    if found is None:
+        raise SystemExit("This needs Chromium; python dev.py test installs it.")
+    return found

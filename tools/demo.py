@@ -11,7 +11,6 @@ import asyncio
 import io
 import json
 import math
-import os
 import shutil
 import statistics
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from comfy_server import ROOT, ComfyServer, ServerError
+from in_process import comfyui_path
 from workflow import WorkflowError, bypass, find, only, to_prompt
 
 WORKFLOW = ROOT / "example_workflows" / "i2am_demo.json"
@@ -235,7 +235,7 @@ def main() -> int:
         help="also renew the README's picture and the template's thumbnail",
     )
     options = parser.parse_args()
-    comfyui = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "0.30.0")
+    comfyui = comfyui_path()
     start = time.monotonic()
     print("Starting ComfyUI ...", flush=True)
     try:

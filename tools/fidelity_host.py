@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from in_process import ROOT
+from in_process import ROOT, names_of
 
 MODEL = ROOT / "models" / "diffusion_models" / "i2am_demo_inpaint.safetensors"
 VAE = ROOT / "models" / "vae" / "i2am_demo_vae.safetensors"
@@ -96,10 +95,7 @@ def _muting(muted: Tensor) -> Callable[..., Tensor]:
 def pack_names(package: str) -> SimpleNamespace:
     """Everything these tools use of the pack, which is loaded under this name."""
     modules = ("nodes.hook", "nodes.sockets", "i2am.attribution", "i2am.metric", "i2am.recorder")
-    names = SimpleNamespace()
-    for module in (*modules, "i2am.store"):
-        vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
-    return names
+    return names_of(package, *modules, "i2am.store")
 
 
 def load(pack: SimpleNamespace, model: Path = MODEL, vae: Path = VAE) -> Host:

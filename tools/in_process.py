@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_COMFYUI = ROOT / ".comfyui" / "0.30.0"
 _NAME = "comfyui_i2am"
+
+
+def comfyui_path() -> Path:
+    """The ComfyUI that COMFYUI_PATH names, else the one dev.py sets up."""
+    return Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "0.30.0")
 
 
 def import_comfyui(cpu: bool = True) -> Path:
@@ -18,7 +23,7 @@ def import_comfyui(cpu: bool = True) -> Path:
 
     cpu: let it use the CPU alone.
     """
-    path = Path(os.environ.get("COMFYUI_PATH", DEFAULT_COMFYUI)).resolve()
+    path = comfyui_path().resolve()
     if not (path / "main.py").exists():
         raise SystemExit(f"There is no ComfyUI in {path}. Run this through: python dev.py …")
     sys.path.insert(0, str(path))
@@ -45,3 +50,11 @@ def import_pack() -> ModuleType:
     sys.modules[_NAME] = pack
     spec.loader.exec_module(pack)
     return pack
+
+
+def names_of(package: str, *modules: str) -> SimpleNamespace:
+    """What these modules of the pack, which is loaded under this name, define, in one place."""
+    names = SimpleNamespace()
+    for module in modules:
+        vars(names).update(vars(importlib.import_module(f"{package}.{module}")))
+    return names

@@ -13,19 +13,18 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import sys
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from browser import FLAGS, find_chromium
+from browser import FLAGS, need_chromium
 from comfy_server import ROOT, ComfyServer
 from demo import WORKFLOW
 from example_workflows import GOLD, WORKFLOWS, Group, Node, Workflow
+from in_process import comfyui_path
 from make_workflows import ARRANGE, BUILD, VIEW, open_page, plain, run_in_page
 from model_workflows import MODEL_WORKFLOWS
 from workflow import to_prompt
@@ -249,11 +248,8 @@ def main() -> int:
     names = parser.parse_args().names or list(SHOTS)
     if unknown := set(names) - set(SHOTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(SHOTS)}")
-    chromium = find_chromium()
-    if chromium is None:
-        print("This needs Chromium; python dev.py test installs it.")
-        return 1
-    comfyui = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "0.30.0")
+    chromium = need_chromium()
+    comfyui = comfyui_path()
     PICTURES.mkdir(exist_ok=True)
     # Without a cache, every page is told all of what its run did.
     fresh = ComfyServer(comfyui, threads=1, arguments=("--cache-none",))

@@ -12,7 +12,8 @@ import io
 from PIL import Image
 
 from comfy_server import ROOT, ComfyServer
-from viewer_page import NODE, comfyui_path, open_browser, open_page, point, press_run, true_origins
+from in_process import comfyui_path
+from viewer_page import NODE, open_browser, open_page, point, press_run, true_origins
 
 PICTURE = ROOT / "docs" / "viewer.png"
 MARGIN = 12  # CSS pixels around the node

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import sys
 import tempfile
 import uuid
@@ -27,9 +26,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from browser import FLAGS, find_chromium
+from browser import FLAGS, need_chromium
 from comfy_server import PACK, ROOT, ComfyServer, make_base
 from example_workflows import WORKFLOWS, Workflow
+from in_process import comfyui_path
 from model_workflows import MODEL_WORKFLOWS
 from workflow import to_prompt
 
@@ -242,11 +242,8 @@ def main() -> int:
     names = options.names or [name for name in every if set(every[name].packs) <= set(packs)]
     if unknown := set(names) - set(every):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(every)}")
-    chromium = find_chromium()
-    if chromium is None:
-        print("This needs Chromium; python dev.py test installs it.")
-        return 1
-    comfyui = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "0.30.0")
+    chromium = need_chromium()
+    comfyui = comfyui_path()
     # Of several such arguments ComfyUI takes the last.
     more = ("--whitelist-custom-nodes", PACK, *packs)
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,6 @@ with ComfyUI's stock UNETLoader.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -46,9 +45,9 @@ from tools.demo_scenes import (  # noqa: E402
     token_coverage,
 )
 from tools.demo_training import Task, flow_times, train, training_options  # noqa: E402
+from tools.in_process import comfyui_path  # noqa: E402
 
 MODELS = ROOT / "models" / "diffusion_models"
-DEFAULT_COMFYUI = ROOT / ".comfyui" / "0.30.0"
 
 DROP_REFERENCE = 0.1  # share of the batches that see no object picture, or no low resolution
 HOLE_WEIGHT, ELSEWHERE_WEIGHT = 1.1, 0.1  # of a token in the loss
@@ -91,9 +90,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--prove", action="store_true", help="compare with ComfyUI's Flux, then end"
     )
-    parser.add_argument(
-        "--comfyui", type=Path, default=Path(os.environ.get("COMFYUI_PATH", DEFAULT_COMFYUI))
-    )
+    parser.add_argument("--comfyui", type=Path, default=comfyui_path())
     return parser.parse_args()
 
 

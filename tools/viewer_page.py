@@ -11,7 +11,6 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,9 +237,3 @@ def true_origins() -> list[tuple[tuple[float, float], tuple[float, float]]]:
     whole = [token for token in range(len(truth)) if inside[token] == 1]
     assert len(whole) >= 4
     return [(middle(token), middle(int(truth[token]))) for token in whole]
-
-
-def comfyui_path() -> Path:
-    """The ComfyUI that COMFYUI_PATH names, else the one dev.py sets up."""
-    root = Path(__file__).resolve().parents[1]
-    return Path(os.environ.get("COMFYUI_PATH") or root / ".comfyui" / "0.30.0")
