@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_COMFYUI = ROOT / ".comfyui" / "0.30.0"
+import in_process
 
 # How fast a busy machine draws examples says nothing about what is tested.
 settings.register_profile("i2am", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
     """The ComfyUI under test. Tests that need it fail without it: a skip would hide the hole."""
-    path = Path(os.environ.get("COMFYUI_PATH") or DEFAULT_COMFYUI)
+    path = in_process.comfyui_path()
     if not (path / "main.py").is_file():
         pytest.fail(f"No ComfyUI in {path}: run python dev.py test", pytrace=False)
     return path

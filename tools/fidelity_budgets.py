@@ -35,11 +35,11 @@ def budgets(host: Host, scenes: Scenes) -> Table:
             same = exact[0].header.generated.grid == some[0].header.generated.grid
             share = max(float((_shares(a) - _shares(b)).abs().max()) for a, b in pairs)
             for where in ("",) if same else (", on the grid of exact", ", on its own grid"):
-                maps = [_agreement(host, pairs, *kind, "own" in where) for kind in kinds(host)]
+                maps = [_agreement(host, pairs, *kind, "own" in where) for kind in _kinds(host)]
                 cells = (f"{float(r.mean()):.4f} ({float(r.min()):.4f})" for r in maps)
                 side = pictures[0].shape[1]
                 rows.append((f"{name}, {side} × {side}{where}", *cells, f"{100 * share:.2f}"))
-    columns = (f"{d.name.lower()}, {way.value}" for d, way in kinds(host))
+    columns = (f"{d.name.lower()}, {way.value}" for d, way in _kinds(host))
     return Table(
         "budgets",
         ("budget, pixels", *columns, "share"),
@@ -49,7 +49,7 @@ def budgets(host: Host, scenes: Scenes) -> Table:
     )
 
 
-def kinds(host: Host) -> list[tuple[Any, Any]]:
+def _kinds(host: Host) -> list[tuple[Any, Any]]:
     """Definitions and directions."""
     return list(itertools.product(host.pack.Definition, host.pack.Direction))
 
