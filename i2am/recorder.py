@@ -216,7 +216,7 @@ class Recorder:
     ) -> None:
         """Add up the sums of one call of each of these layers, one after the other in the batch."""
         tokens = grid_of(layout.generated)
-        pictures = tuple(grid_of(span) for span in layout.references)
+        pictures = self._pictures[layers[0]]  # the same of all of them: their layouts are
         sums = on_map_grids(marginals, tokens, pictures, region, portions)
         for layer, one in zip(layers, sums.split(len(layers)), strict=True):
             if layer in self._open:

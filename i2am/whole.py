@@ -70,6 +70,9 @@ class Hearing:
             slice(span.start - self._seen.start, span.stop - self._seen.start)
             for span in references
         ]
+        # Along an axis of one for each reference and one of all: its own, and that of all.
+        count = len(references)
+        self._kinds = [slice(index, count + 1, count - index) for index in range(count)]
         self._correspondence = correspondence
         self._matches: list[Match] = []
         self._at_once: tuple[Tensor, ...] = ()  # correspondence of a small call
@@ -94,11 +97,11 @@ class Hearing:
     @property
     def log_sum(self) -> Tensor:
         """L of all generated rows: (batch, heads, generated)."""
-        return self._log_sums[0] if len(self._log_sums) == 1 else torch.cat(self._log_sums, -1)
+        return _joined(self._log_sums)
 
     def add(self, heard: Overheard, first: int = 0) -> None:
         """Take in the call's rows from `first` on, next to those that are known."""
-        rows, count = self._layout.generated, len(self._places)
+        rows = self._layout.generated
         stop = min(first + heard.softmax.shape[2], rows.stop)
         start = max(first, rows.start)
         if self._lost or start >= stop or start != rows.start + self._known:
@@ -123,9 +126,7 @@ class Hearing:
         self._columns.add(sums[:, :, -1], level)
         self._g2r = sums[:, :, :-1] if self._g2r.ndim == 0 else self._g2r + sums[:, :, :-1]
         if self._correspondence:
-            # Of each reference: its own factor and the one of all.
-            kinds = [factors[:, :, index : count + 1 : count - index] for index in range(count)]
-            self._match(slice(start - rows.start, stop - rows.start), kinds, values)
+            self._match(slice(start - rows.start, stop - rows.start), factors, values)
         if self.complete and len(self._shares) == 1:
             self._r2g = self._means(values)
 
@@ -142,34 +143,32 @@ class Hearing:
         if self._r2g.ndim == 0:
             self._r2g = self._means_again(q, k, factor, mask)
         rows, heads = self._layout.generated, q.shape[1]
-        g2r, count = self._g2r / rows.length, len(self._places)
+        g2r = self._g2r / rows.length
         lift = (self.log_sum - self._columns.level).exp_().unsqueeze(2)
         lengths = lift.new_tensor([[span.length] for span in self._layout.references])
         return Marginals(
-            self._shares[0] if len(self._shares) == 1 else torch.cat(self._shares, -1),
+            _joined(self._shares),
             self._r2g * (lift / lengths),
-            tuple(
-                g2r[:, :, index : count + 1 : count - index, place]
-                for index, place in enumerate(self._places)
-            ),
+            tuple(g2r[:, :, k, at] for k, at in zip(self._kinds, self._places, strict=True)),
             self._at_once or tuple(match.mean(heads) for match in self._matches),
         )
 
-    def _match(self, rows: slice, kinds: list[Tensor], values: Tensor) -> None:
-        """Add up the correspondence of some rows; kinds: (batch, heads, 2, rows) each."""
+    def _match(self, rows: slice, factors: Tensor, values: Tensor) -> None:
+        """Add up the correspondence of some rows; factors: (batch, heads, kinds, rows)."""
         batch, _, count, _ = values.shape
+        each = [factors[:, :, kinds] for kinds in self._kinds]
         grids = [grid_of(span) for span in (self._layout.generated, *self._layout.references)]
         small = 8 * values.numel() <= SMALL_BYTES and self.complete
         if small and not self._matches and all(correspondence_grid(g) == g for g in grids):
             self._at_once = tuple(
                 (weights.unsqueeze(-1) * values[..., place].unsqueeze(2)).mean(1)
-                for weights, place in zip(kinds, self._places, strict=True)
+                for weights, place in zip(each, self._places, strict=True)
             )
             return
         self._matches = self._matches or [
             Match(values.new_zeros, batch, grids[0], grid) for grid in grids[1:]
         ]
-        for match, weights, place in zip(self._matches, kinds, self._places, strict=True):
+        for match, weights, place in zip(self._matches, each, self._places, strict=True):
             wide = place.stop - place.start
             at_once = max(1, min(ENOUGH_ROWS, CACHE_BYTES // (8 * batch * wide)))
             for first in range(0, count, at_once):
@@ -204,6 +203,11 @@ class Hearing:
                 for index, place in enumerate(self._places):
                     means[item, head, index, tile] = values[:, place] @ inverse[item, head, place]
         return means
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    """Rows that became known one after the other, (…, rows)."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
 
 
 def _shares(softmax: Tensor, layout: TokenLayout) -> Tensor:
