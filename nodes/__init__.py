@@ -7,23 +7,23 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .capture import CaptureAttention, CollectAttribution
-from .compare import CompareAttributions
-from .demo import BlankPrompt, LoadInsertionModel, ReferenceTokens
-from .files import LoadAttribution, SaveAttribution
-from .flow import Correspondence
-from .image_tokens import ImageTokensToConditioning
-from .influence import ReferenceInfluence
-from .maps import AttributionMapNode
-from .masks import AttributionToMask, LocateObject
-from .pick import PickBest
-from .points import PointAttribution
-from .redux import MarkReduxTokens
-from .score import Imacs
-from .steer import ReferenceStrength
-from .trace import TraceAdapterTokens
-from .truth import TopPart, TruthTest
-from .viewer import AttributionViewer
+from .act.mask import AttributionToMask, LocateObject
+from .act.pick import PickBest
+from .act.strength import ReferenceStrength
+from .ask.compare import CompareAttributions
+from .ask.imacs import Imacs
+from .ask.influence import ReferenceInfluence
+from .ask.truth import TopPart, TruthTest
+from .look.correspondence import CorrespondenceNode
+from .look.map import AttributionMapNode
+from .look.point import PointAttribution
+from .look.viewer import AttributionViewer
+from .prepare.demo import BlankPrompt, LoadInsertionModel, ReferenceTokens
+from .prepare.image_tokens import ImageTokensToConditioning
+from .prepare.redux import MarkReduxTokens
+from .prepare.trace import TraceAdapterTokens
+from .watch.capture import CaptureAttention, CollectAttribution
+from .watch.files import LoadAttribution, SaveAttribution
 
 _MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -41,7 +41,7 @@ class I2AMExtension(ComfyExtension):
             CollectAttribution,
             AttributionMapNode,
             PointAttribution,
-            Correspondence,
+            CorrespondenceNode,
             AttributionViewer,
             Imacs,
             ReferenceInfluence,

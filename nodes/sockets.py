@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..i2am.store import Store
+from ..i2am.recording import Store
 
 AttributionSocket = io.Custom("I2AM_ATTRIBUTION")
 

@@ -20,11 +20,11 @@ from comfy import model_management
 from comfy.ldm.modules.attention import optimized_attention
 
 from ..i2am import __version__
+from ..i2am.display import support_lines
 from ..i2am.errors import I2AMError, fault_of
-from ..i2am.recorder import Recording
-from ..i2am.report import support
-from ..i2am.store import Refusal
-from .page import to_page
+from ..i2am.recording import Refusal
+from ..i2am.recording.recorder import Recording
+from .host.page import to_page
 
 MESSAGE = "i2am.support"
 
@@ -65,7 +65,7 @@ class Support:
 
     def _run(self) -> list[str]:
         if isinstance(self.record, Recording):
-            return support(self.record)
+            return support_lines(self.record)
         if isinstance(self.record, Refusal):
             return [f"Model: {self.record.model} ({self.record.architecture}), not recorded"]
         return [f"Model: {self._model}"] if self._model else []

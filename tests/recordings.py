@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from i2am.architectures.base import Architecture, Forward, Layer
-from i2am.attribution import Attribution
-from i2am.geometry import Grid, Picture, Role, Span, TokenLayout
-from i2am.points import parse_places
-from i2am.recorder import Recorder
-from i2am.recording import Header, Plan, Recording, Run, map_grid
+from i2am.recording import Attribution, Header, Plan, Recorder, Recording, Run, map_grid
+from i2am.tokens import Grid, Picture, Role, Span, TokenLayout, parse_point_queries
+from i2am.tokens.architectures.base import Architecture, Forward, Layer
 
 GENERATED = Grid(4, 3)
 REFERENCES = (Grid(2, 3), Grid(3, 2, (2.5, 2.0)))
@@ -69,8 +66,8 @@ def recording(
     schedule = tuple(1 - step / steps for step in range(steps + 1))
     run = Run("Test", batch, 7, schedule, (8, 6), {"i2am": "0", "comfyui": "0"})
     layers = tuple(Layer("double", index) for index in range(len(heads)))
-    asked = parse_places(places, "points")
-    asked += parse_places(reference_places, "reference_points", numbered=True)
+    asked = parse_point_queries(places, "points")
+    asked += parse_point_queries(reference_places, "reference_points", numbered=True)
     plan = Plan(correspondence=correspondence, budget=budget, places=asked)
     recorder = Recorder(plan, run, JOINT, layers)
     grids = generated if isinstance(generated, tuple) else (generated,) * len(layers)

@@ -576,10 +576,16 @@ def surroundings(device: torch.device) -> str:
 
 def pack_names(package: str) -> SimpleNamespace:
     """Everything this tool uses of the pack, which is loaded under this name."""
-    modules = ("nodes.hook", "nodes.sockets", "i2am.geometry", "i2am.attention", "i2am.listening")
-    names = names_of(package, *modules, "i2am.recorder", "i2am.store")
-    names.recording = importlib.import_module(f"{package}.i2am.recorder")
-    names.attention = importlib.import_module(f"{package}.i2am.attention")
+    modules = (
+        "nodes.host.hook",
+        "nodes.sockets",
+        "i2am.tokens",
+        "i2am.attention",
+        "i2am.recording",
+    )
+    names = names_of(package, *modules)
+    names.recording = importlib.import_module(f"{package}.i2am.recording.recorder")
+    names.attention = importlib.import_module(f"{package}.i2am.attention.compute")
     return names
 
 

@@ -94,8 +94,8 @@ def _muting(muted: Tensor) -> Callable[..., Tensor]:
 
 def pack_names(package: str) -> SimpleNamespace:
     """Everything these tools use of the pack, which is loaded under this name."""
-    modules = ("nodes.hook", "nodes.sockets", "i2am.attribution", "i2am.metric", "i2am.recorder")
-    return names_of(package, *modules, "i2am.store")
+    modules = ("nodes.host.hook", "nodes.sockets", "i2am.recording", "i2am.maps", "i2am.scores")
+    return names_of(package, *modules)
 
 
 def load(pack: SimpleNamespace, model: Path = MODEL, vae: Path = VAE) -> Host:

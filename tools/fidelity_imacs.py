@@ -84,7 +84,7 @@ def points(
             recording, pack.Definition.MODEL, direction, reference=OBJECT, within=within
         )
         mask = scenes.object if mask is None else mask
-        scores[side] = pack.imacs(maps, mask).imacs.unsqueeze(0)
+        scores[side] = pack.imacs_score(maps, mask).imacs.unsqueeze(0)
     pictures = host.vae.decode(latent).clamp(0, 1)
     errors = {
         name: error(pictures, scenes.target, scenes.hole).unsqueeze(0)

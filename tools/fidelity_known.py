@@ -103,7 +103,7 @@ def imacs_over_object(host: Host, recording: Any, scenes: Scenes) -> float:
         reference=OBJECT,
         within=scenes.hole,
     )
-    return float(pack.imacs(maps, scenes.object).imacs.mean())
+    return float(pack.imacs_score(maps, scenes.object).imacs.mean())
 
 
 def untrained(folder: Path, seed: int) -> Path:

@@ -45,9 +45,12 @@ class Localisation:
     def __init__(self, pack: Pack, scenes: Insertions) -> None:
         self.pack, self.scenes = pack, scenes
         self.size = (scenes.scene.shape[1], scenes.scene.shape[2])
-        self.demo = pack.module("nodes.demo")
-        self.maps, self.masks = pack.module("i2am.attribution"), pack.module("i2am.masks")
-        self.locate, self.box = pack.module("i2am.locate").locate, pack.module("i2am.locate").Box
+        self.demo = pack.module("nodes.prepare.demo")
+        self.maps, self.masks = pack.module("i2am.maps"), pack.module("i2am.scores")
+        self.locate, self.box = (
+            pack.module("i2am.scores").locate_object,
+            pack.module("i2am.scores").Box,
+        )
         self.model = self.demo.load_insertion_model(self.demo.INSERTION_MODEL)
         self.true = [self.box(*box) for box in scenes.boxes]
         self.whole = self.box(0, 0, self.size[1], self.size[0])
@@ -102,7 +105,7 @@ class Localisation:
     def found_by_otsu(self, maps: Any) -> list[Any]:
         """The box around the brighter of Otsu's two classes, which sets no area beforehand."""
         masks = self.masks.mask_of(maps, self.size, self.masks.Method.OTSU, 0)
-        around = self.pack.module("i2am.locate").box_around
+        around = self.pack.module("i2am.scores").box_around
         return [around(mask) or self.whole for mask in masks]
 
     def overlaps(self, boxes: list[Any]) -> np.ndarray:

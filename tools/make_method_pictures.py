@@ -47,7 +47,7 @@ def main() -> None:
 def sample(package: str) -> Any:
     """Fill the hole of one scene, and what was recorded of it, with its pictures."""
     names = pack_names(package)
-    points = importlib.import_module(f"{package}.i2am.points")
+    points = importlib.import_module(f"{package}.i2am.tokens")
     places = points.parse_places("{},{}".format(*POINT), "points")
     back = f"{OBJECT + 1}: " + "{},{}".format(*BACK)
     places += points.parse_places(back, "reference_points", numbered=True)

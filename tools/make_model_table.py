@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from i2am.architectures import ARCHITECTURES, NOT_YET, WITHOUT_REFERENCES  # noqa: E402
+from i2am.tokens.architectures import ARCHITECTURES, NOT_YET, WITHOUT_REFERENCES  # noqa: E402
 
 PAGE = ROOT / "docs" / "models.md"
 _INTRODUCTION = """\

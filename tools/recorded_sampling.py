@@ -31,7 +31,7 @@ class Pack:
         self.vae = comfy.sd.VAE(sd=weights, metadata=metadata)
 
     def module(self, name: str) -> ModuleType:
-        """Pack.module("i2am.locate")."""
+        """Pack.module("i2am.scores")."""
         return importlib.import_module(f"{self._package}.{name}")
 
     def sample(
@@ -40,7 +40,7 @@ class Pack:
         """The pictures a stock sampler makes, and the recording of its conditional branch."""
         import comfy.sample
 
-        hook, store = self.module("nodes.hook"), self.module("i2am.store")
+        hook, store = self.module("nodes.host.hook"), self.module("i2am.recording")
         output = comfy.sample.sample(
             hook.arm(model, hook.Plan(branch="conditional")),
             comfy.sample.prepare_noise(start, 1), STEPS, cfg, "euler", "simple", positive, negative,
@@ -53,7 +53,7 @@ class Pack:
 
     def heatmaps(self, maps: Any, size: tuple[int, int]) -> Tensor:
         """Each map of a level in colours of its own range: (batch, maps, height, width, 3)."""
-        render, colormaps = self.module("i2am.render"), self.module("i2am.colormaps")
+        render, colormaps = self.module("i2am.display"), self.module("i2am.display")
         values = render.resize(maps.values, maps.grid, size).flatten(0, 1)
         low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
         drawn = render.heatmap((values - low) / (high - low), colormaps.Colormap.INFERNO)

@@ -40,7 +40,7 @@ class Comfy:
     server: Any  # its PromptServer, which never listens
 
     def pack(self, module: str = "") -> ModuleType:
-        """A module of the pack as ComfyUI loaded it: comfy.pack("i2am.store")."""
+        """A module of the pack as ComfyUI loaded it: comfy.pack("i2am.recording")."""
         return importlib.import_module(f"{self.pack_name}.{module}" if module else self.pack_name)
 
     def node(self, class_type: str) -> Any:

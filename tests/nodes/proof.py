@@ -17,9 +17,9 @@ TOLERANCE = 1e-4
 
 def recording(comfy: Any, latent: Tensor) -> Any:
     """What is filed under a sampled latent."""
-    store = comfy.pack("i2am.store")
+    store = comfy.pack("i2am.recording")
     record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert isinstance(record, comfy.pack("i2am.recorder").Recording), record
+    assert isinstance(record, comfy.pack("i2am.recording.recorder").Recording), record
     return record
 
 
@@ -35,9 +35,9 @@ def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
 
 def asked_places(comfy: Any, references: int) -> tuple[Any, ...]:
     """What the oracle is asked about, for a Plan."""
-    points = comfy.pack("i2am.points")
+    points = comfy.pack("i2am.tokens")
     return tuple(
-        points.AskedPlace(reference, x, y, x, y)
+        points.PointQuery(reference, x, y, x, y)
         for reference in range(-1, references)
         for x, y in (ASKED if reference == points.RESULT else ASKED_OF)
     )
@@ -46,7 +46,7 @@ def asked_places(comfy: Any, references: int) -> tuple[Any, ...]:
 @contextlib.contextmanager
 def listening_to_all(comfy: Any) -> Iterator[None]:
     """Attention functions are listened to whatever the size of their calls."""
-    listening = comfy.pack("i2am.listening")
+    listening = comfy.pack("i2am.attention.softmax_tap")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(listening, "SMALL_BYTES", 0)
         yield
@@ -77,7 +77,7 @@ def prove(
     heads, latent: as `expected` takes them. index: of the recorded conditionings in
     `cond_or_uncond`. sample, options: how to sample.
     """
-    hook, recorder, spy = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder"), Spy()
+    hook, recorder, spy = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording"), Spy()
     plain = sample(model(), positive, negative, start, **options)
     asked = recorder.Plan(**({"places": asked_places(comfy, 8)} | (plan or {})))
     armed = hook.arm(spy.on(model()), asked)

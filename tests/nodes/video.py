@@ -36,7 +36,7 @@ def prove_video(
     grid: frames, height and width of the result in tokens; in `place_of` it is (frames × height,
     width), and so are references of several `reference_frames`.
     """
-    hook, recorder, spy = comfy.pack("nodes.hook"), comfy.pack("i2am.recorder"), Spy()
+    hook, recorder, spy = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording"), Spy()
     plain = tiny.sample(model(), positive, negative, start, **options)
     armed = hook.arm(spy.on(model()), recorder.Plan(places=asked_places(comfy, 8)))
     latent = tiny.sample(armed, positive, negative, start, **options)

@@ -1,0 +1,303 @@
+"""One attention call's sums from its queries and keys, block by block within a budget of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..tokens import Role, Span, TokenLayout, grid_of
+from .marginals import CACHE_BYTES, ENOUGH_ROWS, WEAK, Marginals, Workspace
+from .pooling import CorrespondenceSum
+
+_LOWEST = torch.finfo(torch.float32).min
+
+
+def blocked_marginals(
+    q: Tensor,
+    k: Tensor,
+    layout: TokenLayout,
+    *,
+    scale: float,
+    mask: Tensor | None,
+    weights: Tensor | None,
+    correspondence: bool,
+    scratch_bytes: int,
+    workspace: Workspace,
+) -> Marginals:
+    """What `attention_marginals` gives, of the generated queries alone.
+
+    mask: additive, (batch|1, heads|1, generated, keys). weights: (batch, softmaxes, generated).
+    """
+    rows, references = layout.generated, layout.references
+    batch, heads, _, _ = q.shape
+    portions = emphasis = None
+    if weights is not None:
+        weights = weights.float()
+        portions = weights / weights.sum(1, keepdim=True)
+        emphasis = (weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0)  # mean one, or none
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.float32, device=q.device)
+
+    share = zeros(batch, heads, 2 + len(references), rows.length)
+    paper_r2g = zeros(batch, heads, len(references), rows.length)
+    g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
+    matches = [
+        CorrespondenceSum(zeros, batch, grid_of(rows), grid_of(span))
+        for span in references
+        if correspondence
+    ]
+
+    for items, some_heads, tiles, keep in _blocks(q, k, layout, scratch_bytes):
+        here = (items, some_heads)
+        block = _Block(
+            q[here].float() * scale,
+            k[items, _key_heads(some_heads, heads, k.shape[1])].float().mT,
+            _part_of(mask, here),
+            workspace,
+        )
+        columns = [ColumnSums() for _ in references]
+        kept: list[list[_Softmax]] = []
+        for tile in tiles:
+            # What is kept has a buffer for each tile, what is not one for all.
+            names = [
+                (span, tile.start if keep and span in references else -1) for span in layout.keys
+            ]
+            found = [block.softmax(tile, span, (span, at)) for span, at in names]
+            portion = None if portions is None else portions[items, :, tile]
+            row_share = _share_out(found, layout, portion, share[here][..., tile])
+            over = [f for f, span in zip(found, layout.keys, strict=True) if span in references]
+            for index, (span, m_r) in enumerate(zip(references, over, strict=True)):
+                level, lift = columns[index].lift(m_r.log_sum)
+                even = torch.ones_like(lift)
+                if emphasis is not None:
+                    even *= emphasis[items, span.softmax, tile].unsqueeze(1)
+                # One product takes both G2R and the columns' sums.
+                factors = torch.stack((even, row_share[index], lift), dim=-2)
+                sums = factors @ m_r.values
+                g2r[index][here] += sums[:, :, :2]
+                columns[index].add(sums[:, :, 2], level)
+                if correspondence:
+                    matches[index].add(items, tile, factors[:, :, :2], m_r.values)
+            kept.append(over if keep else [])
+        for index, span in enumerate(references):
+            if not can_read_back(q.device):  # there, which columns are weak is not to be asked
+                paper_r2g[here][:, :, index] += columns[index].mean_of(block, span, scratch_bytes)
+                continue
+            for tile, over in zip(tiles, kept, strict=True):
+                m_r = over[index] if keep else block.softmax(tile, span, (span, -1))
+                paper_r2g[here][:, :, index, tile] = columns[index].mean_of_rows(m_r)
+            weak = columns[index].weak
+            if weak is not None:
+                paper_r2g[here][:, :, index] += columns[index].mean_of(
+                    block, span, scratch_bytes, weak
+                )
+
+    for sums in g2r:
+        sums /= rows.length
+    if emphasis is not None:
+        paper_r2g *= torch.stack([emphasis[:, span.softmax] for span in references], 1).unsqueeze(1)
+    if mask is not None or emphasis is not None:
+        # Keys hidden from every query have no column of M_g: leave them out.
+        paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return Marginals(share, paper_r2g, g2r, tuple(match.mean(heads) for match in matches))
+
+
+def can_read_back(device: torch.device) -> bool:
+    """Whether reading a value costs no wait for a device that works by itself."""
+    return device.type == "cpu"
+
+
+def _key_heads(some: slice, heads: int, key_heads: int) -> slice | list[int]:
+    """The key heads of some heads, which may share them in groups."""
+    if key_heads == heads:
+        return some
+    return [head * key_heads // heads for head in range(heads)[some]]
+
+
+def _blocks(
+    q: Tensor, k: Tensor, layout: TokenLayout, scratch_bytes: int
+) -> Iterator[tuple[slice, slice, list[slice], bool]]:
+    """Cut a call into blocks of batch items × heads, each in tiles of queries that fit.
+
+    Also says whether what a block finds over its references can be kept until its columns are
+    known; if not, it is computed twice.
+    """
+    batch, heads, queries, dim = q.shape
+    on_cpu = can_read_back(q.device)
+    widest = max(span.length for span in layout.keys)
+    widths = sum(span.length for span in layout.references)
+    pair = 4 * max(queries * widths, 1)  # bytes of what one item and head keeps
+    keep = on_cpu and pair <= scratch_bytes // 4
+    if not keep:
+        pair = 4 * widest
+    copies = 8 * dim * (queries + k.shape[2])  # scaled queries, and keys, in float32
+    tile_bytes = scratch_bytes // 4 * widest // k.shape[2]  # of its widest span
+    if on_cpu:
+        tile_bytes = min(tile_bytes, CACHE_BYTES)
+    at_once = tile_bytes // (4 * widest * min(queries, ENOUGH_ROWS))
+    fitting = (at_once, scratch_bytes // 4 // pair, scratch_bytes // 4 // copies, batch * heads)
+    pairs = max(1, min(fitting))
+    rows = max(1, min(queries, tile_bytes // (4 * widest * pairs)))
+    tiles = [slice(first, min(first + rows, queries)) for first in range(0, queries, rows)]
+    if pairs >= heads:
+        for first in range(0, batch, pairs // heads):
+            yield slice(first, first + pairs // heads), slice(0, heads), tiles, keep
+        return
+    for item in range(batch):
+        for first in range(0, heads, pairs):
+            yield slice(item, item + 1), slice(first, first + pairs), tiles, keep
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The scaled queries (items, heads, rows, dim) and keys (…, dim, keys) of one block."""
+
+    q: Tensor
+    k: Tensor
+    mask: Tensor | None
+    workspace: Workspace
+
+    @property
+    def masked(self) -> bool:
+        return self.mask is not None
+
+    def logits(self, rows: slice, keys: slice | Tensor, out: Tensor | None = None) -> Tensor:
+        """S of some rows and keys: (items, heads, rows, keys)."""
+        logits = torch.matmul(self.q[:, :, rows], self.k[..., keys], out=out)
+        return logits if self.mask is None else logits.add_(self.mask[:, :, rows][..., keys])
+
+    def softmax(self, rows: slice, keys: Span, name: object) -> _Softmax:
+        """M_r of some rows and one span, in the workspace's buffer of this name."""
+        shape = (*self.q.shape[:2], rows.stop - rows.start, keys.length)
+        out = self.workspace.take(name, self.q.device, *shape)
+        return _Softmax.of(self.logits(rows, keys.slice, out), self.masked)
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """The softmax over the keys of one span, each row by itself, so that no row is ever lost.
+
+    values: (items, heads, rows, keys); log_sum: (items, heads, rows), of what was divided by.
+    """
+
+    values: Tensor
+    log_sum: Tensor
+
+    @staticmethod
+    def of(logits: Tensor, masked: bool) -> _Softmax:
+        """Overwrites the logits."""
+        high = logits.amax(-1)
+        values = torch.softmax(logits, -1, out=logits)
+        if masked:  # a row that a mask hides altogether has a sum of nothing
+            values.nan_to_num_(0.0)
+        # The row's largest was exp(high) before it was divided.
+        return _Softmax(values, high - values.amax(-1).log_().clamp_(min=_LOWEST))
+
+
+class ColumnSums:
+    """The sums of M_g's columns, and what follows from them, for one block and reference.
+
+    A column's sum is taken of softmaxes that were made row by row: rows are brought to one
+    level, that of the highest. What underflows on the way is below 1e-38, so a column whose sum is
+    far above that is exact, and the others, which are rare, are computed by themselves.
+    """
+
+    def __init__(self) -> None:
+        self.level = torch.zeros(())  # (items, heads, 1)
+        self._sums: Tensor | None = None
+
+    def lift(self, log_sum: Tensor) -> tuple[Tensor, Tensor]:
+        """The level of some rows, (items, heads, 1), and their sums relative to it."""
+        level = log_sum.amax(-1, keepdim=True).clamp_(min=_LOWEST)
+        return level, (log_sum - level).exp_()
+
+    def add(self, sums: Tensor, level: Tensor) -> None:
+        """Take in the columns' sums (items, heads, keys) of some rows, relative to their level."""
+        if self._sums is None:
+            self._sums, self.level = sums, level
+            return
+        higher = torch.maximum(level, self.level)
+        self._sums = self._sums * (self.level - higher).exp_() + sums * (level - higher).exp_()
+        self.level = higher
+
+    @property
+    def sums(self) -> Tensor:
+        """Relative to the level: (items, heads, keys)."""
+        assert self._sums is not None, "no rows were added"
+        return self._sums
+
+    @property
+    def weak(self) -> Tensor | None:
+        """Where columns are weak, (items, heads, keys); None if none is. Waits for the device."""
+        if float(self.sums.amin()) >= WEAK:
+            return None
+        return self.sums < WEAK
+
+    def mean_of_rows(self, m_r: _Softmax) -> Tensor:
+        """Mean over the columns of M_g of these rows, weak columns left out."""
+        inverse = torch.where(self.sums < WEAK, 0, 1 / self.sums)
+        means = (m_r.values @ inverse.unsqueeze(-1)).squeeze(-1)
+        return means * (m_r.log_sum - self.level).exp_() / inverse.shape[-1]
+
+    def mean_of(
+        self, block: _Block, span: Span, scratch_bytes: int, weak: Tensor | None = None
+    ) -> Tensor:
+        """That mean of all rows, column by column: (items, heads, rows). Of the weak ones alone
+        if it is told which they are."""
+        items, heads, rows, _ = block.q.shape
+        if weak is None:
+            keys = torch.arange(span.start, span.stop, device=block.q.device)
+        else:
+            keys = weak.any(0).any(0).nonzero().squeeze(-1) + span.start
+        means = block.q.new_zeros(items, heads, rows)
+        at_once = max(1, scratch_bytes // (16 * items * heads * rows))
+        for first in range(0, len(keys), at_once):
+            some = keys[first : first + at_once]
+            columns = block.logits(slice(None), some)
+            columns = torch.softmax(columns, -2)
+            if block.masked:
+                columns.nan_to_num_(0.0)
+            if weak is not None:
+                columns *= weak[..., some - span.start].unsqueeze(-2)
+            means += columns.sum(-1)
+        return means / span.length
+
+
+def _share_out(
+    found: list[_Softmax], layout: TokenLayout, portions: Tensor | None, share: Tensor
+) -> list[Tensor]:
+    """Write the shares of these rows; return those of each reference, (items, heads, rows).
+
+    portions: (items, softmaxes, rows), of each softmax in the whole.
+    """
+    together: dict[int, list[int]] = {}
+    for index, span in enumerate(layout.keys):
+        together.setdefault(span.softmax, []).append(index)
+    parts: dict[int, Tensor] = {}
+    for softmax, members in together.items():
+        split = torch.stack([found[i].log_sum for i in members]).softmax(0)
+        if portions is not None:
+            split = split * portions[:, softmax].unsqueeze(1)
+        parts |= dict(zip(members, split, strict=True))
+    shares: list[Tensor] = []
+    for index, span in enumerate(layout.keys):
+        if span.role is Role.REFERENCE:
+            share[:, :, 2 + len(shares)] = parts[index]
+            shares.append(parts[index])
+        else:
+            share[:, :, 0 if span.role is Role.TEXT else 1] += parts[index]
+    return shares
+
+
+def _part_of(mask: Tensor | None, here: tuple[slice, slice]) -> Tensor | None:
+    """A block's part of a mask that may have one item or head for all."""
+    if mask is None:
+        return None
+    items, heads = (
+        one if size > 1 else slice(None) for one, size in zip(here, mask.shape[:2], strict=True)
+    )
+    return mask[items, heads]

@@ -1,0 +1,112 @@
+"""Listening to an attention function: logits and softmax as it computes them for itself.
+
+Functions that hold the logits at once (ComfyUI's own on a CPU) call torch's softmax on them. What
+goes in and comes out is all that the sums of a call are made of, so it need not be computed again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .dense import SMALL_BYTES, ObservedSoftmax
+
+_SOFTMAXES = {torch.softmax, Tensor.softmax, torch.nn.functional.softmax}
+_ROWS, _KEYS = 4, 16  # of each head that are compared
+_CLOSE = 1e-3  # of another order of adding up
+_log = logging.getLogger(__name__)
+
+
+def can_tap(q: Tensor, k: Tensor) -> bool:
+    """Whether a call may be listened to, and costs more to compute again.
+
+    q: (batch, heads, queries, dim), k: (batch, heads or fewer, keys, dim).
+    """
+    return q.device.type == "cpu" and 4 * q[..., 0].numel() * k.shape[2] > SMALL_BYTES
+
+
+class SoftmaxTap(TorchFunctionMode):
+    """While entered: hears the softmax of one attention call, in this thread.
+
+    Every function is called as it is, once, and its result is passed on. q, k, scale, mask: as
+    `observed_softmax` takes them. tell: is given what was observed, and its first row.
+    """
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float | None,
+        mask: Tensor | None,
+        tell: Callable[[ObservedSoftmax, int], None],
+    ) -> None:
+        super().__init__()
+        self._call = q, k, scale, mask
+        self._tell = tell
+        self._heard = 0  # rows, from the first on
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _SOFTMAXES and args:
+            self._hear(args[0], result)
+        return result
+
+    def _hear(self, logits: Tensor, softmax: Tensor) -> None:
+        first = self._heard
+        try:
+            heard = observed_softmax(logits, softmax, *self._call, first)
+        except Exception as error:
+            _log.debug("I2AM: an attention function computes something unheard of", exc_info=error)
+            return
+        if heard is not None:
+            self._heard += heard.softmax.shape[2]
+            self._tell(heard, first)
+
+
+def observed_softmax(
+    logits: Tensor,
+    softmax: Tensor,
+    q: Tensor,
+    k: Tensor,
+    scale: float | None,
+    mask: Tensor | None,
+    first: int = 0,
+) -> ObservedSoftmax | None:
+    """What was heard, if it is the attention of these queries and keys: None if it is not.
+
+    logits, softmax: as a softmax was given and gave them. q: (batch, heads, queries, dim), k:
+    (batch, heads or fewer, keys, dim); scale, mask: as `attention_marginals` takes them.
+    A function may work through the queries in pieces: this one is to start at `first`.
+    """
+    batch, heads, queries, dim = q.shape
+    keys = k.shape[2]
+    rows = logits.shape[-2] if logits.ndim > 1 else 0
+    if (
+        logits.dtype != torch.float32
+        or softmax.shape != logits.shape
+        or not 0 < rows <= queries - first
+        or logits.numel() != batch * heads * rows * keys
+        or logits.shape[-1] != keys
+    ):
+        return None
+    logits, softmax = (x.reshape(batch, heads, rows, keys) for x in (logits, softmax))
+    some = slice(None, None, -(-rows // _ROWS)), slice(None, None, -(-keys // _KEYS))
+    piece = slice(first, first + rows)
+    few = k[:, :, some[1]].float().repeat_interleave(heads // k.shape[1], dim=1)
+    expected = q[:, :, piece][:, :, some[0]].float() @ few.mT
+    expected *= dim**-0.5 if scale is None else scale
+    if mask is not None:
+        if mask.dtype == torch.bool or mask.ndim != 4:
+            return None
+        mask = mask.expand(*mask.shape[:2], queries, keys)
+        expected += mask[:, :, piece][:, :, some[0]][..., some[1]]
+    if not torch.allclose(logits[:, :, some[0]][..., some[1]], expected, _CLOSE, _CLOSE):
+        return None
+    return ObservedSoftmax(logits, softmax)

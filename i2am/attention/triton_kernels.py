@@ -1,0 +1,236 @@
+"""The two Triton kernels behind `triton_backend`: products of queries and keys stay on the chip.
+
+Both work on one block of queries × keys at a time and keep what they find of it: sums. Logarithms
+of sums are natural where they are stored; inside, exponentials are to the base of two, which is
+what the hardware has. Every number that several programs add to has a place for each of them, to
+be added up afterwards: no atomics, so a run gives the same map each time, to the last bit.
+"""
+# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
+# pyright: reportUnboundVariable=false
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+# What is exponentiated at another's level keeps only what lies above 2^-126. A column whose sum
+# is above this has lost nothing that a float32 of that sum would show.
+WEAK = tl.constexpr(2.0**-60)
+
+
+# Sums this far apart, in powers of two, can be divided by after exponentiating at one level.
+REACH = tl.constexpr(100.0)
+
+
+@triton.jit
+def _product(a, b):
+    """a @ b in float32: of half-precision inputs exactly, of float32 without TF32's short cuts."""
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def _pooled(a, b):
+    """a @ b of float32, as good as in float32: in three products that tensor cores have."""
+    return tl.dot(a, b, input_precision="tf32x3")
+
+
+@triton.jit
+def log_sums(
+    q,  # (items, heads, rows, dim), any strides but 1 for the last
+    k,  # (items, key heads, columns, dim), of one span
+    row_sums,  # out: (items, heads, rows), log of the sums over the columns
+    column_sums,  # out: (items, heads, row blocks, columns), of those over a block's rows
+    q_item,  # strides
+    q_head,
+    q_row,
+    k_item,
+    k_head,
+    k_column,
+    heads,
+    first_head,  # these heads are some of the call's
+    heads_each,  # that share a key head
+    rows,
+    columns,
+    dim,
+    scale,
+    WITH_COLUMNS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
+    """The rows' log-sums of the logits with one span's keys; and the columns' of each block."""
+    block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    item, head = pair // heads, pair % heads
+    q += item * q_item + head * q_head
+    k += item * k_item + (first_head + head) // heads_each * k_head
+    column_sums += (pair * tl.num_programs(0) + block) * columns
+
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    axis = tl.arange(0, BLOCK_DIM)
+    queries = tl.load(
+        q + row[:, None] * q_row + axis[None, :],
+        mask=(row < rows)[:, None] & (axis < dim)[None, :],
+        other=0.0,
+    )  # (rows, dim)
+    high = tl.full((BLOCK_ROWS,), -float("inf"), tl.float32)
+    total = tl.zeros((BLOCK_ROWS,), tl.float32)  # relative to 2^high
+    for first in range(0, columns, BLOCK_COLUMNS):
+        column = first + tl.arange(0, BLOCK_COLUMNS)
+        keys = tl.load(
+            k + column[None, :] * k_column + axis[:, None],
+            mask=(column < columns)[None, :] & (axis < dim)[:, None],
+            other=0.0,
+        )  # (dim, columns)
+        logits = _product(queries, keys) * (scale * LOG2_E)
+        logits = tl.where((column < columns)[None, :], logits, -float("inf"))
+        higher = tl.maximum(high, tl.max(logits, 1))
+        powers = tl.exp2(logits - higher[:, None])
+        total = total * tl.exp2(high - higher) + tl.sum(powers, 1)
+        high = higher
+        if WITH_COLUMNS:
+            # The same exponentials serve the columns, once all rows are brought to one level.
+            level = tl.max(tl.where(row < rows, high, -float("inf")))
+            lift = tl.where(row < rows, tl.exp2(high - level), 0.0)
+            sums = tl.sum(powers * lift[:, None], 0)
+            if tl.min(tl.where(column < columns, sums, 1.0)) >= WEAK:
+                found = level + tl.log2(sums)
+            else:  # rare: some column lies so far below that it is lost; by their own levels, then
+                alone = tl.where((row < rows)[:, None], logits, -float("inf"))
+                own = tl.max(tl.where((column < columns)[None, :], alone, 0.0), 0)
+                found = own + tl.log2(tl.sum(tl.exp2(alone - own[None, :]), 0))
+            tl.store(column_sums + column, found * LN_2, mask=column < columns)
+    tl.store(row_sums + pair * rows + row, (high + tl.log2(total)) * LN_2, mask=row < rows)
+
+
+@triton.jit
+def marginal_sums(
+    q,  # (items, heads, rows, dim)
+    k,  # (items, key heads, columns, dim), of one reference
+    row_sums,  # (items, heads, rows), log of the sums over its columns
+    column_sums,  # (items, heads, columns), of those over all rows
+    share,  # (items, heads, rows), of the model's attention that goes to it
+    row_order,  # (row blocks · BLOCK_ROWS,), which tokens a block is of; -1 for none
+    column_order,
+    row_weights,  # (row blocks, ROW_CELLS, BLOCK_ROWS), the part each token is of each cell
+    column_weights,  # (column blocks, COLUMN_CELLS, BLOCK_COLUMNS)
+    r2g,  # out: (items, heads, column blocks, rows), sums of M_g over a block's columns
+    g2r,  # out: (items, heads, 2, row blocks, columns), of M_r and the model's over its rows
+    pairs,  # out: (items, 2, row blocks · row slots, column blocks · column slots), over heads
+    q_item,  # strides
+    q_head,
+    q_row,
+    k_item,
+    k_head,
+    k_column,
+    heads,
+    first_head,
+    heads_each,
+    heads_here,  # of each program, one after the other: all of them where pairs are added up
+    rows,
+    columns,
+    dim,
+    scale,
+    row_slots,  # of the cells of a block, those that are stored
+    column_slots,
+    WITH_PAIRS: tl.constexpr,
+    ROW_CELLS: tl.constexpr,  # 0: rows are cells
+    COLUMN_CELLS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
+    """Every sum that needs the log-sums: one block of one reference's logits, head by head."""
+    column_block, row_block = tl.program_id(0), tl.program_id(1)
+    column_blocks, row_blocks = tl.num_programs(0), tl.num_programs(1)
+    first_pair = tl.program_id(2).to(tl.int64) * heads_here
+    item = first_pair // heads
+    q += item * q_item
+    k += item * k_item
+
+    axis = tl.arange(0, BLOCK_DIM)
+    row = tl.load(row_order + row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))
+    column = tl.load(column_order + column_block * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS))
+    if WITH_PAIRS:
+        paper = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+        model = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    for index in range(heads_here):
+        pair = first_pair + index
+        head = pair % heads
+        queries = tl.load(
+            q + head * q_head + row[:, None] * q_row + axis[None, :],
+            mask=(row >= 0)[:, None] & (axis < dim)[None, :],
+            other=0.0,
+        )  # (rows, dim)
+        keys = tl.load(
+            k
+            + (first_head + head) // heads_each * k_head
+            + column[None, :] * k_column
+            + axis[:, None],
+            mask=(column >= 0)[None, :] & (axis < dim)[:, None],
+            other=0.0,
+        )  # (dim, columns)
+        logits = _product(queries, keys) * (scale * LOG2_E)
+        there = (row >= 0)[:, None] & (column >= 0)[None, :]
+        logits = tl.where(there, logits, -float("inf"))
+        # Nor do the sums of a row or column that is none set a level.
+        over_row = tl.load(row_sums + pair * rows + row, mask=row >= 0, other=float("inf"))
+        over_column = tl.load(
+            column_sums + pair * columns + column, mask=column >= 0, other=float("inf")
+        )
+        over_row *= LOG2_E
+        over_column *= LOG2_E
+        low = tl.minimum(tl.min(over_row), tl.min(over_column))
+        row_high = tl.max(tl.where(row >= 0, over_row, -float("inf")))
+        column_high = tl.max(tl.where(column >= 0, over_column, -float("inf")))
+        if tl.maximum(row_high, column_high) - low <= REACH:
+            # No logit is above the sums it is in, so none is far above the lowest of all.
+            powers = tl.exp2(logits - low)
+            m_r = powers * tl.exp2(low - over_row)[:, None]
+            m_g = powers * tl.exp2(low - over_column)[None, :]
+        else:
+            m_r = tl.exp2(logits - over_row[:, None])
+            m_g = tl.exp2(logits - over_column[None, :])
+        tl.store(
+            r2g + (pair * column_blocks + column_block) * rows + row,
+            tl.sum(m_g, 1),
+            mask=row >= 0,
+        )
+        portion = tl.load(share + pair * rows + row, mask=row >= 0, other=0.0)
+        attention = m_r * portion[:, None]
+        sums = g2r + (2 * pair * row_blocks + row_block) * columns + column
+        tl.store(sums, tl.sum(m_r, 0), mask=column >= 0)
+        tl.store(sums + row_blocks * columns, tl.sum(attention, 0), mask=column >= 0)
+        if WITH_PAIRS:
+            paper += m_r
+            model += attention
+
+    if WITH_PAIRS:
+        # Pooled once for all heads, and to this block's cells alone.
+        slot, across = tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_COLUMNS)
+        if COLUMN_CELLS:
+            cell = tl.arange(0, COLUMN_CELLS)
+            weights = tl.load(
+                column_weights
+                + (column_block * COLUMN_CELLS + cell[None, :]) * BLOCK_COLUMNS
+                + across[:, None]
+            )  # (columns, cells)
+            paper, model = _pooled(paper, weights), _pooled(model, weights)
+            across = cell
+        if ROW_CELLS:
+            cell = tl.arange(0, ROW_CELLS)
+            weights = tl.load(
+                row_weights + (row_block * ROW_CELLS + cell[:, None]) * BLOCK_ROWS + slot[None, :]
+            )  # (cells, rows)
+            paper, model = _pooled(weights, paper), _pooled(weights, model)
+            slot = cell
+        width = column_blocks * column_slots
+        down = (2 * item * row_blocks + row_block) * row_slots + slot[:, None]
+        place = pairs + down * width + (column_block * column_slots + across)[None, :]
+        stored = (slot < row_slots)[:, None] & (across < column_slots)[None, :]
+        tl.store(place, paper, mask=stored)
+        tl.store(place + (row_blocks * row_slots).to(tl.int64) * width, model, mask=stored)

@@ -1,0 +1,57 @@
+"""Anything → pictures and words: colour maps, overlays, reports, the viewer's payload, live maps.
+
+Nothing here measures; what is drawn never feeds back into a number.
+"""
+
+from .colormaps import Colormap, Diverging, colorize
+from .flow import arrow_image, flow_image, most_confident
+from .live import Live
+from .payload import pack_payload, read_payload_header
+from .render import (
+    Scale,
+    contact_sheet,
+    difference_overlay,
+    heatmap,
+    legend,
+    overlay,
+    paint,
+    paint_sources,
+    source_legend,
+)
+from .report import (
+    describe,
+    describe_exact,
+    describe_point,
+    describe_pooled,
+    recording_report,
+    recording_summary,
+    support_lines,
+)
+
+__all__ = [
+    "Colormap",
+    "Diverging",
+    "Live",
+    "Scale",
+    "arrow_image",
+    "colorize",
+    "contact_sheet",
+    "describe",
+    "describe_exact",
+    "describe_point",
+    "describe_pooled",
+    "difference_overlay",
+    "flow_image",
+    "heatmap",
+    "legend",
+    "most_confident",
+    "overlay",
+    "pack_payload",
+    "paint",
+    "paint_sources",
+    "read_payload_header",
+    "recording_report",
+    "recording_summary",
+    "source_legend",
+    "support_lines",
+]

@@ -1,0 +1,83 @@
+"""Recording → attribution maps: levels, points, correspondence, sinks, and comparing two runs.
+
+A map is raw attention over one grid; nothing here is scaled for display.
+"""
+
+from .comparison import Comparison, compare_maps
+from .correspondence import Correspondence, correspondence_of
+from .levels import attribution_map, paper_selection
+from .matches import BestMatches, best_matches
+from .points import (
+    Location,
+    check_pooled,
+    exact_point_map,
+    point_map,
+    recorded_places,
+    recorded_point,
+)
+from .rollout import attention_rollout, trace_reference
+from .shares import item_shares, mean_shares, recording_coverage
+from .sinks import (
+    SINK_LEVEL,
+    SINK_PART,
+    describe_sinks,
+    find_sinks,
+    remove_sinks,
+    sink_mass,
+    without_sinks,
+)
+from .values import (
+    EVERY_FRAME,
+    FLAT,
+    MEAN_FRAME,
+    AttributionMap,
+    LayerWeight,
+    Level,
+    ResampleOrder,
+    Selection,
+    caption,
+    display_values,
+    is_share,
+    unit,
+)
+
+__all__ = [
+    "EVERY_FRAME",
+    "FLAT",
+    "MEAN_FRAME",
+    "SINK_LEVEL",
+    "SINK_PART",
+    "AttributionMap",
+    "BestMatches",
+    "Comparison",
+    "Correspondence",
+    "LayerWeight",
+    "Level",
+    "Location",
+    "ResampleOrder",
+    "Selection",
+    "attention_rollout",
+    "attribution_map",
+    "best_matches",
+    "caption",
+    "check_pooled",
+    "compare_maps",
+    "correspondence_of",
+    "describe_sinks",
+    "display_values",
+    "exact_point_map",
+    "find_sinks",
+    "is_share",
+    "item_shares",
+    "mean_shares",
+    "paper_selection",
+    "point_map",
+    "recorded_places",
+    "recorded_point",
+    "recording_coverage",
+    "remove_sinks",
+    "sink_mass",
+    "trace_reference",
+    "unit",
+    "without_sinks",
+]

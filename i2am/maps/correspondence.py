@@ -1,0 +1,54 @@
+"""Which place of the result attends to which place of a reference, pooled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import I2AMError
+from ..recording import Definition, Recording
+from ..tokens import Grid
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Which place of the result looked at which place of a reference, pooled.
+
+    values: (batch, result cells, reference cells), mean over heads, layers and steps. Each row of
+    the paper's definition sums to one, of the model's to its share. result, reference: the grids.
+    """
+
+    values: Tensor
+    result: Grid
+    reference: Grid
+
+    @property
+    def looks(self) -> Tensor:
+        """Each row as a distribution over the reference: (batch, result cells, reference cells).
+
+        A place that gave the reference no attention at all has a row of zeros.
+        """
+        total = self.values.sum(-1, keepdim=True)
+        return torch.where(total > 0, self.values / total, 0)
+
+
+def correspondence_of(
+    recording: Recording, definition: Definition, reference: int
+) -> Correspondence:
+    """The correspondence of a recording. Raises I2AMError if it was not recorded."""
+    kind = "" if definition is Definition.PAPER else "model."
+    values = recording.arrays.get(f"correspondence.{kind}{reference}")
+    if values is None:
+        raise I2AMError(
+            "This needs the correspondence, which was not recorded. Turn it on in Capture "
+            "Attention."
+        )
+    result = recording.header.generated.grid.one_frame
+    over = recording.header.references[reference].grid.one_frame
+    return Correspondence(
+        values.flatten(3).flatten(1, 2),
+        result.with_cells(*values.shape[1:3]),
+        over.with_cells(*values.shape[3:]),
+    )

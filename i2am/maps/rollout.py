@@ -1,0 +1,60 @@
+"""Attention rollout: from tokens a projector made of a picture back to the picture's patches.
+
+A resampler starts from learned tokens that look at a picture's patches and at each other, layer
+after layer. How much of a finished token came from which patch follows from the attention of those
+layers, half of each layer's output being what went in (Abnar and Zuidema, Quantifying Attention
+Flow in Transformers, ACL 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..recording import Recording
+from ..tokens import Picture
+
+
+def attention_rollout(layers: Iterable[Tensor]) -> Tensor:
+    """What each finished token owes each patch: (pictures, tokens, patches).
+
+    layers: first to last, each the attention of the tokens to [patches | tokens], (pictures,
+    heads, tokens, patches + tokens), rows that sum to one. What is left to one in a row of the
+    result belongs to the learned token the row began as.
+    """
+    owed = torch.zeros((), dtype=torch.float64)
+    for attention in layers:
+        mean = attention.double().mean(1)
+        tokens = mean.shape[1]
+        to_patches, to_tokens = mean[..., :-tokens], mean[..., -tokens:]
+        owed = (to_patches + to_tokens @ owed.expand_as(to_patches) + owed) / 2
+    return owed
+
+
+def trace_reference(
+    recording: Recording, reference: int, owed: Tensor, picture: Picture
+) -> Recording:
+    """The recording with one reference's tokens traced to the patches of a picture.
+
+    owed: (1 or batch, tokens, patches of `picture`), from `attention_rollout`. Each token's credit is
+    handed on in these proportions, all of it, so that every sum stays what it was.
+    """
+    portions = (owed / owed.sum(-1, keepdim=True)).float()
+    header, arrays = recording.header, dict(recording.arrays)
+    sides = picture.grid.shape
+    names = [f"correspondence.{kind}{reference}" for kind in ("", "model.")]
+    names += [
+        f"{definition}.g2r.{reference}.{table}"
+        for definition in ("paper", "model")
+        for table in ("step_layer", "layer_head")
+    ]
+    for name in arrays.keys() & set(names):
+        maps = arrays[name]
+        rows = maps.flatten(-2).flatten(1, -2) @ portions
+        arrays[name] = rows.reshape(*maps.shape[:-2], *sides)
+    references = list(header.references)
+    references[reference] = picture
+    return Recording(replace(header, references=tuple(references)), arrays)

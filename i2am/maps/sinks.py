@@ -1,0 +1,68 @@
+"""Attention sinks: reference places that nearly all of the result attends to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..errors import I2AMError
+from ..recording import Direction
+from ..tokens import spread
+from .correspondence import Correspondence
+from .values import AttributionMap
+
+SINK_LEVEL = 4.0  # times an even spread
+SINK_PART = 0.75  # of the result's places
+
+
+def find_sinks(pairs: Correspondence) -> Tensor:
+    """Places of the reference that are looked at from wherever: (batch, reference cells), bool.
+
+    A sink gets at least SINK_LEVEL times an even spread from at least SINK_PART of the result's
+    places, each asked how it spreads the attention it gives this reference. Such places, often
+    at borders, take up attention that has nowhere to go, and say nothing of their content.
+    """
+    least = pairs.looks.quantile(1 - SINK_PART, dim=1, interpolation="lower")
+    return least * pairs.reference.area >= SINK_LEVEL
+
+
+def sink_mass(pairs: Correspondence, found: Tensor) -> Tensor:
+    """The part of the reference's attention that its sinks got: (batch,)."""
+    columns = pairs.values.sum(1)
+    return (columns * found).sum(-1) / columns.sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def remove_sinks(pairs: Correspondence, found: Tensor) -> Correspondence:
+    """The same with nothing where the sinks are."""
+    return replace(pairs, values=pairs.values * ~found.unsqueeze(1))
+
+
+def without_sinks(map: AttributionMap, pairs: Correspondence) -> AttributionMap:
+    """A map over the reference with nothing where the sinks are; what was taken is in its notes.
+
+    Raises I2AMError for a map over the result, which is a mean over all of the reference's tokens.
+    """
+    if map.direction is not Direction.GENERATED_TO_REFERENCE:
+        raise I2AMError(
+            "Sinks are places of the reference, so they can be taken out of maps over the "
+            "reference alone. Choose generated to reference, or keep the sinks."
+        )
+    found = find_sinks(pairs)
+    area = spread(torch.ones(pairs.reference.area), pairs.reference, map.grid)
+    covered = spread(found.float(), pairs.reference, map.grid) / area
+    values = map.values * (1 - covered).clamp(min=0).reshape(-1, 1, *map.grid.sides)
+    before, after = (v.sum((1, 2, 3)) for v in (map.values, values))
+    taken = 1 - after / before.clamp(min=torch.finfo(torch.float32).tiny)
+    return replace(map, values=values, notes=(*map.notes, describe_sinks(found, taken)))
+
+
+def describe_sinks(found: Tensor, taken: Tensor) -> str:
+    """What was taken out, in words: "2 sinks out (31% of it)", of each batch item."""
+    counts = [int(count) for count in found.sum(-1)]
+    if not any(counts):
+        return "no sinks found"
+    parts = ", ".join(f"{float(part):.0%}" for part in taken)
+    one = "sink" if counts == [1] else "sinks"
+    return f"{', '.join(map(str, counts))} {one} out ({parts} of it)"

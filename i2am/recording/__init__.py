@@ -1,0 +1,48 @@
+"""One sampling run → a recording: the plan, the running sums, the frozen result, store, files.
+
+Memory grows with tokens, layers and steps, never with the square of the tokens.
+"""
+
+from .attribution import (
+    Attribution,
+    Definition,
+    Direction,
+    best_definition,
+    check_reference,
+    fits_reference,
+    fits_results,
+    side_of,
+)
+from .files import load_attribution, save_attribution
+from .plan import BUDGETS, Plan, planned_steps, step_of_sigma
+from .recorder import Recorder
+from .recording import DEFINITIONS, MAP_SIDE, Header, Recording, Run, map_grid
+from .store import Refusal, Store, fingerprint, fingerprints
+
+__all__ = [
+    "BUDGETS",
+    "DEFINITIONS",
+    "MAP_SIDE",
+    "Attribution",
+    "Definition",
+    "Direction",
+    "Header",
+    "Plan",
+    "Recorder",
+    "Recording",
+    "Refusal",
+    "Run",
+    "Store",
+    "best_definition",
+    "check_reference",
+    "fingerprint",
+    "fingerprints",
+    "fits_reference",
+    "fits_results",
+    "load_attribution",
+    "map_grid",
+    "planned_steps",
+    "save_attribution",
+    "side_of",
+    "step_of_sigma",
+]

@@ -1,0 +1,180 @@
+"""Recordings, found again by the latent they made.
+
+A sampler's output is its recording's name: whatever the order of nodes, the cache or the seed, a
+latent leads to the recording of exactly the run that made it, or to none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import I2AMError
+from .files import load_recording, save_recording
+from .plan import Plan
+from .recording import Recording
+
+_log = logging.getLogger(__name__)
+
+
+# A host may round its latents on the way; each form leads to the same recording.
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A run that could not be recorded, and why: for the node that asks for its recording.
+
+    model, architecture: whose run it was. fault: where the reason quotes an error that is not ours,
+    what may be told of it to others.
+    """
+
+    plan: Plan
+    reason: str
+    model: str = ""
+    architecture: str = ""
+    fault: str = ""
+
+
+def fingerprint(latent: Tensor) -> str:
+    """A name for exactly these values: equal tensors, and in practice only they, share it."""
+    data = latent.detach().cpu().contiguous()
+    digest = hashlib.blake2b(f"{tuple(data.shape)} {data.dtype}".encode(), digest_size=16)
+    digest.update(data.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fingerprints(latent: Tensor) -> tuple[str, ...]:
+    """The names a sampled latent may be asked for by."""
+    return tuple(fingerprint(latent.to(dtype)) for dtype in _DTYPES)
+
+
+class Store:
+    """Recordings by fingerprint, the most recently used in memory, the others in files.
+
+    memory_bytes, file_bytes: what may be kept in each; beyond the second, the oldest are lost.
+    folder: where files go, asked for when the first is written.
+    """
+
+    def __init__(self, memory_bytes: int, file_bytes: int, folder: Callable[[], Path]) -> None:
+        self._memory_bytes = memory_bytes
+        self._file_bytes = file_bytes
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._names: dict[str, list[str]] = {}  # fingerprint → ids of its recordings, newest last
+        self._plans: dict[str, Plan] = {}
+        self._memory: OrderedDict[str, Recording | Refusal] = OrderedDict()
+        self._files: OrderedDict[str, Path] = OrderedDict()
+
+    def put(self, names: Iterable[str], record: Recording | Refusal) -> None:
+        """File a record under the fingerprints of the latents its run made.
+
+        One run sampled again with the same plan takes the place of the one before.
+        """
+        plan = record.plan if isinstance(record, Refusal) else record.header.plan
+        with self._lock:
+            identity = uuid.uuid4().hex
+            self._memory[identity] = record
+            self._plans[identity] = plan
+            for name in dict.fromkeys(names):  # a last step often gives its denoised latent itself
+                for old in [i for i in self._names.get(name, []) if self._plans[i] == plan]:
+                    self._forget(old)
+                self._names.setdefault(name, []).append(identity)
+            self._make_room()
+
+    def get(self, name: str, plans: Sequence[Plan] = ()) -> Recording | Refusal | None:
+        """The record of the run that made the latent of this fingerprint, or None.
+
+        Runs recorded with different plans can make one and the same latent, since recording does
+        not change it: `plans` says which are meant, the likeliest first; without, it is the newest.
+        """
+        with self._lock:
+            newest_first = self._names.get(name, [])[::-1]
+            meant = [i for plan in plans for i in newest_first if self._plans[i] == plan]
+            found = meant if plans else newest_first
+            return self._fetch(found[0]) if found else None
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def clear(self) -> None:
+        """Forget everything, files included."""
+        with self._lock:
+            for identity in list(self._plans):
+                self._forget(identity)
+
+    def _fetch(self, identity: str) -> Recording | Refusal | None:
+        if identity in self._memory:
+            self._memory.move_to_end(identity)
+            return self._memory[identity]
+        path = self._files.get(identity)
+        try:
+            record = load_recording(path) if path is not None else None
+        except (OSError, I2AMError):  # the host may empty its temporary folder at any time
+            record = None
+        if record is None:
+            self._forget(identity)
+            return None
+        _remove(self._files.pop(identity))
+        self._memory[identity] = record
+        self._make_room()
+        return record
+
+    def _make_room(self) -> None:
+        """Move the least recently used to files, then forget the oldest files."""
+        while len(self._memory) > 1 and self._memory_used() > self._memory_bytes:
+            identity, record = self._memory.popitem(last=False)
+            if isinstance(record, Refusal):
+                self._forget(identity)
+                continue
+            try:
+                path = self._folder() / f"i2am_recording_{identity}.safetensors"
+                save_recording(path, record)
+            except OSError as error:
+                _log.warning("I2AM: an older recording could not be kept on disk: %s", error)
+                self._forget(identity)
+                continue
+            self._files[identity] = path
+        while self._files and self._file_used() > self._file_bytes:
+            self._forget(next(iter(self._files)))
+
+    def _memory_used(self) -> int:
+        return sum(r.bytes for r in self._memory.values() if isinstance(r, Recording))
+
+    def _file_used(self) -> int:
+        return sum(map(_size, self._files.values()))
+
+    def _forget(self, identity: str) -> None:
+        self._memory.pop(identity, None)
+        self._plans.pop(identity, None)
+        path = self._files.pop(identity, None)
+        if path is not None:
+            _remove(path)
+        for name in [name for name, held in self._names.items() if identity in held]:
+            self._names[name].remove(identity)
+            if not self._names[name]:
+                del self._names[name]
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; none of one the host has taken away."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _remove(path: Path) -> None:
+    """Delete a file that is not needed any more; one that cannot be deleted stays."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

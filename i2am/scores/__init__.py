@@ -1,0 +1,43 @@
+"""Maps → numbers and masks: IMACS, influence, boxes, masks, and the truth test.
+
+Each score normalises for itself, from the raw map.
+"""
+
+from .imacs import PENALTY, Preset, Score, fitting_mask, imacs_score, paper_normalise
+from .influence import (
+    ColorBy,
+    influence_details,
+    influence_verdict,
+    measure_influence,
+    strength_maps,
+)
+from .locate import KERNEL, PERCENTILE, THRESHOLD, Box, box_around, locate_object
+from .masks import Method, feather, grow, mask_of
+from .truth import mean_change, random_elsewhere, top_fraction
+
+__all__ = [
+    "KERNEL",
+    "PENALTY",
+    "PERCENTILE",
+    "THRESHOLD",
+    "Box",
+    "ColorBy",
+    "Method",
+    "Preset",
+    "Score",
+    "box_around",
+    "feather",
+    "fitting_mask",
+    "grow",
+    "imacs_score",
+    "influence_details",
+    "influence_verdict",
+    "locate_object",
+    "mask_of",
+    "mean_change",
+    "measure_influence",
+    "paper_normalise",
+    "random_elsewhere",
+    "strength_maps",
+    "top_fraction",
+]

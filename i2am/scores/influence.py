@@ -1,0 +1,178 @@
+"""Recording → influence: how much of the model's attention each source got, where, and a verdict.
+
+Sources are the text, the picture itself and each reference. All of it is the model's own attention
+(the model definition): where text, picture and references share one softmax the shares of a place
+add up to one. In cross-attention models the result looks at the text and the references alone, so
+its own share is zero and theirs are of what it was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from ..errors import I2AMError
+from ..maps import item_shares
+from ..recording import Header, Recording
+from ..tokens import mask_coverage
+
+# Of the verdict, calibrated on the demo model (web/docs/I2AM_Influence.md).
+NOTHING = 0.001  # a share below this is as good as none
+HARDLY, FULLY = 0.25, 1.0  # times what a reference's size would give
+
+
+class ColorBy(str, Enum):
+    """What makes a reference the one a place is coloured by."""
+
+    LIFT = "above its average"  # its share here, in times its own mean over the result
+    SHARE = "largest share"  # of all sources
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Shares of the model's attention in the order text, the picture itself, reference 1, ….
+
+    whole, inside: (batch, 2 + R), over all of the result and over the region, the same without
+    one. outside: likewise, None without a region. even: (2 + R), what each would get if every token
+    counted the same, None where it is not known. steps, layers: (batch, S or L, R), of the
+    references inside the region at each recorded step and layer.
+    """
+
+    whole: Tensor
+    inside: Tensor
+    outside: Tensor | None
+    even: Tensor | None
+    steps: Tensor
+    layers: Tensor
+
+
+def measure_influence(recording: Recording, region: Tensor | None = None) -> Influence:
+    """How much each source got, over the whole result and inside a region of it.
+
+    region: (1 or batch, height, width), over the result whatever its size; a cell counts by how
+    much of it is covered. A video counts by its mean frame. Raises I2AMError for an empty region.
+    """
+    header, arrays = recording.header, recording.arrays
+    whole = item_shares(recording)
+    grid = header.generated.grid
+    places = _mean_frame(arrays["share.map"], header).flatten(2)  # (batch, sources, cells)
+    inside, outside, weights = whole, None, torch.ones(1, places.shape[-1])
+    if region is not None:
+        if region.shape[0] not in (1, len(places)):
+            raise I2AMError(
+                f"The region holds {region.shape[0]} masks, but {len(places)} pictures were "
+                "sampled. Give one for all or one for each."
+            )
+        weights = mask_coverage(region, grid.one_frame)
+        if not bool((weights.sum(1) > 0).all()):
+            raise I2AMError("The region is empty. Paint it white where you want to know.")
+        inside = _weighted(places, weights)
+        rest = 1 - weights
+        outside = _weighted(places, rest) if bool((rest.sum(1) > 1e-3).all()) else None
+    normed = (weights / weights.mean(1, keepdim=True))[:, None, None]
+    seen = torch.tensor(header.counts) > 0
+    tables: list[Tensor] = []
+    for r in range(len(header.references)):
+        maps = arrays[f"model.r2g.{r}.step_layer"]  # sums over places to the mean share
+        maps = maps.sum(3) if grid.frames > 1 else maps
+        tables.append((maps.flatten(3) * normed).sum(-1))
+    table = torch.stack(tables, -1)  # (batch, steps, layers, references)
+    return Influence(
+        whole,
+        inside,
+        outside,
+        torch.tensor(header.keys) / sum(header.keys) if header.keys else None,
+        table.sum(2) / seen.sum(1).clamp(min=1)[:, None],
+        table.sum(1) / seen.sum(0).clamp(min=1)[:, None],
+    )
+
+
+def _mean_frame(maps: Tensor, header: Header) -> Tensor:
+    """(batch, sources, height, width) of the places of a still picture, or a video's mean frame."""
+    return maps.mean(2) if header.generated.grid.frames > 1 else maps
+
+
+def _weighted(places: Tensor, weights: Tensor) -> Tensor:
+    """Mean over cells by weight: (batch, sources)."""
+    return (places * weights[:, None]).sum(-1) / weights.sum(1)[:, None]
+
+
+def strength_maps(recording: Recording, comparison: ColorBy) -> Tensor:
+    """What is compared at each place: (batch, 1 + R, height, width), the first for no reference.
+
+    LIFT: each reference's share in times its mean over the result, against 1. Layers that treat
+    all places alike tell nothing of where, so each weighs by how much the references' shares vary
+    over its places. SHARE: each one's share, against the larger of the text's and the picture's
+    own; all layers weigh the same.
+    """
+    header = recording.header
+    if comparison is ColorBy.SHARE:
+        places = _mean_frame(recording.arrays["share.map"], header)
+        return torch.cat((places[:, :2].amax(1, keepdim=True), places[:, 2:]), 1)
+    layers: list[Tensor] = []
+    for r in range(len(header.references)):
+        maps = recording.arrays[f"model.r2g.{r}.step_layer"].mean(1)
+        maps = maps.sum(2) if header.generated.grid.frames > 1 else maps
+        layers.append(maps * maps[0, 0].numel())
+    shares = torch.stack(layers, 1)  # (batch, references, layers, height, width)
+    weights = shares.var((-2, -1)).sum(1)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
+    references = (shares * weights[:, None, :, None, None]).sum(2)
+    mean = references.mean((-2, -1), keepdim=True)
+    lift = torch.where(mean > NOTHING, references / mean.clamp(min=NOTHING), 0)
+    return torch.cat((torch.ones_like(lift[:, :1]), lift), 1)
+
+
+def influence_verdict(found: Influence, region: bool, joint: bool) -> str:
+    """A sentence for each reference, by the thresholds of this module."""
+    where = "inside the region" if region else "over the whole result"
+    given = "attention" if joint else "attention to text and references"
+    sentences: list[str] = []
+    for number, share in enumerate(map(float, found.inside.mean(0)[2:]), start=1):
+        size = None if found.even is None else share / max(float(found.even[1 + number]), 1e-9)
+        use = "is used"
+        if share < NOTHING:
+            use = "is not used"
+        elif size is not None and size < HARDLY:
+            use = "is hardly used"
+        elif size is not None and size < FULLY:
+            use = "is used less than its size would give"
+        text = f"Reference {number} {use}: {share:.1%} of the {given} {where}"
+        if size is not None:
+            text += f", {size:.2g} × what its size would give"
+        if found.outside is not None:
+            outside = float(found.outside[:, 1 + number].mean())
+            text += f"; outside it {outside:.1%}"
+        sentences.append(text + ".")
+    return "\n".join(sentences)
+
+
+def influence_details(found: Influence, header: Header, groups: int = 5) -> str:
+    """The shares in numbers: of every source, over groups of steps and by layer."""
+    names = ["text", "the picture itself"]
+    names += [f"reference {n}" for n in range(1, 1 + len(header.references))]
+    lines = ["Share of the model's attention, whole result · inside the region:"]
+    for number, name in enumerate(names):
+        whole, inside = (float(part[:, number].mean()) for part in (found.whole, found.inside))
+        even = "" if found.even is None else f" (its size: {float(found.even[number]):.1%})"
+        lines.append(f"  {name} {whole:.1%} · {inside:.1%}{even}")
+    if header.run.batch > 1:
+        for item, shares in enumerate(found.inside[:, 2:], start=1):
+            each = " · ".join(f"{float(share):.1%}" for share in shares)
+            lines.append(f"  picture {item}: {each}")
+    parts = torch.arange(len(header.steps)).tensor_split(min(groups, len(header.steps)))
+    for r in range(len(header.references)):
+        over_time = [
+            f"{header.steps[int(part[0])]}-{header.steps[int(part[-1])]} "
+            f"{float(found.steps[:, part, r].mean()):.1%}"
+            for part in parts
+        ]
+        by_layer = found.layers[..., r].mean(0)
+        top = [int(n) for n in by_layer.topk(min(3, len(by_layer))).indices]
+        most = ", ".join(f"{header.layers[n].name} {float(by_layer[n]):.1%}" for n in top)
+        lines.append(f"Reference {r + 1} inside, by steps: {' · '.join(over_time)}")
+        lines.append(f"Reference {r + 1} inside, layers that look most: {most}")
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""The model families whose attention can be read. A new one is a file here and a line below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...errors import I2AMError
+from .base import Adapter, Architecture, Call, Forward, ImageTokens, Layer
+from .cascade import CASCADE
+from .flux import FLUX
+from .hidream import HIDREAM
+from .hidream_o1 import HIDREAM_O1
+from .hunyuan_video import HUNYUAN_VIDEO
+from .joyimage import JOYIMAGE
+from .krea2 import KREA2
+from .ltxv import LTXV
+from .lumina2 import LUMINA2
+from .mage_flow import MAGE_FLOW
+from .omnigen2 import BOOGU, OMNIGEN2
+from .qwen import QWEN
+from .unet import ONE_TOKEN_UNET, UNET
+from .unread import NOT_YET, WITHOUT_REFERENCES
+from .wan import WAN, WAN_WITH_POSE, WAN_WITH_SOUND
+
+ARCHITECTURES = (
+    *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2),
+    *(CASCADE, UNET, ONE_TOKEN_UNET),
+    *(WAN, WAN_WITH_SOUND, WAN_WITH_POSE, HUNYUAN_VIDEO, LTXV),
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "NOT_YET",
+    "WITHOUT_REFERENCES",
+    "Adapter",
+    "Architecture",
+    "Call",
+    "Forward",
+    "ImageTokens",
+    "Layer",
+    "find",
+]
+
+
+def find(class_names: Iterable[str]) -> Architecture:
+    """The architecture of a model, by the names of its classes from the most derived on.
+
+    Raises I2AMError if none is known, or the model is known to use no reference.
+    """
+    names = tuple(class_names)
+    known = ", ".join(architecture.name for architecture in ARCHITECTURES)
+    for name in names:
+        if name in WITHOUT_REFERENCES:
+            raise I2AMError(
+                f"{name} models have no reference to watch: {WITHOUT_REFERENCES[name]}. "
+                f"Use a model that reads one. Capture Attention knows: {known}."
+            )
+        for architecture in ARCHITECTURES:
+            if name in architecture.models:
+                return architecture
+        if name in NOT_YET:
+            raise I2AMError(
+                f"Capture Attention cannot read {name} models yet: {NOT_YET[name]}. "
+                f"It knows: {known}. Take it out of the graph, or use one of these models."
+            )
+    raise I2AMError(
+        f"Capture Attention cannot read “{names[0]}” models yet. It knows: {known}. "
+        "Take Capture Attention out of the graph, or use one of these models."
+    )

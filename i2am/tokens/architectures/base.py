@@ -1,0 +1,232 @@
+"""What an architecture must tell: its layers, its references, and which token is which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from ...errors import LayoutMismatch
+from ..grids import Grid, picture_grid
+from ..layout import Picture, Role, Span, TokenLayout
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One attention site of a model: the `sub`-th transformer of the `index`-th block of a kind."""
+
+    block: str
+    index: int
+    sub: int = 0
+
+    @property
+    def name(self) -> str:
+        """As a user reads it: "double 3", "input 4.1"."""
+        return f"{self.block} {self.index}" + (f".{self.sub}" if self.sub else "")
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """Tokens of a conditioning that stand for the patches of a picture, row by row."""
+
+    start: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What attends to reference pictures beside the text, and adds what it finds (IP-Adapter).
+
+    images: how many pictures share its softmax. tokens: of each.
+    """
+
+    images: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One pass of the model for one conditioning, in plain numbers.
+
+    latent: (height, width) of the latent being sampled; references: of each reference latent.
+    patch: the side of a token in latent pixels, where the model cuts patches.
+    context: how many tokens the conditioning itself has, before a shorter one is repeated to the
+    length of a longer one in the same batch. image_tokens: those of them that are a picture's.
+    shapes: of everything else the conditioning holds and the model was given, by its name in the
+    host, each a tensor's shape or those of a list of tensors. layers: all of the network's.
+    patches: what other nodes let change the tokens before the first layer, by their class names.
+    numbers: the whole numbers the network keeps and the lengths of its lists, by their names.
+    adapters: those beside the text, in order. frames: of the latent, where it is a video.
+    """
+
+    latent: tuple[int, int]
+    references: tuple[tuple[int, int], ...] = ()
+    patch: int = 1
+    context: int = 0
+    image_tokens: tuple[ImageTokens, ...] = ()
+    shapes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
+    patches: tuple[str, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict[str, int])
+    frames: int = 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attention call: the host's options, and how many queries and keys it has.
+
+    options: `block`, `block_type`, `block_index` and `activations_shape`, where the host tells
+    them. nth: how many calls its block has made before it in this pass with the same counts.
+    Where the host does not tell the block, all calls of the pass count as one block's. adapted:
+    whether the adapters attend beside this call, each in a softmax of its own.
+    """
+
+    options: Mapping[str, Any]
+    queries: int
+    keys: int
+    nth: int = 0
+    adapted: bool = False
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Of two calls the same if everything here is; to look it up by."""
+        told = (*self.options, *map(str, self.options.values()))
+        return (*told, self.queries, self.keys, self.nth, self.adapted)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to read one family of models. It hooks nothing; it answers from plain numbers.
+
+    models: class names of the models (or of their networks) it is for.
+    joint: whether text, picture and references compete in one softmax, so that the model's own
+        attention is the definition to look at first.
+    layers: the network → every layer that can look at a reference, in the order they run.
+    references: a pass → each reference on the key axis, on the grid of its tokens.
+    reference_kind: how a reference gets into these models, in a user's words.
+    read: a pass and a call → the layer and its layout, or None for a call that never holds a
+        reference (self-attention beside cross-attention, refiners). A pass without references may
+        have a layout, of the picture and the text alone. Raises LayoutMismatch if the counts are
+        not those of the architecture.
+    note: what a user should know of its maps. tested: the host's releases it was tested on.
+    video: whether a latent of several frames is a video, and can be read.
+    """
+
+    name: str
+    models: frozenset[str]
+    joint: bool
+    reference_kind: str
+    layers: Callable[[nn.Module], tuple[Layer, ...]]
+    references: Callable[[Forward], tuple[Picture, ...]]
+    read: Callable[[Forward, Call], tuple[Layer, TokenLayout] | None]
+    note: str = ""
+    tested: str = "0.24.1, 0.30.0"
+    video: bool = False
+
+
+def blocks(**names: str) -> Callable[[nn.Module], tuple[Layer, ...]]:
+    """For `Architecture.layers`: one layer for each block of these lists of the network."""
+
+    def layers(network: nn.Module) -> tuple[Layer, ...]:
+        return tuple(
+            Layer(kind, index)
+            for kind, name in names.items()
+            for index, _ in enumerate(getattr(network, name))
+        )
+
+    return layers
+
+
+def reference_latents(forward: Forward) -> tuple[Picture, ...]:
+    """For `Architecture.references`: every reference latent, in patches as the result is.
+
+    Raises LayoutMismatch for one of several frames, which has no one grid.
+    """
+    for shape in forward.shapes.get("ref_latents", ()):
+        if len(shape) == 5 and shape[2] != 1:
+            raise LayoutMismatch(
+                f"a reference latent has {shape[2]} frames; encode each picture by itself"
+            )
+    return tuple(
+        Picture(picture_grid(*size, forward.patch), size, "reference latent")
+        for size in forward.references
+    )
+
+
+def generated_grid(forward: Forward) -> Grid:
+    """The grid of the result where the model cuts the latent, or each frame of it, into patches."""
+    return replace(picture_grid(*forward.latent, forward.patch), frames=forward.frames)
+
+
+def marked_pictures(forward: Forward) -> tuple[Picture, ...]:
+    """The pictures whose tokens are marked in the conditioning."""
+    grids = (Grid(tokens.height, tokens.width) for tokens in forward.image_tokens)
+    return tuple(Picture(grid, (0, 0), "image tokens") for grid in grids)
+
+
+def told_layer(call: Call) -> Layer:
+    """The layer of a call whose block the host tells."""
+    return Layer(call.options["block_type"], call.options["block_index"])
+
+
+def nth_layer(layers: tuple[Layer, ...], nth: int) -> Layer:
+    """The layer of a call whose block the host does not tell: they run in order."""
+    if nth >= len(layers):
+        raise LayoutMismatch(f"there are {len(layers)} layers, but call {nth + 1} came")
+    return layers[nth]
+
+
+def side_by_side(*pieces: tuple[Role, int | Grid]) -> tuple[Span, ...]:
+    """Spans one after the other, each of so many tokens or of a grid's; empty ones are left out."""
+    spans: list[Span] = []
+    end = 0
+    for role, piece in pieces:
+        grid, length = (piece, piece.area) if isinstance(piece, Grid) else (None, piece)
+        if length:
+            spans.append(Span(role, end, end + length, grid))
+            end += length
+    return tuple(spans)
+
+
+def context_spans(forward: Forward) -> tuple[Span, ...]:
+    """The context of one conditioning: its image tokens in place, text before and after them.
+
+    Raises LayoutMismatch if they are marked in a text that the model fills up to another length.
+    """
+    marked_in = forward.shapes.get("cross_attn", ())[1:2]
+    if forward.image_tokens and marked_in not in ((), (forward.context,)):
+        raise LayoutMismatch(
+            f"image tokens are marked in a text of {marked_in[0]} tokens, but the model reads "
+            f"{forward.context}"
+        )
+    spans: list[Span] = []
+    end = 0
+    for tokens in forward.image_tokens:
+        grid = Grid(tokens.height, tokens.width)
+        if tokens.start > end:
+            spans.append(Span(Role.TEXT, end, tokens.start))
+        end = tokens.start + grid.area
+        spans.append(Span(Role.REFERENCE, tokens.start, end, grid))
+    if end > forward.context:
+        raise LayoutMismatch(
+            f"image tokens are marked up to {end}, but the context has {forward.context}"
+        )
+    if end < forward.context:
+        spans.append(Span(Role.TEXT, end, forward.context))
+    return tuple(spans)
+
+
+def joint_layout(call: Call, *pieces: tuple[Role, int | Grid]) -> TokenLayout:
+    """One sequence of these pieces, side by side, that looks at itself.
+
+    Raises LayoutMismatch if the call does not have as many tokens.
+    """
+    spans = side_by_side(*pieces)
+    if not call.queries == call.keys == sum(span.length for span in spans):
+        found = ", ".join(f"{span.length} {span.role.value}" for span in spans)
+        raise LayoutMismatch(f"{call.queries} queries and {call.keys} keys, but there are {found}")
+    return TokenLayout(spans, spans)

@@ -1,0 +1,61 @@
+"""Stable Cascade, stage C: pictures of unCLIP, a few tokens each, behind the text."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...errors import LayoutMismatch
+from ..grids import Grid
+from ..layout import UNCLIP_TOKENS, Picture, Role, TokenLayout
+from .base import Architecture, Call, Forward, Layer, generated_grid, nth_layer, side_by_side
+
+_EACH = 4  # tokens the model makes of the embedding of a picture, and of that of the text
+
+
+def _layers(network: nn.Module) -> tuple[Layer, ...]:
+    layers: list[Layer] = []
+    for kind in ("down", "up"):
+        groups = getattr(network, f"{kind}_blocks")
+        repeats = getattr(network, f"{kind}_repeat_mappers")
+        runs = (
+            sum(hasattr(block, "attention") for block in group) * (1 + len(again))
+            for group, again in zip(groups, repeats, strict=True)
+        )
+        layers += (Layer(kind, index) for index in range(sum(runs)))
+    return tuple(layers)
+
+
+def _references(forward: Forward) -> tuple[Picture, ...]:
+    given = forward.shapes.get("unclip_conditioning", ())
+    return (Picture(Grid(1, _EACH), (0, 0), UNCLIP_TOKENS),) * len(given)
+
+
+def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
+    """Queries: the result. Keys: [result | text | text as one | picture 1 | picture 2 …]."""
+    references = _references(forward)
+    if not references:
+        return None  # the model is given a black picture then
+    result = (Role.GENERATED, generated_grid(forward))
+    text = forward.shapes["clip_text"][1] + _EACH
+    keys = side_by_side(
+        result, (Role.TEXT, text), *((Role.REFERENCE, one.grid) for one in references)
+    )
+    if (call.queries, call.keys) != (result[1].area, keys[-1].stop):
+        raise LayoutMismatch(
+            f"{call.queries} queries and {call.keys} keys, but there are {result[1].area} tokens "
+            f"of the result, {text} of text and {_EACH} of each of {len(references)} references"
+        )
+    return nth_layer(forward.layers, call.nth), TokenLayout(side_by_side(result), keys)
+
+
+CASCADE = Architecture(
+    name="Stable Cascade",
+    models=frozenset({"StableCascade_C"}),
+    joint=True,
+    reference_kind="picture of unCLIPConditioning",
+    layers=_layers,
+    references=_references,
+    read=_read,
+    note="Stage C. Four tokens stand for a whole picture: it has a share and a map over the "
+    "result, none over the reference.",
+)

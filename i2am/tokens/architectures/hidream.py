@@ -1,0 +1,69 @@
+"""HiDream-E1: result and reference side by side in one picture, so that their rows alternate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...errors import I2AMError
+from ..grids import picture_grid
+from ..layout import Picture, Role, TokenLayout
+from .base import (
+    Architecture,
+    Call,
+    Forward,
+    Layer,
+    blocks,
+    generated_grid,
+    joint_layout,
+    nth_layer,
+)
+
+
+def _references(forward: Forward) -> tuple[Picture, ...]:
+    """The one picture the result is joined to."""
+    if not (shape := forward.shapes.get("image_cond")):
+        return ()
+    size = (shape[-2], shape[-1])
+    return (Picture(picture_grid(*size, forward.patch), size, "reference latent"),)
+
+
+def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
+    """[row 1 of the result, row 1 of the reference, row 2 of the result … | text].
+
+    The text is that of one encoder and twice that of the other: its last layer and one for this
+    block.
+    """
+    references = _references(forward)
+    if not references:
+        return None
+    if forward.latent[1] % forward.patch:
+        raise I2AMError(
+            f"HiDream-E1 joins the result, {forward.latent[1]} latent cells wide here, to its "
+            f"reference, so that one column of tokens holds a bit of both and no map can part "
+            f"them. Use a width that is a multiple of {8 * forward.patch} pixels."
+        )
+    generated, reference = generated_grid(forward), references[0].grid
+    text = forward.context + 2 * forward.shapes["encoder_hidden_states_llama3"][-2]
+    layout = joint_layout(
+        call, (Role.GENERATED, generated), (Role.REFERENCE, reference), (Role.TEXT, text)
+    )
+    width = generated.width + reference.width
+    order = (
+        *(r * width + c for r in range(generated.height) for c in range(generated.width)),
+        *(r * width + c for r in range(reference.height) for c in range(generated.width, width)),
+        *range(generated.height * width, call.keys),
+    )
+    layer = nth_layer(forward.layers, call.nth)
+    return layer, replace(layout, query_order=order, key_order=order)
+
+
+HIDREAM = Architecture(
+    name="HiDream-E1",
+    models=frozenset({"HiDream"}),
+    joint=True,
+    reference_kind="picture beside the result, from InstructPixToPixConditioning",
+    layers=blocks(double="double_stream_blocks", single="single_stream_blocks"),
+    references=_references,
+    read=_read,
+    note="One reference. The width must be a multiple of 16 pixels.",
+)

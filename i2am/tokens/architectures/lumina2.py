@@ -1,0 +1,82 @@
+"""Lumina 2 and Z-Image Omni: every piece of the sequence is padded for itself, the result last."""
+
+from __future__ import annotations
+
+from ..grids import Grid
+from ..layout import Role, TokenLayout
+from .base import (
+    Architecture,
+    Call,
+    Forward,
+    Layer,
+    blocks,
+    generated_grid,
+    joint_layout,
+    reference_latents,
+)
+
+
+def _padded(length: int, to: int) -> int:
+    return -(-length // to) * to
+
+
+def _texts(forward: Forward, multiple: int) -> tuple[int, int]:
+    """How many tokens the captions have, and the vision encoder's of the references.
+
+    Every reference has a caption and a place for vision tokens, filled with padding where it has
+    none; so has the result. More captions follow.
+    """
+    count = len(forward.references)
+    captions = [shape[1] for shape in forward.shapes.get("ref_contexts", ())]
+    captions += [multiple] * (count - len(captions)) + [forward.context]
+    seen = [height * width for _, height, width, _ in forward.shapes.get("siglip_feats", ())]
+    seen = [*seen[:count], *[multiple] * (count - len(seen) + 1)]
+    if "siglip_refiner" not in forward.numbers:
+        seen = []
+    return sum(_padded(n, multiple) for n in captions), sum(_padded(n, multiple) for n in seen)
+
+
+def _pictures(forward: Forward, multiple: int) -> tuple[tuple[Role, int | Grid], ...]:
+    """[reference 1 | padding | reference 2 | padding … | result | padding]."""
+    pictures = [(Role.REFERENCE, picture.grid) for picture in reference_latents(forward)]
+    pictures.append((Role.GENERATED, generated_grid(forward)))
+    return tuple(
+        piece
+        for role, grid in pictures
+        for piece in ((role, grid), (Role.TEXT, -grid.area % multiple))
+    )
+
+
+def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
+    """[captions | vision tokens | pictures], after the pictures have looked at each other.
+
+    Those refiners of the pictures come last of the refiners, of which the others may have as many
+    tokens.
+    """
+    if not forward.references:
+        return None
+    multiple = forward.numbers.get("pad_tokens_multiple", 1)
+    texts, pictures = _texts(forward, multiple), _pictures(forward, multiple)
+    index = call.options.get("block_index")
+    if index is not None:
+        layer = Layer(call.options["block_type"], index)
+        return layer, joint_layout(call, (Role.TEXT, sum(texts)), *pictures)
+    refiners = forward.numbers["noise_refiner"]
+    nth = call.nth - refiners * texts.count(call.keys)
+    own = sum(piece.area if isinstance(piece, Grid) else piece for _, piece in pictures)
+    if call.keys != own or nth < 0:
+        return None
+    return Layer("refiner", nth), joint_layout(call, *pictures)
+
+
+LUMINA2 = Architecture(
+    name="Lumina 2 and Z-Image",
+    models=frozenset({"Lumina2"}),
+    joint=True,
+    reference_kind="reference latent, from TextEncodeZImageOmni",
+    layers=blocks(refiner="noise_refiner", double="layers"),
+    references=reference_latents,
+    read=_read,
+    note="Padding counts as text, and so do vision tokens: the model shuffles them, so that they "
+    "are no places of a picture. In the refiners the pictures look at each other alone.",
+)

@@ -1,0 +1,166 @@
+"""Wan 2.1, 2.2 and their kin: pictures among the tokens of the video, or as CLIP tokens beside it.
+
+Each block looks at its own tokens first, then at CLIP tokens if it has them, then at the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+
+from ...errors import LayoutMismatch
+from ..grids import Grid, picture_grid
+from ..layout import Picture, Role, Span, TokenLayout
+from .base import (
+    Architecture,
+    Call,
+    Forward,
+    Layer,
+    blocks,
+    generated_grid,
+    joint_layout,
+    side_by_side,
+    told_layer,
+)
+
+Piece = tuple[Role, int | Grid]
+_PATCHES = Grid(16, 16)  # of CLIP, after one token that sums the picture up
+_AUDIO = 16  # tokens for each frame
+_CLIP = {"clip_fea_ref": "img_emb_refimage", "clip_fea": "img_emb"}  # in this order before the text
+
+
+def _grid(forward: Forward, shape: tuple[int, ...]) -> Grid:
+    """The grid of a latent beside the video's: of several frames where it has that axis."""
+    frames = shape[2] if len(shape) == 5 else 1
+    return replace(picture_grid(shape[-2], shape[-1], forward.patch), frames=frames)
+
+
+def _given(forward: Forward, name: str) -> list[Grid]:
+    """The grid of a latent the model was given, if it was."""
+    shape = forward.shapes.get(name, ())
+    return [_grid(forward, shape)] if shape else []
+
+
+def _references(grids: Iterable[Grid]) -> tuple[Piece, ...]:
+    return tuple((Role.REFERENCE, grid) for grid in grids)
+
+
+def _wan(forward: Forward) -> tuple[Piece, ...]:
+    """[whole reference | video | pictures as further frames | videos and pictures in context]."""
+    whole = _given(forward, "reference_latent") if "ref_conv" in forward.numbers else ()
+    further = forward.shapes.get("time_dim_concat", (0, 0, 0))[2]
+    context = forward.shapes.get("context_latents", ())
+    return (
+        *_references(whole),
+        (Role.GENERATED, generated_grid(forward)),
+        *_references(generated_grid(forward).one_frame for _ in range(further)),
+        *_references(_grid(forward, shape) for shape in context),
+    )
+
+
+def _with_sound(forward: Forward) -> tuple[Piece, ...]:
+    """[video | reference | earlier frames, in three sizes]."""
+    earlier = 0
+    if forward.shapes.get("reference_motion"):
+        height, width = forward.shapes["reference_motion"][-2:]
+        sizes = ((1, 2), (1, 4), (4, 8))  # frames, and the side of a token
+        earlier = sum(frames * (height // side) * (width // side) for frames, side in sizes)
+    return (
+        (Role.GENERATED, generated_grid(forward)),
+        *_references(_given(forward, "reference_latent")),
+        (Role.TEXT, earlier),
+    )
+
+
+def _with_pose(forward: Forward) -> tuple[Piece, ...]:
+    """[further references | first reference | video | pose]."""
+    stacked = _given(forward, "reference_latent")
+    pose = sum(grid.area for grid in _given(forward, "pose_latents"))
+    return (
+        *_references(grid.one_frame for grid in stacked for _ in range(grid.frames)),
+        (Role.GENERATED, generated_grid(forward)),
+        (Role.TEXT, pose),
+    )
+
+
+def _clip(forward: Forward) -> int:
+    """How many pictures the CLIP tokens are of."""
+    counts = [
+        forward.shapes[name][-2]
+        for name, reader in _CLIP.items()
+        if forward.shapes.get(name) and reader in forward.numbers
+    ]
+    pictures, rest = divmod(sum(counts), 1 + _PATCHES.area)
+    if rest:
+        raise LayoutMismatch(f"{sum(counts)} CLIP tokens are not 257 for each picture")
+    return pictures
+
+
+def _pictures(
+    pieces: Callable[[Forward], tuple[Piece, ...]], forward: Forward
+) -> tuple[Picture, ...]:
+    """Pictures among the video's tokens; CLIP's where there are none."""
+    among = [piece for role, piece in pieces(forward) if role is Role.REFERENCE]
+    if not among:
+        return (Picture(_PATCHES, (0, 0), "CLIP image tokens"),) * _clip(forward)
+    side = forward.patch
+    return tuple(
+        Picture(grid, (round(grid.covered[0] * side), round(grid.covered[1] * side)), "reference")
+        for grid in among
+        if isinstance(grid, Grid)
+    )
+
+
+def _read(
+    pieces: Callable[[Forward], tuple[Piece, ...]], forward: Forward, call: Call
+) -> tuple[Layer, TokenLayout] | None:
+    spans = side_by_side(*pieces(forward))
+    among, clip = any(span.role is Role.REFERENCE for span in spans), _clip(forward)
+    if not among and not clip:
+        return None
+    if call.keys == _AUDIO and call.queries == generated_grid(forward).one_frame.area:
+        return None  # each frame looks at its sound
+    if call.queries != spans[-1].stop:
+        raise LayoutMismatch(f"{call.queries} queries, but the sequence has {spans[-1].stop}")
+    layer = told_layer(call)
+    if among:
+        own = call.keys == call.queries and call.nth == 0
+        return (layer, joint_layout(call, *pieces(forward))) if own else None
+    summary_and_patches = ((Role.TEXT, 1), (Role.REFERENCE, _PATCHES))
+    keys = side_by_side(*(summary_and_patches * clip))
+    # The video's own tokens, or the text's, may be as many.
+    if call.keys != keys[-1].stop or call.nth != (call.queries == call.keys):
+        return None
+    grid = generated_grid(forward)
+    return layer, TokenLayout((Span(Role.GENERATED, 0, grid.area, grid),), keys)
+
+
+def _architecture(
+    name: str, pieces: Callable[[Forward], tuple[Piece, ...]], *models: str, note: str = ""
+) -> Architecture:
+    return Architecture(
+        name=name,
+        models=frozenset(models),
+        joint=False,
+        reference_kind="CLIP vision output, or pictures among the video's tokens",
+        layers=blocks(double="blocks"),
+        references=partial(_pictures, pieces),
+        read=partial(_read, pieces),
+        note="Where a model has both CLIP tokens and pictures among the video's tokens, the maps "
+        "are of the pictures. A start image that is only added to the video's first frames is "
+        "nothing the model looks at." + note,
+        video=True,
+    )
+
+
+WAN = _architecture(
+    *("Wan", _wan, "WAN21"),
+    note=" Context latents came with ComfyUI 0.30.0. WanDancer's reference comes before its start "
+    "image; Animate's face acts where no node can watch.",
+)
+WAN_WITH_SOUND = _architecture("Wan HuMo and S2V", _with_sound, "WAN21_HuMo", "WAN22_S2V")
+WAN_WITH_POSE = _architecture(
+    *("Wan SCAIL", _with_pose, "WAN21_SCAIL"),
+    note=" Several references came with ComfyUI 0.30.0.",
+)

@@ -1,0 +1,127 @@
+"""Grids of tokens over a picture: sizes in cells, padding, video frames, rectangles."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ..errors import LayoutMismatch
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tokens of one picture, row by row from the top left, all cells of one size.
+
+    Models pad a picture up to whole tokens, so the last row and column may stick out of it.
+    `covered` is the picture's (height, width) measured in cells: at most (height, width), which
+    is what it is when left out, and more than (height - 1, width - 1). A video has several
+    `frames`, one after the other, each of them such a picture.
+    """
+
+    height: int
+    width: int
+    covered: tuple[float, float] = (0.0, 0.0)
+    frames: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.frames) < 1:
+            raise LayoutMismatch(
+                f"a grid needs at least one cell, got {'×'.join(map(str, self.shape))}"
+            )
+        if self.covered == (0.0, 0.0):
+            object.__setattr__(self, "covered", (float(self.height), float(self.width)))
+        for cells, covered in zip(self.sides, self.covered, strict=True):
+            if not cells - 1 < covered <= cells:
+                raise LayoutMismatch(f"{covered} cells of picture do not end in cell {cells}")
+
+    @property
+    def area(self) -> int:
+        """The number of cells, which is the number of tokens."""
+        return self.frames * self.height * self.width
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an array with one value for each cell: (height, width), a video's frames first."""
+        return self.sides if self.frames == 1 else (self.frames, *self.sides)
+
+    @property
+    def one_frame(self) -> Grid:
+        """The grid of each of its frames."""
+        return replace(self, frames=1)
+
+    def at_most(self, side: int) -> Grid:
+        """This grid, or the one of its shape whose longer side is `side` cells if it is longer."""
+        longer = max(self.height, self.width)
+        if longer <= side:
+            return self
+        return self.with_cells(*(max(1, round(n * side / longer)) for n in self.sides))
+
+    def with_cells(self, height: int, width: int) -> Grid:
+        """The same padded picture, or each of its frames, in another number of cells."""
+        down, across = (c / n for c, n in zip(self.covered, self.sides, strict=True))
+        return Grid(height, width, (down * height, across * width), self.frames)
+
+    def with_tokens_of(self, side: int) -> Grid:
+        """The same picture, or frames, in cells of `side` × `side` of these; the last stick out."""
+        height, width = (-(-cells // side) for cells in self.sides)
+        down, across = (covered / side for covered in self.covered)
+        return Grid(height, width, (down, across), self.frames)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(height, width) in cells."""
+        return self.height, self.width
+
+    def cell_at(self, x: float, y: float) -> int:
+        """The cell of a frame that holds a place, given in parts of the picture, 0 to 1."""
+        row, column = (
+            min(int(at * covered), cells - 1)
+            for at, covered, cells in zip((y, x), self.covered, self.sides, strict=True)
+        )
+        return row * self.width + column
+
+
+def frames_of(pictures: int, frames: int) -> tuple[int, ...]:
+    """The latent frame of each of a video's pictures; none if so many cannot be of these frames.
+
+    Video VAEs give the first picture a frame of its own, and each further frame equally many.
+    """
+    if frames == 1:
+        return (0,) * (pictures == 1)
+    each, rest = divmod(pictures - 1, frames - 1)
+    if each < 1 or rest:
+        return ()
+    return (0, *(1 + picture // each for picture in range(pictures - 1)))
+
+
+def picture_grid(height: int, width: int, cell: int) -> Grid:
+    """The grid of a picture of (height, width) pixels padded to whole cells of `cell` pixels."""
+    return Grid(math.ceil(height / cell), math.ceil(width / cell), (height / cell, width / cell))
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A rectangle of a picture, in fractions of its sides."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    @property
+    def area(self) -> float:
+        """The fraction of the picture it takes."""
+        return self.height * self.width
+
+    def whole(self, grid: Grid) -> Grid:
+        """The grid of the whole picture in cells of the size that `grid` has over this part."""
+        if self == WHOLE_PICTURE:
+            return grid
+        down, across = (
+            round(covered / length, 9)  # of whole cells and halves, which a division may miss
+            for covered, length in zip(grid.covered, (self.height, self.width), strict=True)
+        )
+        return Grid(math.ceil(down), math.ceil(across), (down, across), grid.frames)
+
+
+WHOLE_PICTURE = Rectangle(0.0, 0.0, 1.0, 1.0)

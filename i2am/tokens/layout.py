@@ -1,0 +1,114 @@
+"""Which tokens of an attention call are text, result and references, and on which grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..errors import LayoutMismatch
+from .grids import Grid
+
+# The kinds of tokens that tell of a whole picture each.
+STYLE_TOKENS, ADAPTER_TOKENS = "style tokens", "IP-Adapter tokens"
+UNCLIP_TOKENS = "unCLIP tokens"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One side of the maps: the grid they are on, and the (height, width) of its latent.
+
+    kind: what it is ("result", "reference latent", "image tokens", "style tokens"). latent is
+    (0, 0) where there is none.
+    """
+
+    grid: Grid
+    latent: tuple[int, int]
+    kind: str
+
+    @property
+    def has_places(self) -> bool:
+        """Whether its tokens lie at places of a picture, so that there can be a map over it."""
+        return self.kind not in (STYLE_TOKENS, ADAPTER_TOKENS, UNCLIP_TOKENS) and self.grid.area > 1
+
+
+class Role(str, Enum):
+    """What a token stands for."""
+
+    TEXT = "text"  # the prompt, and whatever else is neither the result nor a reference's place
+    GENERATED = "generated"
+    REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of tokens with one role: positions start to stop - 1 of a sequence.
+
+    softmax: which of the call's softmaxes its keys share, where adapters attend beside the text.
+    """
+
+    role: Role
+    start: int
+    stop: int
+    grid: Grid | None = None
+    softmax: int = 0
+
+    @property
+    def length(self) -> int:
+        """The number of tokens."""
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> slice:
+        """The positions, to index a token axis with."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The spans of the query axis and of the key axis of one attention call, in order.
+
+    query_order, key_order: where a picture's tokens do not stand together in the sequence, the
+    positions to take, so that they do; the spans describe the axis in that order.
+
+    Raises LayoutMismatch if spans overlap or a grid does not have one cell for each token.
+    """
+
+    queries: tuple[Span, ...]
+    keys: tuple[Span, ...]
+    query_order: tuple[int, ...] | None = None
+    key_order: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for spans in (self.queries, self.keys):
+            end = 0
+            for span in spans:
+                if span.start < end or span.stop < span.start:
+                    raise LayoutMismatch(f"the {span.role.value} tokens start before {end}")
+                if span.grid is not None and span.grid.area != span.length:
+                    raise LayoutMismatch(
+                        f"{span.length} {span.role.value} tokens do not fill a grid of "
+                        f"{'×'.join(map(str, span.grid.shape))}"
+                    )
+                end = span.stop
+        if sum(span.role is Role.GENERATED for span in self.queries) != 1:
+            raise LayoutMismatch("a call must hold the generated tokens once among its queries")
+
+    @property
+    def generated(self) -> Span:
+        """The generated tokens on the query axis."""
+        return next(span for span in self.queries if span.role is Role.GENERATED)
+
+    @property
+    def references(self) -> tuple[Span, ...]:
+        """The reference tokens on the key axis, one span for each reference."""
+        return tuple(span for span in self.keys if span.role is Role.REFERENCE)
+
+    @property
+    def key_count(self) -> int:
+        """How many keys the layout accounts for."""
+        return sum(span.length for span in self.keys)
+
+
+def grid_of(span: Span) -> Grid:
+    """The grid of a span; tokens without a place of their own count as one row."""
+    return span.grid or Grid(1, span.length)

@@ -1,0 +1,114 @@
+"""Points and rectangles named before sampling: their notation, and the tokens they cover."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import I2AMError
+from .grids import WHOLE_PICTURE, Grid, Rectangle
+
+RESULT = -1  # instead of a reference's number
+MAX_POINTS = 16
+_NUMBER = r"\s*(\d*\.?\d+|\d+\.)\s*"
+_CORNER = f"{_NUMBER},{_NUMBER}"
+_PLACE = re.compile(rf"(?:\s*(\d+)\s*:)?{_CORNER}(?:-{_CORNER})?")
+
+
+@dataclass(frozen=True)
+class PointQuery:
+    """A point or rectangle of a picture, in parts of its sides from the top left.
+
+    reference: the number of the reference it is in, from 0, or RESULT. A point is a rectangle
+    without extent: it asks about the one token it lies in; of a video, in all frames.
+    """
+
+    reference: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it has no extent."""
+        return (self.left, self.top) == (self.right, self.bottom)
+
+    @property
+    def name(self) -> str:
+        """Short, for labels and messages: as it is written."""
+        start, end = f"{self.left:g},{self.top:g}", f"{self.right:g},{self.bottom:g}"
+        return start if self.is_point else f"{start}-{end}"
+
+    def weights(self, grid: Grid, part: Rectangle = WHOLE_PICTURE) -> Tensor:
+        """How much of each token is asked about, 0 to 1: (grid's area,).
+
+        part: of the picture, what the grid is of; what lies outside is not asked about there.
+        """
+        left, right = ((x - part.left) / part.width for x in (self.left, self.right))
+        top, bottom = ((y - part.top) / part.height for y in (self.top, self.bottom))
+        if self.is_point:
+            frame = torch.zeros(grid.one_frame.area)
+            if 0 <= left <= 1 and 0 <= top <= 1:
+                frame[grid.cell_at(left, top)] = 1
+        else:
+            down = _covered(grid.height, grid.covered[0], top, bottom)
+            across = _covered(grid.width, grid.covered[1], left, right)
+            frame = (down[:, None] * across).flatten()
+        return frame.repeat(grid.frames)
+
+
+def _covered(cells: int, covered: float, low: float, high: float) -> Tensor:
+    """How much of each cell of a line lies between two of its places, in parts of the line."""
+    edges = torch.arange(cells + 1, dtype=torch.float64).div(covered).clamp(max=1)
+    inside = edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)
+    # Rounded, so that a rectangle does not touch cells that it ends at.
+    return (inside.clamp(min=0) / (edges[1:] - edges[:-1])).round(decimals=9).float()
+
+
+def parse_point_queries(text: str, name: str, *, numbered: bool = False) -> tuple[PointQuery, ...]:
+    """Read `0.5,0.4; 0.2,0.1-0.4,0.3`: points x,y and rectangles from corner to corner.
+
+    numbered: places of references, each of reference 1 unless `2:` stands before it.
+
+    Raises I2AMError naming the input `name` if the text is anything else.
+    """
+    example = "2: 0.5,0.4" if numbered else "0.2,0.7"
+    places: list[PointQuery] = []
+    for one in filter(None, (one.strip() for one in text.split(";"))):
+        match = _PLACE.fullmatch(one)
+        if match is None or (match[1] and not numbered):
+            raise I2AMError(
+                f"{name} cannot be read: found “{one[:40]}”. Write x,y from 0 to 1, with ; between "
+                f"places and - between the corners of a rectangle, such as 0.5,0.4; {example}; "
+                "0.1,0.1-0.3,0.2."
+            )
+        number = int(match[1] or 1)
+        left, top = float(match[2]), float(match[3])
+        right, bottom = (float(match[4]), float(match[5])) if match[4] else (left, top)
+        if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1) or number < 1:
+            raise I2AMError(
+                f"{name} asks about “{one[:40]}”, which is no place of a picture. x and y go from "
+                "0 at the left and top to 1 at the right and bottom, a rectangle from its top left "
+                "to its bottom right corner, references are counted from 1."
+            )
+        if match[4] and (left == right or top == bottom):
+            raise I2AMError(
+                f"{name} asks about “{one[:40]}”, a rectangle of no area. Write its top left and "
+                "bottom right corners, or one x,y for a point."
+            )
+        places.append(PointQuery(number - 1 if numbered else RESULT, left, top, right, bottom))
+    return tuple(places)
+
+
+def check_point_count(places: tuple[PointQuery, ...]) -> None:
+    """Raises I2AMError for more places than are recorded."""
+    if len(places) > MAX_POINTS:
+        raise I2AMError(
+            f"{len(places)} places are asked about, and at most {MAX_POINTS} can be, of the "
+            "result and the references together. Take some out: the correspondence tells of all "
+            "places at once, only less finely."
+        )

@@ -1,0 +1,320 @@
+"""Attribution to Mask and Locate Object: from a map to something the rest of the graph can use."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ...i2am.errors import I2AMError
+from ...i2am.maps import AttributionMap, attribution_map
+from ...i2am.recording import Attribution, Definition, Direction
+from ...i2am.scores import (
+    KERNEL,
+    PERCENTILE,
+    THRESHOLD,
+    Box,
+    Method,
+    feather,
+    grow,
+    locate_object,
+    mask_of,
+)
+from ..look.map import (
+    AUTO,
+    PREVIEW_SIDE,
+    REFERENCE,
+    WITHIN_MASK,
+    choose_definition,
+    mask_to_look_from,
+)
+from ..sockets import AttributionSocket
+
+_DIRECTION = io.Combo.Input(
+    "direction",
+    options=[direction.value for direction in Direction],
+    default=Direction.REFERENCE_TO_GENERATED.value,
+    tooltip="Reference to generated: places in the result that used the reference. Generated to "
+    "reference: places of the reference that were used.",
+)
+_DEFINITION = io.Combo.Input(
+    "definition",
+    options=[AUTO, *(definition.value for definition in Definition)],
+    default=AUTO,
+    advanced=True,
+    tooltip="Which maps to use; see Attribution Map.",
+)
+_OUTSIDE_LIGHT = 0.3  # of the picture, outside of what is shown
+_LINE = (1.0, 0.82, 0.1)  # of a box, sRGB
+_LINES_IN_SIDE = 100  # how often a box's line fits the shorter side of the picture
+
+
+class AttributionToMask(io.ComfyNode):
+    """The places a map is high at, as a mask."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_ToMask",
+            display_name="Attribution to Mask",
+            category="I2AM",
+            description="Makes a mask of where the reference was used in the result, or of what of "
+            "the reference was used: to inpaint, to refine, to cut out.",
+            search_aliases=["segment", "auto mask", "attention mask", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                _DIRECTION,
+                REFERENCE,
+                _DEFINITION,
+                io.Combo.Input(
+                    "method",
+                    options=[method.value for method in Method],
+                    default=Method.OTSU.value,
+                    tooltip="How to choose what is white. Otsu finds by itself the cut that best "
+                    "parts bright from dark. Threshold: this percentage of the way from the map's "
+                    "lowest to its highest value. Top percent: the highest places, this percentage "
+                    "of the picture. Area: the fewest places that together hold this percentage of "
+                    "the attention.",
+                ),
+                io.Float.Input(
+                    "value",
+                    default=50.0,
+                    min=0.0,
+                    max=100.0,
+                    step=1.0,
+                    tooltip="The percentage of the method. Otsu needs none.",
+                ),
+                io.Int.Input(
+                    "grow",
+                    default=0,
+                    min=-256,
+                    max=256,
+                    tooltip="Moves the mask's edge outwards by so many pixels; below 0, inwards.",
+                ),
+                io.Float.Input(
+                    "feather",
+                    default=0.0,
+                    min=0.0,
+                    max=256.0,
+                    step=1.0,
+                    tooltip="Over how many pixels the mask's edge fades.",
+                ),
+                WITHIN_MASK,
+            ],
+            outputs=[
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="White where the map is high, in the size of the picture it lies "
+                    "over; one for each picture of the batch.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        attribution: Attribution,
+        direction: str,
+        reference: int,
+        definition: str,
+        method: str,
+        value: float,
+        grow: int,
+        feather: float,
+        within_mask: bool = False,
+    ) -> io.NodeOutput:
+        maps = _map(attribution, definition, direction, reference, within_mask)
+        size = attribution.size(maps.direction, reference - 1)
+        mask = _edged(mask_of(maps, size, Method(method), value), grow, feather)
+        shown = _lit(_pictures(attribution, maps.direction, reference, len(mask), size), mask)
+        part = ", ".join(f"{share:.1%}" for share in mask.mean((1, 2)).tolist())
+        return io.NodeOutput(
+            mask,
+            ui={
+                **ui.PreviewImage(_large(shown), cls=cls).as_dict(),
+                "i2am_text": [f"The mask covers {part} of the picture."],
+            },
+        )
+
+
+class LocateObject(io.ComfyNode):
+    """The box around the brightest part of a map."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Locate",
+            display_name="Locate Object",
+            category="I2AM",
+            description="Finds where the object of the reference went in the result, or where it "
+            "is in the reference, as a box: the I2AM paper's object detection, without a detector.",
+            search_aliases=["bbox", "bounding box", "detect", "find", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                _DIRECTION,
+                REFERENCE,
+                _DEFINITION,
+                io.Float.Input(
+                    "percentile",
+                    default=PERCENTILE,
+                    min=0.0,
+                    max=100.0,
+                    step=1.0,
+                    tooltip="Only what is higher than this percentage of the picture counts. The "
+                    "paper uses 65: the highest 35 %.",
+                ),
+                io.Int.Input(
+                    "morphology",
+                    default=KERNEL,
+                    min=1,
+                    max=255,
+                    step=2,
+                    advanced=True,
+                    tooltip="Specks narrower than this are dropped and gaps closed, and the box "
+                    "reaches half of it further; in pixels of a picture whose longer side has 512. "
+                    "The paper uses 5; 1 does nothing.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=THRESHOLD,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="What does not exceed this part of the map's range counts as nothing. "
+                    "The paper uses 0.4, which makes larger boxes.",
+                ),
+                io.Boolean.Input(
+                    "complement",
+                    default=False,
+                    advanced=True,
+                    tooltip="Looks where the attention is not. The authors' code does so for "
+                    "models with a single reference token.",
+                ),
+                WITHIN_MASK,
+            ],
+            outputs=[
+                io.Custom("BBOX").Output(
+                    display_name="bbox",
+                    tooltip="For each picture one box (x, y, width, height) in pixels, as "
+                    "KJNodes' nodes take it.",
+                ),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="White inside the box; for nodes that take masks, such as MASK to "
+                    "SEGS of the Impact Pack.",
+                ),
+                io.Image.Output(
+                    display_name="overlay", tooltip="The picture with the box drawn on it."
+                ),
+                io.Custom("BOUNDING_BOX").Output(
+                    display_name="bounding_box",
+                    is_output_list=True,
+                    tooltip="The same boxes as ComfyUI's own nodes take them, such as Crop Image "
+                    "and SAM3 Detect; one for each picture.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        attribution: Attribution,
+        direction: str,
+        reference: int,
+        definition: str,
+        percentile: float,
+        morphology: int,
+        threshold: float,
+        complement: bool,
+        within_mask: bool = False,
+    ) -> io.NodeOutput:
+        maps = _map(attribution, definition, direction, reference, within_mask)
+        size = attribution.size(maps.direction, reference - 1)
+        options = {"percentile": percentile, "threshold": threshold, "complement": complement}
+        # An even square has no middle pixel.
+        boxes = _all_found(locate_object(maps, size, kernel=morphology | 1, **options))
+        mask = torch.stack([box.mask(size) for box in boxes])
+        pictures = _pictures(attribution, maps.direction, reference, len(boxes), size)
+        overlay = torch.stack([_with_box(*pair) for pair in zip(pictures, boxes, strict=True)])
+        text = "\n".join(
+            f"x {box.x}, y {box.y}, {box.width} × {box.height} (width × height) pixels"
+            for box in boxes
+        )
+        return io.NodeOutput(
+            [(box.x, box.y, box.width, box.height) for box in boxes],
+            mask,
+            overlay,
+            [vars(box) for box in boxes],
+            ui={**ui.PreviewImage(_large(overlay), cls=cls).as_dict(), "i2am_text": [text]},
+        )
+
+
+def _map(
+    attribution: Attribution, definition: str, direction: str, reference: int, within_mask: bool
+) -> AttributionMap:
+    """The unified map; of a video the mean over its frames."""
+    return attribution_map(
+        attribution.recording,
+        choose_definition(attribution, definition),
+        Direction(direction),
+        reference=reference - 1,
+        within=mask_to_look_from(attribution, within_mask),
+    )
+
+
+def _edged(mask: Tensor, pixels: int, width: float) -> Tensor:
+    return feather(grow(mask, pixels), width)
+
+
+def _all_found(boxes: tuple[Box | None, ...]) -> list[Box]:
+    found = [box for box in boxes if box is not None]
+    if len(found) < len(boxes):
+        which = f" in picture {boxes.index(None) + 1}" if len(boxes) > 1 else ""
+        raise I2AMError(
+            f"No object was found{which}: no part of the map stands out far enough. Lower "
+            "threshold or percentile, or make morphology smaller; Attribution Map shows the map."
+        )
+    return found
+
+
+def _pictures(
+    attribution: Attribution,
+    direction: Direction,
+    reference: int,
+    count: int,
+    size: tuple[int, int],
+) -> Tensor:
+    """What to draw on, (count, height, width, 3): the pictures, of a video the one in the middle;
+    grey where there are none."""
+    pictures = attribution.video(direction, reference - 1)
+    if pictures is None:
+        return torch.full((count, *size, 3), 0.5)
+    return pictures[:, pictures.shape[1] // 2].expand(count, -1, -1, -1)
+
+
+def _lit(pictures: Tensor, mask: Tensor) -> Tensor:
+    """Pictures, dark outside of a mask."""
+    return pictures * (_OUTSIDE_LIGHT + (1 - _OUTSIDE_LIGHT) * mask[..., None])
+
+
+def _with_box(picture: Tensor, box: Box) -> Tensor:
+    """A picture with a box's line on it, inside the box: (height, width, 3)."""
+    height, width = picture.shape[:2]
+    line = max(1, round(min(height, width) / _LINES_IN_SIDE))
+    inner = Box(box.x + line, box.y + line, box.width - 2 * line, box.height - 2 * line)
+    edge = box.mask((height, width))
+    if inner.width > 0 and inner.height > 0:
+        edge = edge - inner.mask((height, width))
+    return torch.where(edge[..., None] > 0, picture.new_tensor(_LINE), picture)
+
+
+def _large(pictures: Tensor) -> Tensor:
+    """Pictures large enough to see on the node, which shows them no larger than they are."""
+    factor = math.ceil(PREVIEW_SIDE / max(pictures.shape[1:3]))
+    return interpolate(pictures.movedim(-1, 1), scale_factor=float(factor)).movedim(1, -1)

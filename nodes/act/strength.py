@@ -1,0 +1,90 @@
+"""Reference Strength: a dial for how much a model reads a reference."""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...i2am.attention import Steer
+from ...i2am.errors import I2AMError
+from ...i2am.tokens import parse_ranges
+from ..host.steering import steered
+from ..look.map import REFERENCE
+
+MAX_STRENGTH = 100.0
+
+
+class ReferenceStrength(io.ComfyNode):
+    """MODEL → MODEL whose attention to a reference is turned up or down."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Steer",
+            display_name="Reference Strength",
+            category="I2AM",
+            description="Turns a reference up or down while the picture is made: all of it or a "
+            "part, for the whole result or a part. Put it before the sampler, beside Capture "
+            "Attention, and several of them one after the other for several references.",
+            search_aliases=["weight", "mute", "influence", "attention", "reference", "I2AM"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that goes into the sampler."),
+                REFERENCE,
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=MAX_STRENGTH,
+                    step=0.05,
+                    tooltip="How many times each place of the reference counts when the model "
+                    "weighs what to look at. 1 changes nothing, 2 is twice, 0 mutes it.",
+                ),
+                io.Mask.Input(
+                    "result_mask",
+                    optional=True,
+                    tooltip="White where in the result to turn it up or down. Left open, "
+                    "everywhere.",
+                ),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="White on the part of the reference that is meant. Left open, all of "
+                    "it.",
+                ),
+                io.String.Input(
+                    "steps",
+                    default="",
+                    advanced=True,
+                    tooltip="In which steps of the sampler, such as 0-9. Each sampler's own first "
+                    "step is 0. Empty is all of them.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="model", tooltip="The same model, steered. Connect the sampler."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        reference: int,
+        strength: float,
+        steps: str,
+        result_mask: Tensor | None = None,
+        reference_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        for name, mask in (("result_mask", result_mask), ("reference_mask", reference_mask)):
+            if mask is not None and not bool((mask.flatten(1).amax(1) > 0).all()):
+                raise I2AMError(
+                    f"{name} is empty, so there is nothing to turn up or down. Paint it white "
+                    "where you mean, or disconnect it to mean everything."
+                )
+        ranges = parse_ranges(steps, "steps")
+        steer = Steer(reference - 1, strength, result_mask, reference_mask, ranges)
+        clone = steered(model, steer)
+        # At 1 the model itself: then nothing can differ by a bit.
+        return io.NodeOutput(model if strength == 1 else clone)

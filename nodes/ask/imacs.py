@@ -1,0 +1,252 @@
+"""IMACS: how well the maps agree with masks, as numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...i2am.errors import I2AMError
+from ...i2am.maps import attribution_map, recording_coverage
+from ...i2am.recording import Attribution, Definition, Direction
+from ...i2am.scores import PENALTY, Preset, Score, imacs_score
+from ...i2am.scores.imacs import THRESHOLD
+from ..look.map import AUTO, REFERENCE, WITHIN_MASK, choose_definition, mask_to_look_from
+from ..sockets import AttributionSocket
+
+
+class Imacs(io.ComfyNode):
+    """The paper's score, on both sides, for each picture of the batch."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_IMACS",
+            display_name="IMACS",
+            category="I2AM",
+            description="Scores how well attention agrees with masks: mean of the map inside the "
+            "mask, minus a penalty times its mean outside. 1 is best; above 0 the map is at least "
+            "three times higher inside than outside. Keeps the scores of the last runs on the "
+            "node, to compare settings.",
+            search_aliases=["score", "metric", "consistency", "evaluate", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                io.Mask.Input(
+                    "generated_mask",
+                    optional=True,
+                    tooltip="White where the reference was meant to go in the result, for "
+                    "instance the inpainting mask. Left open, the mask given to Collect "
+                    "Attribution is used, or else the inpainting mask it was sampled with.",
+                ),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="White where the wanted object is in the reference.",
+                ),
+                REFERENCE,
+                io.Combo.Input(
+                    "preset",
+                    options=[preset.value for preset in Preset],
+                    default=Preset.PAPER.value,
+                    tooltip="Paper computes the score as the paper's authors do; robust keeps a "
+                    "single stray cell from deciding it, and has no threshold.",
+                ),
+                io.Float.Input(
+                    "penalty",
+                    default=PENALTY,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="How much attention outside the mask costs. The paper uses 3.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=THRESHOLD,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="Paper preset: what does not exceed this part of the map's range "
+                    "counts as nothing. The paper uses 0.4.",
+                ),
+                io.Boolean.Input(
+                    "complement",
+                    default=False,
+                    advanced=True,
+                    tooltip="Scores where the attention is not. The authors' code does so for "
+                    "models with a single reference token.",
+                ),
+                io.Combo.Input(
+                    "definition",
+                    options=[AUTO, *(definition.value for definition in Definition)],
+                    default=AUTO,
+                    advanced=True,
+                    tooltip="Which maps to score; see Attribution Map.",
+                ),
+                WITHIN_MASK,
+            ],
+            outputs=[
+                io.Float.Output(
+                    display_name="imacs_generated",
+                    is_output_list=True,
+                    tooltip="The score over the result, one for each picture; not a number "
+                    "without a mask.",
+                ),
+                io.Float.Output(
+                    display_name="imacs_reference",
+                    is_output_list=True,
+                    tooltip="The score over the reference, one for each picture; not a number "
+                    "without a mask.",
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="The scores, their parts and how they were made."
+                ),
+                io.Float.Output(
+                    display_name="inside_generated",
+                    is_output_list=True,
+                    tooltip="The part of the map over the result that lies inside the mask, 0 to "
+                    "1; one for each picture. To rank tries by, see Pick Best.",
+                ),
+                io.Float.Output(
+                    display_name="inside_reference",
+                    is_output_list=True,
+                    tooltip="The part of the map over the reference that lies inside the mask, 0 "
+                    "to 1; one for each picture.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        attribution: Attribution,
+        reference: int,
+        preset: str,
+        penalty: float,
+        threshold: float,
+        complement: bool,
+        definition: str,
+        within_mask: bool,
+        generated_mask: Tensor | None = None,
+        reference_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        whose_mask = "connected here"
+        if generated_mask is None:
+            generated_mask = attribution.mask
+            whose_mask = "it was sampled with" if attribution.mask_sampled else "of the attribution"
+        sides = (
+            (Direction.REFERENCE_TO_GENERATED, generated_mask, "generated mask"),
+            (Direction.GENERATED_TO_REFERENCE, reference_mask, "reference mask"),
+        )
+        if generated_mask is None and reference_mask is None:
+            raise I2AMError(
+                "IMACS needs a mask, and none is connected. Give it generated_mask (where the "
+                "reference was meant to go), reference_mask (where the object is), or both."
+            )
+        chosen = choose_definition(attribution, definition)
+        scores: list[Score | None] = []
+        for direction, mask, name in sides:
+            if mask is None:
+                scores.append(None)
+                continue
+            maps = attribution_map(
+                attribution.recording,
+                chosen,
+                direction,
+                reference=reference - 1,
+                within=mask_to_look_from(attribution, within_mask),
+            )
+            scores.append(
+                imacs_score(
+                    maps,
+                    mask,
+                    preset=Preset(preset),
+                    penalty=penalty,
+                    threshold=threshold,
+                    complement=complement,
+                    size=attribution.size(direction, reference - 1),
+                    name=name,
+                )
+            )
+        batch = attribution.recording.header.run.batch
+        nothing = [math.nan] * batch
+        generated, over_reference = (
+            nothing if score is None else score.imacs.tolist() for score in scores
+        )
+        inside = [nothing if score is None else score.share_inside.tolist() for score in scores]
+        if generated_mask is None:
+            whose_mask = "none"
+        settings = {
+            "reference": reference,
+            "definition": chosen.value,
+            "preset": preset,
+            "penalty": penalty,
+            "threshold": threshold if preset == Preset.PAPER.value else None,
+            "complement": complement,
+            "within_mask": within_mask,
+            "generated_mask": whose_mask,
+        }
+        header = attribution.recording.header
+        shown = {
+            "imacs_generated": [_plain(value) for value in generated],
+            "imacs_reference": [_plain(value) for value in over_reference],
+            "settings": settings,
+            "run": {
+                "model": header.run.model,
+                "seed": header.run.seed,
+                "steps": len(header.run.schedule) - 1,
+            },
+        }
+        text = _report(scores, settings, recording_coverage(attribution.recording))
+        return io.NodeOutput(
+            generated, over_reference, text, *inside, ui={"i2am": [shown], "i2am_text": [text]}
+        )
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _report(scores: list[Score | None], settings: dict[str, Any], seen: dict[str, int]) -> str:
+    penalty = settings["penalty"]
+    lines: list[str] = []
+    for side, score in zip(("result", "reference"), scores, strict=True):
+        if score is None:
+            lines.append(f"IMACS over the {side}: no mask, not scored")
+            continue
+        for number, value in enumerate(score.imacs.tolist()):
+            which = f" {number + 1}" if len(score.imacs) > 1 else ""
+            inside, outside, share, area, spread = (
+                float(part[number])
+                for part in (
+                    score.inside,
+                    score.outside,
+                    score.share_inside,
+                    score.area,
+                    score.entropy,
+                )
+            )
+            lines += [
+                f"IMACS over the {side}{which}: {value:+.3f} "
+                f"(inside {inside:.3f} − {penalty:g} × outside {outside:.3f})",
+                f"  {share:.0%} of the attention lies in the mask, {share / area:.1f} × what its "
+                f"{area:.0%} of the picture would get evenly; spread (entropy) {spread:.2f}",
+            ]
+    cut = settings["threshold"]
+    lines += [
+        f"Reference {settings['reference']}, {settings['definition']} definition, "
+        f"{settings['preset']} preset"
+        + ("" if cut is None else f", threshold {cut:g}")
+        + (", complement" if settings["complement"] else ""),
+        f"Mask over the result: {settings['generated_mask']}",
+        f"Recorded {seen['evaluations']} of {seen['expected_evaluations']} evaluations, "
+        f"{seen['layers']} of {seen['expected_layers']} layers",
+    ]
+    if settings["within_mask"]:
+        lines.append("Over the reference: what the masked part of the result looked at, alone")
+    return "\n".join(lines)

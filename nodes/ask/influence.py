@@ -1,0 +1,114 @@
+"""Reference Influence: how much each source was used, where, and a verdict in words."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ...i2am.display import paint_sources, source_legend
+from ...i2am.recording import Attribution, Direction
+from ...i2am.scores import (
+    ColorBy,
+    influence_details,
+    influence_verdict,
+    measure_influence,
+    strength_maps,
+)
+from ...i2am.tokens import resample
+from ..look.map import PREVIEW_SIDE
+from ..sockets import AttributionSocket
+
+_REST = {
+    ColorBy.LIFT: "none above its average",
+    ColorBy.SHARE: "text or picture itself",
+}
+
+
+class ReferenceInfluence(io.ComfyNode):
+    """Who gave what: shares in numbers, and a picture of them."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Influence",
+            display_name="Reference Influence",
+            category="I2AM",
+            description="Is my reference used, which one, and where? How much of the model's "
+            "attention each reference got, a picture of which one each place drew from, and a "
+            "verdict in words.",
+            search_aliases=["share", "which reference", "used", "ignored", "explain", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="White where in the result you want to know. Left open, everywhere.",
+                ),
+                io.Combo.Input(
+                    "colour_by",
+                    options=[comparison.value for comparison in ColorBy],
+                    default=ColorBy.LIFT.value,
+                    tooltip="Above its average colours a place by the reference that is used "
+                    "there most beyond its own average, which tells regions apart. Largest share "
+                    "compares the shares themselves, with the text's and the picture's own.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="overlay",
+                    tooltip="Each place in its reference's colour, with a legend.",
+                ),
+                io.Float.Output(
+                    display_name="share",
+                    is_output_list=True,
+                    tooltip="Of each reference, its share of the model's attention, 0 to 1: inside "
+                    "the region, mean over the pictures.",
+                ),
+                io.String.Output(display_name="verdict", tooltip="A sentence for each reference."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="The numbers: of every source, over time and by layer.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        attribution: Attribution,
+        region: Tensor | None = None,
+        colour_by: str = ColorBy.LIFT.value,
+    ) -> io.NodeOutput:
+        recording, comparison = attribution.recording, ColorBy(colour_by)
+        header = recording.header
+        found = measure_influence(recording, region)
+        words = influence_verdict(found, region is not None, header.joint)
+        numbers = influence_details(found, header)
+        texts = [
+            [f"reference {n} {share:.1%}" for n, share in enumerate(shares, start=1)]
+            for shares in found.inside[:, 2:].tolist()
+        ]
+        direction = Direction.REFERENCE_TO_GENERATED
+        size = attribution.size(direction, 0)
+        picture = torch.full((header.run.batch, *size, 3), 0.5)
+        if (pictures := attribution.video(direction, 0)) is not None:
+            picture = pictures[:, pictures.shape[1] // 2]
+        overlays: list[Tensor] = []
+        # The page shows pictures no larger than they are: a small one is enlarged for it.
+        for factor in (1, max(1, math.ceil(PREVIEW_SIDE / max(size)))):
+            sides = size[0] * factor, size[1] * factor
+            under = interpolate(picture.movedim(-1, 1), sides, mode="bilinear").movedim(1, -1)
+            maps = resample(
+                strength_maps(recording, comparison), header.generated.grid.one_frame, sides
+            )
+            painted = paint_sources(under, maps.argmax(1))
+            overlays.append(source_legend(painted, texts, _REST[comparison]))
+        shown = ui.PreviewImage(overlays[1], cls=cls).as_dict()
+        shown |= {"i2am_text": [words, numbers]}
+        shares = found.inside[:, 2:].mean(0).tolist()
+        return io.NodeOutput(overlays[0], shares, words, numbers, ui=shown)

@@ -1,0 +1,230 @@
+"""Steers the attention of a model's sampling runs: what Reference Strength hangs on a model.
+
+One wrapper on a clone of the model. When a sampler runs, it changes the options of that run alone,
+which the host makes for it and throws away. It sits inside whatever Capture Attention hangs on the
+run, in either order of the nodes, and before other nodes' attention, so what is recorded is the
+attention as it was steered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ...i2am.attention import Bias, Steer, attention_bias, biased_query_key
+from ...i2am.errors import I2AMError, LayoutMismatch
+from ...i2am.recording import step_of_sigma
+from ...i2am.tokens import in_ranges
+from ...i2am.tokens.architectures import Architecture, Forward, Layer
+from .model_facts import (
+    ATTENTION_ARGUMENTS,
+    OVERRIDE,
+    STEERING_KEY,
+    architecture_of,
+    compiled,
+    forward_of,
+    next_call,
+    split_heads,
+)
+
+_PASS = "i2am_steered_pass"
+_POSITIVE = "positive"
+
+
+def steered(model: ModelPatcher, steer: Steer) -> ModelPatcher:
+    """A clone of the model that is steered so, after what steers it already.
+
+    Raises I2AMError if the model's attention cannot be read.
+    """
+    try:
+        architecture = architecture_of(model)
+    except I2AMError as error:
+        raise I2AMError(
+            f"Reference Strength needs to read the model's attention. {error}"
+        ) from None
+    layers = architecture.layers(model.model.diffusion_model)
+    steers: tuple[Steer, ...] = (*(model.get_attachment(STEERING_KEY) or ()), steer)
+
+    def sampler_sample(
+        executor: Any, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *args: Any
+    ) -> Tensor:
+        if compiled(guider.model_patcher):
+            raise I2AMError(
+                "Reference Strength cannot steer a compiled model (torch.compile): compiled code "
+                "would keep the steering, or not have it at all. Take the node that compiles it "
+                "out, or by-pass it."
+            )
+        whole = tuple(args[1].shape[2:])  # the arguments go on with callback, noise, latent, …
+        steering = _Steering(steers, architecture, layers, guider, tuple(sigmas.tolist()), whole)
+        steering.hang_on(extra_args["model_options"]["transformer_options"])
+        return executor(guider, sigmas, extra_args, *args)
+
+    clone = model.clone()
+    clone.set_attachments(STEERING_KEY, steers)
+    clone.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, STEERING_KEY)
+    clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, STEERING_KEY, sampler_sample)
+    return clone
+
+
+@dataclass
+class _Pass:
+    """One pass of the model: its rows, what steers it, and which steers have found their place."""
+
+    rows: list[tuple[slice, Forward]]
+    steers: list[Steer]
+    calls: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    found: set[Steer] = field(default_factory=set)
+
+
+class _Steering:
+    """Steers one sampling run. Raises I2AMError in the first pass in which it cannot.
+
+    A picture that was not steered as asked would tell a lie, and the first pass costs little.
+    """
+
+    def __init__(
+        self,
+        steers: tuple[Steer, ...],
+        architecture: Architecture,
+        layers: tuple[Layer, ...],
+        guider: Any,
+        schedule: tuple[float, ...],
+        whole: tuple[int, ...],
+    ) -> None:
+        self._steers = steers
+        self._architecture = architecture
+        self._layers = layers
+        self._guider = guider
+        self._schedule = schedule
+        self._whole = whole
+        self._previous: Callable[..., Tensor] | None = None
+
+    def hang_on(self, options: dict[str, Any]) -> None:
+        """Take the place of the attention override, in front of the one before."""
+        self._previous = options.get(OVERRIDE)
+        options[OVERRIDE] = self._attention
+        add_wrapper_with_key(WrappersMP.APPLY_MODEL, STEERING_KEY, self._apply_model, options)
+
+    def _apply_model(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        options = transformer_options or {}
+        step = step_of_sigma(self._schedule, float(t.flatten()[0]))
+        steers = [steer for steer in self._steers if in_ranges(steer.steps, step)]
+        if not steers:
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        rows, asked = self._rows(x, c_crossattn, options, kwargs, steers)
+        current = _Pass(rows, steers)
+        options = {**options, _PASS: current}
+        output = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        if asked and (lost := [steer for steer in steers if steer not in current.found]):
+            raise I2AMError(
+                f"Reference Strength ({lost[0]}) found no attention to that reference. An "
+                "IP-Adapter's pictures cannot be steered: use its own weight. Other nodes that "
+                "replace attention can also be the cause."
+            )
+        return output
+
+    def _rows(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        options: dict[str, Any],
+        kwargs: dict[str, Any],
+        steers: list[Steer],
+    ) -> tuple[list[tuple[slice, Forward]], bool]:
+        """The rows of each conditioning, and whether a positive one is among them."""
+        named = {cond["uuid"]: cond for conds in self._guider.conds.values() for cond in conds}
+        positive = {cond["uuid"] for cond in self._guider.conds.get(_POSITIVE) or ()}
+        uuids = options["uuids"]
+        size = x.shape[0] // len(uuids)
+        if x.shape[2:] != self._whole and any(s.result_mask is not None for s in steers):
+            raise I2AMError(
+                "result_mask needs the whole picture at once, but the model is given a part of it: "
+                "a conditioning is limited to an area, or the sampler works in tiles or windows. "
+                "Take the mask away, or use the whole picture."
+            )
+        rows: list[tuple[slice, Forward]] = []
+        for index, identity in enumerate(uuids):
+            if identity not in named:
+                continue
+            forward = forward_of(
+                *(self._guider, named[identity], x, context, options, kwargs, self._layers)
+            )
+            given = len(self._architecture.references(forward))
+            last = max(steer.reference for steer in steers) + 1
+            if identity in positive and given < last:
+                raise I2AMError(
+                    f"Reference Strength is set for reference {last}, but the model was given "
+                    f"{given} ({self._architecture.reference_kind}) that can be steered. Choose "
+                    "another, or give the positive conditioning its references. An IP-Adapter's "
+                    "pictures cannot be steered: use its own weight."
+                )
+            rows.append((slice(index * size, (index + 1) * size), forward))
+        return rows, not positive.isdisjoint(uuids)
+
+    def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        current: _Pass | None = (kwargs.get("transformer_options") or {}).get(_PASS)
+        given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
+        biases = self._biases(current, given) if current is not None else []
+        if not biases:
+            return self._next(func)(*args, **kwargs)
+        if "sage" in func.__name__:
+            func = attention_pytorch  # eight bits blur a bias, and its heads end at 128 features
+        q, k = split_heads(given)
+        _, v = split_heads(given | {"k": given["v"]})
+        dim = v.shape[-1]
+        q, k = biased_query_key(q, k, biases, given.get("scale"))
+        rest = {n: a for n, a in given.items() if n not in ("q", "k", "v", "heads", "scale")}
+        # Backends take for granted that values are as long as keys.
+        output = self._next(func)(
+            *(q, k, pad(v, (0, q.shape[-1] - dim)), given["heads"]),
+            **(rest | {"skip_reshape": True}),
+        )
+        if given.get("skip_output_reshape"):
+            return output[..., :dim]
+        return output.unflatten(-1, (given["heads"], -1))[..., :dim].flatten(-2)
+
+    def _next(self, func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The attention that would have run without us."""
+        return func if self._previous is None else partial(self._previous, func)
+
+    def _biases(self, current: _Pass, given: dict[str, Any]) -> list[tuple[slice, Bias]]:
+        """What to add to this call's logits, and for which rows of the batch."""
+        q, k = split_heads(given)
+        call = next_call(given, q, k, current.calls)
+        biases: list[tuple[slice, Bias]] = []
+        for rows, forward in current.rows:
+            try:
+                read = self._architecture.read(forward, call)
+            except LayoutMismatch as error:
+                raise I2AMError(
+                    "Reference Strength cannot tell the references of this "
+                    f"{self._architecture.name} model: {error}. A patch of another node that adds "
+                    "or removes tokens can be the cause."
+                ) from None
+            if read is None:
+                continue
+            for steer in current.steers:
+                bias = attention_bias(steer, read[1], call.keys, rows.stop - rows.start)
+                if bias is not None:
+                    biases.append((rows, bias))
+                    current.found.add(steer)
+        return biases

@@ -1,0 +1,1 @@
+"""Nodes that show maps: Attribution Map, Point Attribution, Correspondence, Attribution Viewer."""

@@ -1,0 +1,248 @@
+"""Point Attribution: a place of one picture → a map over the other."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...i2am.display import Colormap, Scale, describe_exact, describe_point, describe_pooled
+from ...i2am.errors import I2AMError
+from ...i2am.maps import (
+    MEAN_FRAME,
+    Location,
+    Selection,
+    check_pooled,
+    correspondence_of,
+    exact_point_map,
+    point_map,
+    recorded_places,
+    recorded_point,
+    without_sinks,
+)
+from ...i2am.recording import Attribution, Direction, Header, check_reference
+from ...i2am.tokens import MAX_POINTS, RESULT
+from ..sockets import AttributionSocket
+from .map import (
+    AUTO,
+    COLORMAP,
+    DEFINITION,
+    KEEP,
+    OPACITY,
+    REFERENCE,
+    REMOVE,
+    SINKS,
+    check_mask,
+    choose_definition,
+    drawn,
+    maps_over,
+)
+
+RESULT_SIDE, REFERENCE_SIDE = "result", "reference"
+EXACT, POOLED = "exact", "pooled"
+
+
+class PointAttribution(io.ComfyNode):
+    """The paper's SRAM, and its inverse."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Point",
+            display_name="Point Attribution",
+            category="I2AM",
+            description="Asks about one place: what in the reference a place of the result looked "
+            "at, or which places of the result looked at a place of the reference.",
+            search_aliases=["SRAM", "patch", "attention map", "where from", "explain", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                io.Combo.Input(
+                    "picked_on",
+                    options=[RESULT_SIDE, REFERENCE_SIDE],
+                    default=RESULT_SIDE,
+                    tooltip="Which picture the place is in; the map lies over the other one.",
+                ),
+                io.Float.Input(
+                    "x",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How far from the left edge, as a part of the width.",
+                ),
+                io.Float.Input(
+                    "y",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How far from the top edge, as a part of the height.",
+                ),
+                REFERENCE,
+                DEFINITION,
+                COLORMAP,
+                OPACITY,
+                io.Combo.Input(
+                    "scale",
+                    options=[Scale.PER_MAP.value, Scale.ABSOLUTE.value, Scale.PAPER.value],
+                    default=Scale.PER_MAP.value,
+                    tooltip="Per map stretches the map over all colours; absolute keeps places and "
+                    "runs comparable; paper cuts it as the authors' code does.",
+                ),
+                io.Boolean.Input(
+                    "legend",
+                    default=True,
+                    tooltip="Adds a colour bar with numbers and what was measured.",
+                ),
+                SINKS,
+                io.Combo.Input(
+                    "source",
+                    options=[AUTO, EXACT, POOLED],
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Exact reads a place that Capture Attention was asked about before "
+                    "sampling, token by token. Pooled reads the correspondence, which tells of all "
+                    "places, less finely. Auto is exact where x, y lie in such a place.",
+                ),
+                io.Int.Input(
+                    "asked",
+                    default=0,
+                    min=0,
+                    max=MAX_POINTS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which of the places Capture Attention was asked about in this "
+                    "picture, from 1, whatever x and y say. 0 goes by x, y or the region.",
+                ),
+                io.String.Input(
+                    "layers",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of an exact place, which recorded layers to average, such as 0-7,12. "
+                    "Empty takes all.",
+                ),
+                io.String.Input(
+                    "steps",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of an exact place, which recorded steps to average, such as 0-9. "
+                    "Empty takes all.",
+                ),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="A whole region to ask about, painted on the picture it is picked on, "
+                    "instead of the point x, y.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="overlay",
+                    tooltip="The map over the other picture; the heat map where none was given.",
+                ),
+                io.Image.Output(display_name="heatmap", tooltip="The map alone, in colours."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="The values that were painted, 0 to 1, over the other picture.",
+                ),
+                io.String.Output(
+                    display_name="description",
+                    tooltip="What was measured, and what the numbers and colours mean.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        attribution: Attribution,
+        picked_on: str,
+        x: float,
+        y: float,
+        reference: int,
+        definition: str,
+        colormap: str,
+        opacity: float,
+        scale: str,
+        legend: bool,
+        sinks: str = KEEP,
+        source: str = AUTO,
+        asked: int = 0,
+        layers: str = "",
+        steps: str = "",
+        region: Tensor | None = None,
+    ) -> io.NodeOutput:
+        recording, header = attribution.recording, attribution.recording.header
+        over, of = Direction.GENERATED_TO_REFERENCE, Direction.REFERENCE_TO_GENERATED
+        # A place of a reference must be a place, whichever picture the map lies over.
+        check_reference(header, reference - 1, over)
+        if picked_on == REFERENCE_SIDE:
+            over, of = of, over
+        if region is not None:
+            size = attribution.size(of, reference - 1)
+            check_mask(region, "region", header.run.batch, size)
+        which = choose_definition(attribution, definition)
+        place = Location(x, y, region)
+        picked = reference - 1 if picked_on == REFERENCE_SIDE else RESULT
+        number = _exact(header, picked, place, source, asked)
+        selection = Selection(steps, layers)
+        if number is None:
+            check_pooled(header, selection, place)
+            pairs = correspondence_of(recording, which, reference - 1)
+            maps = point_map(pairs, which, over, place)
+            made_of = describe_pooled(pairs, header)
+        else:
+            maps = exact_point_map(recording, which, over, reference - 1, number, selection)
+            made_of = describe_exact(maps, header, selection)
+        if sinks == REMOVE:
+            maps = without_sinks(maps, correspondence_of(recording, which, reference - 1))
+        pictures = attribution.video(over, reference - 1)
+        colours = Scale(scale)
+        made = drawn(
+            maps,
+            pictures,
+            maps_over(pictures, 1, attribution, over, reference, MEAN_FRAME),
+            attribution.size(over, reference - 1),
+            (Colormap(colormap), opacity, colours, legend),
+        )
+        text = describe_point(maps, reference - 1, made_of, colours, exact=number is not None)
+        return io.NodeOutput(
+            *(made.overlay, made.heatmap, made.mask, text), ui=made.shown(cls, text)
+        )
+
+
+def _exact(header: Header, picked: int, place: Location, source: str, asked: int) -> int | None:
+    """The number of the recorded place to read, among those of its picture; None for pooled.
+
+    picked: the reference it is in, from 0, or RESULT. Raises I2AMError where there is none.
+    """
+    if source == POOLED:
+        if asked:
+            raise I2AMError(
+                f"asked names place {asked}, which pooled cannot read: it goes by x and y or a "
+                "region. Set asked to 0, or source to auto."
+            )
+        return None
+    places = recorded_places(header, picked)
+    names = ", ".join(f"{n} ({one.name})" for n, one in enumerate(places, start=1)) or "none"
+    if asked > len(places):
+        raise I2AMError(
+            f"There is no place {asked}: those that Capture Attention was asked about in this "
+            f"picture are {names}. Choose one of them, or 0 to go by x and y."
+        )
+    if asked:
+        return asked - 1
+    number = None
+    if place.region is None:
+        number = recorded_point(header, picked, place.x, place.y)
+    if number is None and source == EXACT:
+        widget = "points" if picked == RESULT else "reference_points"
+        raise I2AMError(
+            f"{place.name} was not recorded exactly: the places that Capture Attention was asked "
+            f"about in this picture are {names}. Choose one of them by asked, write this one into "
+            f"its {widget} and sample again, or set source to auto."
+        )
+    return number

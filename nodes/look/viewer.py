@@ -1,0 +1,123 @@
+"""Attribution Viewer: an attribution, sent to the page, which asks it anything."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...i2am.display import pack_payload, read_payload_header
+from ...i2am.errors import I2AMError
+from ...i2am.recording import Attribution
+from ..sockets import AttributionSocket, temporary_folder
+
+
+class _Written:
+    """The files written for the page, and how often some of them were found to be gone."""
+
+    def __init__(self) -> None:
+        self._paths = set[Path]()
+        self._losses = 0
+
+    def add(self, file: dict[str, Any]) -> None:
+        """file: as the page is told of it."""
+        self._paths.add(
+            Path(folder_paths.get_temp_directory()) / file["subfolder"] / file["filename"]
+        )
+
+    def losses(self) -> int:
+        """How often it was so until now."""
+        gone = {path for path in self._paths if not path.is_file()}
+        self._paths -= gone
+        self._losses += bool(gone)
+        return self._losses
+
+
+_WRITTEN = _Written()
+
+
+class AttributionViewer(io.ComfyNode):
+    """The payload and the pictures, as files the page fetches; no value is kept in Python."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_Viewer",
+            display_name="Attribution Viewer",
+            category="I2AM",
+            description="Point at a place of the result and see where in the reference it came "
+            "from, or the other way round. All maps, steps, layers and heads, without running "
+            "anything again.",
+            search_aliases=["interactive", "hover", "heatmap", "attention map", "explain", "I2AM"],
+            is_output_node=True,
+            inputs=[
+                AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="White where the wanted object is in the first reference: it is "
+                    "outlined there and scored. The mask over the result is the one given to "
+                    "Collect Attribution.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> int:
+        """Another number once files are gone: what ComfyUI's cache holds of them is no use then."""
+        return _WRITTEN.losses()
+
+    @classmethod
+    def execute(
+        cls, attribution: Attribution, reference_mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        payload = pack_payload(attribution, {} if reference_mask is None else {0: reference_mask})
+        items, batch = read_payload_header(payload)["batch"], attribution.recording.header.run.batch
+        image = attribution.image
+        # Those of the items that are sent; a video's pictures come item by item.
+        result = _saved(cls, None if image is None else image[: len(image) // batch * items])
+        shown: dict[str, Any] = {
+            "payload": _written(payload),
+            "result": result,
+            "references": [
+                result if pictures is image else _saved(cls, pictures)
+                for pictures in attribution.references
+            ],
+            "bytes": len(payload),
+        }
+        for file in (shown["payload"], *shown["result"], *chain(*shown["references"])):
+            _WRITTEN.add(file)
+        return io.NodeOutput(ui={"i2am_viewer": [shown]})
+
+
+def _written(payload: bytes) -> dict[str, str]:
+    """Where the page finds the payload: in ComfyUI's temporary folder, named by its content."""
+    folder: Path = temporary_folder()
+    path = folder / f"{hashlib.blake2b(payload, digest_size=16).hexdigest()}.i2am"
+    if not path.exists():
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            part.write_bytes(payload)
+            os.replace(part, path)
+        except OSError as error:
+            raise I2AMError(
+                "What the viewer shows could not be written to ComfyUI's temporary folder: "
+                f"{error.strerror or error}. Free some space and run again."
+            ) from None
+        finally:
+            part.unlink(missing_ok=True)
+    return {"filename": path.name, "subfolder": folder.name, "type": "temp"}
+
+
+def _saved(node: type[io.ComfyNode], pictures: Tensor | None) -> list[dict[str, Any]]:
+    """Where the page finds these pictures, which are saved as ComfyUI's own previews are."""
+    if pictures is None:
+        return []
+    return ui.PreviewImage(pictures, cls=node).as_dict()["images"]

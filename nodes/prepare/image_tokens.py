@@ -1,0 +1,130 @@
+"""Image Tokens to Conditioning: the patches of a picture as tokens for cross-attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...i2am.errors import I2AMError
+from ..host.model_facts import IMAGE_TOKENS_KEY
+
+_HIDDEN = {"penultimate": "penultimate_hidden_states", "last": "last_hidden_state"}
+
+
+class ImageTokensToConditioning(io.ComfyNode):
+    """CLIP_VISION_OUTPUT → CONDITIONING whose image tokens Capture Attention knows."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="I2AM_ImageTokens",
+            display_name="Image Tokens to Conditioning",
+            category="I2AM",
+            description="Turns what a CLIP vision model saw into tokens of a conditioning, one for "
+            "each patch of the picture, and marks them for Capture Attention. For models trained "
+            "to read image tokens through cross-attention, such as Paint-by-Example and its kin.",
+            search_aliases=["clip vision", "reference", "paint by example", "patch tokens", "I2AM"],
+            inputs=[
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output",
+                    tooltip="From CLIP Vision Encode. Each picture of a batch becomes a reference "
+                    "of its own.",
+                ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="Append the image tokens to these. Left open, the model is given the "
+                    "image tokens alone.",
+                ),
+                io.Combo.Input(
+                    "hidden_state",
+                    options=list(_HIDDEN),
+                    default="penultimate",
+                    tooltip="Which layer of the vision model the tokens are taken from. Choose "
+                    "the one your model was trained with.",
+                ),
+                io.Combo.Input(
+                    "cls_token",
+                    options=["keep", "drop", "alone"],
+                    default="keep",
+                    tooltip="The token that sums up the whole picture (CLS). Keep puts it before "
+                    "the patches, where it counts as text; drop leaves it out; alone gives "
+                    "nothing else, as the first Paint-by-Example: there is no map over the "
+                    "reference then.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning",
+                    tooltip="With the image tokens at its end, marked for Capture Attention.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip_vision_output: Any,
+        hidden_state: str,
+        cls_token: str,
+        conditioning: list[Any] | None = None,
+    ) -> io.NodeOutput:
+        seen: Tensor = clip_vision_output[_HIDDEN[hidden_state]]  # (pictures, tokens, width)
+        before, height, width = _grid(seen.shape[1], _picture_size(clip_vision_output))
+        if cls_token != "keep":
+            if before == 0 and cls_token == "alone":
+                raise I2AMError(
+                    "This vision model has no CLS token to give alone. Choose keep or drop."
+                )
+            seen = seen[:, before:] if cls_token == "drop" else seen[:, :1]
+            before, height, width = (0, height, width) if cls_token == "drop" else (0, 1, 1)
+        places = [(picture * seen.shape[1] + before, height, width) for picture in range(len(seen))]
+        tokens = seen.flatten(0, 1)[None]  # one picture after the other
+        if conditioning is None:
+            return io.NodeOutput([[tokens, {IMAGE_TOKENS_KEY: places}]])
+        return io.NodeOutput([_appended(text, tokens, places) for text in conditioning])
+
+
+def _appended(
+    conditioning: list[Any], tokens: Tensor, places: list[tuple[int, int, int]]
+) -> list[Any]:
+    text, options = conditioning
+    if text.shape[2] != tokens.shape[2]:
+        raise I2AMError(
+            f"The image tokens have a width of {tokens.shape[2]}, the conditioning's tokens one "
+            f"of {text.shape[2]}, so one model cannot read both. Use a CLIP vision model of width "
+            f"{text.shape[2]}, or leave the conditioning input open if the model reads image "
+            "tokens alone."
+        )
+    marks = [(text.shape[1] + start, height, width) for start, height, width in places]
+    marks = [*options.get(IMAGE_TOKENS_KEY, ()), *marks]
+    both = torch.cat((text, tokens.to(text).expand(len(text), -1, -1)), dim=1)
+    return [both, options | {IMAGE_TOKENS_KEY: marks}]
+
+
+def _picture_size(clip_vision_output: Any) -> tuple[int, int] | None:
+    """(height, width) of what the vision model was given; older ComfyUI does not tell."""
+    sizes = getattr(clip_vision_output, "image_sizes", None)
+    return tuple(sizes[0][-2:]) if sizes else None
+
+
+def _grid(tokens: int, size: tuple[int, int] | None) -> tuple[int, int, int]:
+    """How many tokens come before the patches, and the patches' rows and columns.
+
+    Patches are squares cut from a picture of that size; where it is not known, the picture is
+    square too, as for every vision model that has a size of its own.
+    """
+    for before in (0, 1):
+        side = math.isqrt(tokens - before)
+        height, width = size or (side, side)
+        for patch in range(1, min(height, width) + 1):
+            if (height // patch) * (width // patch) == tokens - before:
+                return before, height // patch, width // patch
+    raise I2AMError(
+        f"This vision model gave {tokens} tokens, which are no grid of patches, with or without a "
+        "CLS token. Use another CLIP vision model."
+    )

@@ -1,0 +1,1 @@
+"""Nodes that record: Capture Attention, Collect Attribution, Save and Load Attribution."""

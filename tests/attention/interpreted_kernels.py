@@ -1,0 +1,300 @@
+"""The Triton kernels on a CPU, in Triton's interpreter, against dense float64 and the plain path.
+
+Not collected by itself: test_triton_backend.py runs it in a process of its own, because Triton asks
+for TRITON_INTERPRET when it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import triton.language as tl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recordings import rand
+from test_attention import assert_right, call, dense, named
+from torch import Tensor
+from triton.runtime import interpreter
+
+import i2am.attention.compute
+from i2am.attention import Marginals, attention_marginals, triton_backend, triton_kernels
+from i2am.attention.triton_backend import Tile
+from i2am.tokens import Grid, Role, Span, TokenLayout
+
+CPU = torch.device("cpu")
+SMALL = (Tile(16, 16, 4, 1), Tile(16, 32, 4, 1))  # so that few tokens make several blocks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _interpreter() -> Iterator[None]:
+    """Two things that Triton 3.6's interpreter cannot do: count loops under numpy 2.4, where an
+    array of one number is none; and multiply bfloat16, which it holds as integers of 16 bits."""
+    with pytest.MonkeyPatch.context() as patched:
+        tensors, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
+
+        def patch_tensors(tensor: Any, scope: Any) -> None:
+            tensors(tensor, scope)
+            scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+        def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+            a, b = (self.cast_impl(x, tl.float32) if x.dtype == tl.bfloat16 else x for x in (a, b))
+            return dot(self, a, b, *rest)
+
+        patched.setattr(interpreter, "_patch_lang_tensor", patch_tensors)
+        patched.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_blocks() -> Iterator[None]:
+    """Small calls would be made at once."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(i2am.attention.compute, "SMALL_BYTES", 0)
+        yield
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_backend, "tiles", lambda dtype, dim: SMALL)
+
+
+def by_kernels(
+    q: Tensor,
+    k: Tensor,
+    spans: TokenLayout,
+    scale: float | None = None,
+    correspondence: bool = True,
+) -> Marginals:
+    """What the kernels give of a whole call, as `attention_marginals` takes it."""
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    rows = q[:, :, spans.generated.slice]
+    return triton_backend.kernel_marginals(
+        rows, k, spans, scale=factor, correspondence=correspondence
+    )
+
+
+class Wrapped:
+    """A kernel that something is done after, which gets its arguments."""
+
+    def __init__(self, kernel: Any, after: Callable[..., Any]) -> None:
+        self._kernel, self._after = kernel, after
+
+    def __getitem__(self, grid: Any) -> Any:
+        def launch(*args: Any, **options: Any) -> None:
+            self._kernel[grid](*args, **options)
+            self._after(*args)
+
+        return launch
+
+
+def assert_same(found: Any, wanted: Any, tolerance: float = 1e-5) -> None:
+    """Every sum of one is that of the other, measured by its largest value."""
+    assert named(found).keys() == named(wanted).keys()
+    assert_right(found, {name: array.double() for name, array in named(wanted).items()}, tolerance)
+
+
+SPANS = st.permutations(["text", "self", "one", "other"]).flatmap(
+    lambda names: st.integers(1, 4).map(lambda count: names[:count])
+)
+SIDES = st.integers(1, 6)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[Tensor, Tensor, TokenLayout, float | None]:
+    """Queries, keys, layout and scale: any spans that hold a reference, in any order."""
+    names = draw(SPANS.filter(lambda names: {"one", "other"} & set(names)))
+    generated = Grid(draw(SIDES), draw(SIDES))
+    keys: list[Span] = []
+    for name in names:
+        start = keys[-1].stop if keys else 0
+        if name == "text":
+            keys.append(Span(Role.TEXT, start, start + draw(st.integers(1, 20))))
+        elif name == "self":
+            keys.append(Span(Role.GENERATED, start, start + generated.area, generated))
+        else:
+            grid = Grid(draw(SIDES), draw(SIDES))
+            keys.append(Span(Role.REFERENCE, start, start + grid.area, grid))
+    before = draw(st.integers(0, 3))
+    rows = [Span(Role.TEXT, 0, before)] if before else []
+    rows.append(Span(Role.GENERATED, before, before + generated.area, generated))
+    batch, shared, groups = draw(st.sampled_from([(1, 1, 1), (1, 2, 2), (2, 1, 2), (1, 1, 3)]))
+    dim, seed = draw(st.sampled_from([5, 8, 18])), draw(st.integers(0, 1000))
+    q = rand(seed, batch, shared * groups, rows[-1].stop, dim)
+    k = rand(seed + 1, batch, groups, keys[-1].stop, dim)
+    kind = draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
+    scale = draw(st.sampled_from([None, 0.1, 1.0]))
+    return q.to(kind), k.to(kind), TokenLayout(tuple(rows), tuple(keys)), scale
+
+
+@settings(max_examples=10, deadline=None)
+@given(calls(), st.booleans())
+def test_any_call(asked: tuple[Tensor, Tensor, TokenLayout, float | None], pairs: bool) -> None:
+    """Whatever the spans, sizes, heads and kind: what full matrices in float64 give."""
+    q, k, spans, scale = asked
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(triton_backend, "tiles", lambda dtype, dim: SMALL)
+        found = by_kernels(q, k, spans, scale, pairs)
+    assert bool(found.correspondence) == pairs
+    assert_right(found, dense(q, k, spans, scale))
+    assert_same(found, attention_marginals(q, k, spans, scale=scale, correspondence=pairs))
+
+
+@pytest.mark.usefixtures("small")
+def test_views() -> None:
+    """Heads beside each other within a token, as models have them, and any other strides."""
+    q, k, spans = call(batch=1, heads=2)
+    wanted = by_kernels(q, k, spans)
+    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k)]
+    odd = [x.mT.contiguous().mT for x in (q, k)]
+    for one, other in (turned, odd):
+        assert_same(by_kernels(one, other, spans), wanted, 0.0)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("reach", [50.0, 200.0, 1e4])
+def test_rows_and_columns_of_all_levels(reach: float) -> None:
+    """Rows and columns lifted or lowered by up to e^±reach: none of them gets lost."""
+    q, k, spans = call(batch=1, heads=2, generated=Grid(4, 9), references=(Grid(5, 7),))
+    ones = torch.ones_like(q[..., :1])
+    # Whole numbers, so that what is tested are the sums, not the rounding of such logits.
+    rows, columns = (
+        (reach * (rand(seed, *ones.shape) / 2).clamp(-1, 1)).round() for seed in (7, 8)
+    )
+    q, k = torch.cat((q / 4, rows, ones), -1), torch.cat((k, ones, columns), -1)
+    assert_right(by_kernels(q, k, spans, 1.0), dense(q, k, spans, 1.0), 2e-3)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("level", [-1000.0, 1000.0])
+def test_all_logits_far_from_zero(level: float) -> None:
+    """What fills up the last block has a logit of zero, and must not count beside them."""
+    q, k, spans = call(batch=1, heads=1, generated=Grid(3, 6), references=(Grid(4, 5),))
+    ones = torch.ones_like(q[..., :1])
+    q, k = torch.cat((q / 4, level * ones), -1), torch.cat((k, ones), -1)
+    assert_right(by_kernels(q, k, spans, 1.0), dense(q, k, spans, 1.0), 1e-3)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("far", [-100.0, -1e4])
+def test_one_row_and_one_column_far_below(far: float) -> None:
+    """A place that looks at nothing and a token nobody looks at count like any other."""
+    q, k, spans = call(batch=1, heads=1, generated=Grid(3, 6), references=(Grid(4, 5),))
+    ones = torch.ones_like(q[..., :1])
+    row, column = torch.zeros_like(ones), torch.zeros_like(ones)
+    row[:, :, spans.generated.start + 4] = far
+    column[:, :, spans.references[0].start + 3] = far
+    q, k = torch.cat((q / 4, row, ones), -1), torch.cat((k, ones, column), -1)
+    found, wanted = by_kernels(q, k, spans, 1.0), dense(q, k, spans, 1.0)
+    assert_right(found, wanted, 2e-3)
+    mean = 1 / spans.references[0].length
+    assert float(wanted["paper r2g 0"].max()) > mean / 2, "a column of its own"
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("generated", "reference"),
+    [
+        (Grid(64, 2), Grid(2, 34)),  # two tokens a side to each cell
+        (Grid(33, 2, (32.5, 1.25)), Grid(2, 43, (1.5, 42.25))),  # parts of them
+        (Grid(3, 4, frames=3), Grid(2, 2, frames=5)),  # frames as one
+        (Grid(36, 2, frames=2), Grid(3, 3)),
+        (Grid(2, 5), Grid(70, 1)),
+    ],
+    ids=str,
+)
+def test_pooled_correspondence(generated: Grid, reference: Grid) -> None:
+    """On grids beyond the correspondence's own: what the plain path pools."""
+    q, k, spans = call(batch=1, heads=1, generated=generated, references=(reference,), text=0)
+    assert_same(by_kernels(q, k, spans), attention_marginals(q, k, spans))
+
+
+@pytest.mark.usefixtures("small")
+def test_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few heads and items fit at once, the same; run again, the same to the last bit."""
+    q, k, spans = call(batch=2, heads=4, generated=Grid(5, 4), references=(Grid(2, 3),), text=0)
+    k = k[:, :2]
+    cuts = [
+        [
+            triton_backend.pooling_plan(Grid(*sides), 16, True, True, CPU)
+            for sides in ((5, 4), (2, 3))
+        ]
+    ]
+    parts = {
+        fitting: list(patched_chunks(monkeypatch, fitting, cuts)) for fitting in (2**30, 9000, 1)
+    }
+    assert [len(found) for found in parts.values()] == [1, 2, 8]
+    whole = by_kernels(q, k, spans)
+    for fitting in parts:
+        monkeypatch.setattr(triton_backend, "PARTIAL_BYTES", fitting)
+        cut = by_kernels(q, k, spans)
+        assert_same(cut, whole, 1e-6)
+        assert_same(by_kernels(q, k, spans), cut, 0.0)
+
+
+def patched_chunks(monkeypatch: pytest.MonkeyPatch, fitting: int, cuts: Any) -> Any:
+    monkeypatch.setattr(triton_backend, "PARTIAL_BYTES", fitting)
+    return triton_backend._chunks(2, 4, cuts, True)
+
+
+@pytest.fixture
+def forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls on the CPU are taken for calls on a card that was not tried yet."""
+    monkeypatch.setattr(triton_backend, "_suits", lambda q, k, layout: True)
+    monkeypatch.setattr(triton_backend, "_TRIALS", triton_backend._Trials())
+
+
+@pytest.mark.usefixtures("forced")
+def test_from_the_door(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Tried with the tiles in use and found good, the kernels serve calls to
+    `attention_marginals`, whatever order their tokens are in."""
+    launched: list[int] = []
+    for name in ("log_sums", "marginal_sums"):
+        kernel = Wrapped(getattr(triton_kernels, name), lambda *_: launched.append(1))
+        monkeypatch.setattr(triton_kernels, name, kernel)
+    q, k, spans = call(batch=1, heads=1)
+    q, k = q.bfloat16(), k.bfloat16()
+    wanted = dense(q, k, spans)
+    assert_right(attention_marginals(q, k, spans), wanted)
+    launched.clear()
+    order = tuple(reversed(range(spans.key_count)))
+    turned = replace(spans, query_order=order, key_order=order)
+    assert_right(attention_marginals(q.flip(2), k.flip(2), turned), wanted)
+    assert len(launched) == len(spans.keys) + len(spans.references), "no trial once it passed"
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("forced", "small")
+@pytest.mark.parametrize(
+    ("kernel", "output", "trouble"),
+    [
+        ("log_sums", "row_sums", "share differs"),
+        ("log_sums", "column_sums", "R2G differs"),
+        ("marginal_sums", "r2g", "R2G differs"),
+        ("marginal_sums", "g2r", "G2R differs"),
+        ("marginal_sums", "pairs", "correspondence differs"),
+    ],
+)
+def test_tampered_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kernel: str,
+    output: str,
+    trouble: str,
+) -> None:
+    """Each output that is wrong by a thousandth is found; the kernels are off, and it is told."""
+    right = getattr(triton_kernels, kernel)
+    place = right.arg_names.index(output)
+    wrong = Wrapped(right, lambda *args: args[place].mul_(1.001))
+    monkeypatch.setattr(triton_kernels, kernel, wrong)
+    q, k, spans = call(batch=1, heads=1, references=(Grid(4, 5),))
+    options = {"scale": 0.3, "correspondence": True}
+    trial = (q[:, :, spans.generated.slice], k, spans, options, triton_backend._CLOSE)
+    monkeypatch.setattr(triton_backend, "_trial_calls", lambda *_: [trial])
+    for _ in range(2):
+        assert_right(attention_marginals(q, k, spans), dense(q, k, spans))
+    (line,) = caplog.messages
+    assert trouble in line

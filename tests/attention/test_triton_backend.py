@@ -1,0 +1,202 @@
+"""When the fused kernels are used, and when they are not; and what they give, in an interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recordings import layout
+from test_attention import assert_right, call, dense
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import i2am.attention.compute
+from comfy_server import ROOT
+from i2am.attention import attention_marginals, triton_backend
+from i2am.tokens import TokenLayout
+
+SPANS = layout()
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux alone")
+
+
+def run(*arguments: str, **env: str) -> None:
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **env},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@linux
+def test_kernels_in_the_interpreter() -> None:
+    """A process of its own: Triton asks for its interpreter when it is imported."""
+    run("-m", "pytest", "-q", "tests/attention/interpreted_kernels.py", TRITON_INTERPRET="1")
+
+
+@linux
+def test_kernels_fit_cards(tmp_path: Path) -> None:
+    """They are compiled for cards, of which none need be there."""
+    run("-m", "pytest", "-q", "tests/attention/compiled_kernels.py", TRITON_CACHE_DIR=str(tmp_path))
+
+
+def test_without_a_card_triton_stays_out() -> None:
+    """Neither the pack nor a call on the CPU imports it."""
+    run("-c", ON_THE_CPU, PYTHONPATH=str(ROOT))
+
+
+ON_THE_CPU = """
+import sys, torch
+import i2am.attention.compute
+from i2am.tokens import Grid, Role, Span, TokenLayout
+
+i2am.attention.compute.SMALL_BYTES = 0
+grid = Grid(2, 3)
+keys = Span(Role.GENERATED, 0, 6, grid), Span(Role.REFERENCE, 6, 12, grid)
+q = k = torch.ones(1, 1, 12, 8)
+i2am.attention.compute.attention_marginals(q, k, TokenLayout(keys, keys))
+assert not {"triton", "i2am.attention.triton_kernels"} & set(sys.modules)
+"""
+
+
+# --- which calls they are for ------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """The kinds of inputs that the kernels were asked for; they are given none."""
+    kinds: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(triton_backend._TRIALS, "passed", lambda *kind: kinds.append(kind))
+    return kinds
+
+
+@pytest.fixture
+def card() -> Iterator[None]:
+    """Tensors say that they are on a card; they hold nothing."""
+    with FakeTensorMode():
+        yield
+
+
+def ask(spans: TokenLayout = SPANS, keys: int = 4, dim: int = 8, **options: Any) -> None:
+    like = {"device": options.pop("device", "cuda"), "dtype": options.pop("dtype", torch.bfloat16)}
+    q = torch.empty(2, 4, spans.generated.length, dim, **like)
+    k = torch.empty(2, keys, spans.key_count, dim, **like)
+    options = {"mask": None, "weights": None, **options}
+    assert (
+        triton_backend.triton_marginals(q, k, spans, scale=1.0, correspondence=True, **options)
+        is None
+    )
+
+
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("keys", [1, 2, 4])
+@pytest.mark.parametrize("dim", [40, 256])
+def test_made_for(asked: list[Any], dtype: torch.dtype, keys: int, dim: int) -> None:
+    ask(dtype=dtype, keys=keys, dim=dim)
+    assert asked == [(torch.device("cuda", 0), dtype, dim)]
+
+
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "cpu"},
+        {"mask": True},
+        {"weights": True},
+        {"dtype": torch.float64},
+        {"keys": 3},
+        {"dim": 257},
+        {"spans": replace(SPANS, keys=(*SPANS.keys[:-1], replace(SPANS.keys[-1], softmax=1)))},
+    ],
+    ids=str,
+)
+def test_not_made_for(asked: list[Any], options: dict[str, Any]) -> None:
+    """Nothing is tried, and nothing waits, for a call that they would not serve."""
+    ask(**options)
+    assert not asked
+
+
+def test_other_makers_cards(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch calls them by the same name."""
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    with FakeTensorMode():
+        ask()
+    assert not asked
+
+
+# --- what happens where they do not work ---------------------------------------------------------
+
+
+@pytest.fixture
+def forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls on the CPU are taken for calls on a card, which fail there without an interpreter."""
+    monkeypatch.setattr(triton_backend, "_suits", lambda q, k, layout: True)
+    monkeypatch.setattr(triton_backend, "_TRIALS", triton_backend._Trials())
+    monkeypatch.setattr(i2am.attention.compute, "SMALL_BYTES", 0)
+
+
+def assert_plain(caplog: pytest.LogCaptureFixture, trouble: str) -> None:
+    """Every call gives what it should, and the log tells once why by the plain path."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float32):
+        q, k, spans = call()
+        q, k = q.to(dtype), k.to(dtype)
+        assert_right(attention_marginals(q, k, spans), dense(q, k, spans))
+    (line,) = caplog.messages
+    assert "the fused kernels are off for float32 heads of 8 on cpu" in line
+    assert trouble in line
+
+
+@pytest.mark.usefixtures("forced")
+def test_no_triton(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert_plain(caplog, "triton")
+
+
+@pytest.mark.usefixtures("forced")
+def test_failing_kernel(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("no such instruction\nin line 1")
+
+    monkeypatch.setattr(triton_backend, "_kernels", Failing)
+    assert_plain(caplog, "gives the same: no such instruction")
+    assert "line 1" not in caplog.text
+
+
+@pytest.mark.usefixtures("forced")
+def test_fails_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A shape that was not in the trial: from then on the plain path, for all."""
+    tries: list[int] = []
+
+    def fail(*_: Any, **__: Any) -> None:
+        tries.append(1)
+        raise RuntimeError("too many blocks")
+
+    monkeypatch.setattr(triton_backend, "_trouble", lambda *kind: "")
+    monkeypatch.setattr(triton_backend, "kernel_marginals", fail)
+    assert_plain(caplog, "too many blocks")
+    assert len(tries) == 2, "once a kind of inputs"
+
+
+@pytest.mark.usefixtures("forced")
+def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host has its own way with that, so it gets to know, and the kernels stay on."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(triton_backend, "_trouble", lambda *kind: "")
+    monkeypatch.setattr(triton_backend, "kernel_marginals", fail)
+    q, k, spans = call()
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            attention_marginals(q, k, spans)

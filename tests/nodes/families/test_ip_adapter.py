@@ -1,0 +1,342 @@
+"""IP-Adapter on SD 1.5 and SDXL UNets, by the calling convention of ComfyUI_IPAdapter_plus."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from oracle import Place, Seen, asking, expected, largest_deviation, points, resampled
+from proof import TOLERANCE, asked_places, recording, rows_of
+from test_unet import (
+    SD15,
+    SDXL,
+    SDXL_SITES,
+    TWO_LEVEL_SITES,
+    assert_no_map_over_the_reference,
+)
+from torch import Tensor
+
+TEXT, SIZE = 7, (9, 14)
+# Where the pack puts its patches: the middle block under a number that never comes up.
+SD15_PLACES = {
+    **{("input", 1): 32, ("input", 3): 64, ("output", 0): 64, ("output", 1): 64},
+    **{("output", 2): 32, ("output", 3): 32, ("middle", 1): 64},
+}
+SDXL_PLACES = {
+    ("middle", 1, place[2]) if place[0] == "middle" else place: 32 * cell
+    for place, cell in SDXL_SITES.items()
+}
+
+
+@dataclass(frozen=True)
+class Adapted(Seen):
+    """Cross-attention with adapters beside it: each one's keys by heads, and its weight."""
+
+    adapters: tuple[tuple[Tensor, Tensor] | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """By hand: pictures, tokens of each, and how many of these come before its grid."""
+
+    pictures: int
+    tokens: int
+    before: int
+    grid: tuple[int, int]
+
+
+BASE, PLUS = Adapter(1, 4, 0, (1, 4)), Adapter(1, 16, 0, (1, 16))
+FULL = Adapter(2, 257, 1, (16, 16))
+
+
+def tokens(seed: int, adapter: Adapter) -> dict[str, Tensor]:
+    shape = (adapter.pictures, adapter.tokens, 12)
+    return {"cond": tiny.latent(seed, *shape), "uncond": tiny.latent(seed + 1, *shape)}
+
+
+def dense(
+    adapters: tuple[Adapter, ...], marks: list[tuple[int, int, int]]
+) -> Callable[..., dict[str, Tensor]]:
+    """All of one call. Text and each adapter have a softmax of their own; their results are added,
+    the text's once and an adapter's by its weight at each place."""
+
+    def of_one_call(
+        call: Any, rows: slice, place: Place, grid: tuple[int, int], latent: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        q = call.q[rows]
+        area, scale = q.shape[2], q.shape[-1] ** -0.5
+        nothing = torch.zeros(q.shape[0], area).double()
+        weights = [nothing if a is None else a[1][rows] for a in call.adapters]
+        total = 1 + torch.stack(weights).sum(0)
+        arrays: dict[str, Tensor] = {}
+        shares: list[Tensor] = []
+        text = torch.zeros(q.shape[:3]).double()
+
+        def over_result(values: Tensor, mass: bool = True) -> Tensor:
+            maps = values.unflatten(-1, place.grid)
+            return resampled(maps, place.cell, grid, latent)[0 if mass else 1]
+
+        def one_softmax(k: Tensor, weight: Tensor, pictures: list[tuple[slice, Any]]) -> None:
+            """Its text, and each of its pictures."""
+            weight = weight[:, None]  # the same for every head
+            logits = q @ k.transpose(-1, -2) * scale
+            attended = logits.softmax(-1) * (weight / total[:, None])[..., None]
+            text.add_(attended.sum(-1))
+            on_average = weight.mean(-1, keepdim=True)
+            counts = torch.where(on_average > 0, weight / on_average, 0)[..., None]
+            for own, cells in pictures:
+                r = len(shares)
+                m_g = logits[..., own].softmax(-2).mean(-1) * weight
+                norm = m_g.sum(-1, keepdim=True)
+                m_r = logits[..., own].softmax(-1) * counts
+                mass = attended[..., own]
+                shares.append(mass.sum(-1))
+                text.sub_(shares[-1])
+                arrays[f"paper.r2g.{r}"] = over_result(torch.where(norm > 0, m_g / norm, 0))
+                arrays[f"paper.g2r.{r}"] = m_r.mean(-2).unflatten(-1, cells)
+                arrays[f"model.r2g.{r}"] = over_result(mass.sum(-1) / area)
+                arrays[f"model.g2r.{r}"] = mass.mean(-2).unflatten(-1, cells)
+                for kind, values in (("", m_r), ("model.", mass)):
+                    pairs = over_result(values.transpose(-1, -2), mass=False).movedim(2, -1)
+                    arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, cells)
+                columns = logits[..., own].softmax(-2) * weight.unsqueeze(-1)
+                norms = columns.sum(-2, keepdim=True)
+                columns = torch.where(norms > 0, columns / norms, 0)
+                arrays.update(points(r, place, over_result, (m_r, columns, mass), cells))
+
+        in_context = [(slice(start, start + h * w), (h, w)) for start, h, w in marks]
+        one_softmax(call.k[rows][..., :TEXT, :], torch.ones_like(nothing), in_context)
+        for seen, weight, adapter in zip(call.adapters, weights, adapters, strict=True):
+            count, before = adapter.pictures * adapter.tokens, adapter.before
+            k = torch.zeros(*q.shape[:2], count, q.shape[3]) if seen is None else seen[0][rows]
+            firsts = range(0, count, adapter.tokens)
+            own = [(slice(f + before, f + adapter.tokens), adapter.grid) for f in firsts]
+            one_softmax(k.double(), weight, own)
+        every = torch.stack((text, torch.zeros_like(text), *shares), dim=2)
+        arrays["share"] = every.mean(-1)
+        arrays["share.map"] = over_result(every, mass=False)
+        return arrays
+
+    return of_one_call
+
+
+def by_heads(x: Tensor, heads: int) -> Tensor:
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2).double()
+
+
+def seen_by(pack: ModuleType, count: int) -> list[Seen]:
+    """What the stand-in noted, as the oracle takes it."""
+    calls: list[Seen] = []
+    for note in pack.NOTES:
+        heads = note.options["n_heads"]
+        adapters = tuple(
+            (by_heads(note.adapters[n][0], heads), note.adapters[n][1].double())
+            if n in note.adapters
+            else None
+            for n in range(count)
+        )
+        calls.append(
+            Adapted(
+                note.options, by_heads(note.q, heads), by_heads(note.k, heads), adapters=adapters
+            )
+        )
+    return calls
+
+
+def place_of(
+    sites: dict[tuple[str, int, int], int], grids: list[tuple[int, int]]
+) -> Callable[[Seen], Place]:
+    patched = [site for site in sites if site[0] != "middle"]
+
+    def place(call: Seen) -> Place:
+        site = (*call.options["block"], call.options["block_index"])
+        grid = tuple(-(-side // sites[site]) for side in SIZE)
+        layer = patched.index(site)
+        return Place(layer, (0, 0), grid, None, (), tuple(grids), 0, sites[site])  # type: ignore[arg-type]
+
+    return place
+
+
+@pytest.fixture
+def pack(comfy: Any) -> ModuleType:
+    import adapter_pack
+
+    adapter_pack.NOTES.clear()
+    return adapter_pack
+
+
+HALF = torch.linspace(-0.5, 1.5, 14).clamp(0, 1).expand(1, 9, 14).contiguous()
+# Each adapter, and the settings it is applied with.
+CASES: dict[str, list[tuple[Adapter, dict[str, Any]]]] = {
+    "base": [(BASE, {"weight": 0.8})],
+    "plus, K+V": [(PLUS, {"weight": 0.6, "embeds_scaling": "K+V"})],
+    "full face, two pictures, masked": [(FULL, {"weight": 1.3, "mask": HALF})],
+    "full face, beside a picture in the text": [(FULL, {"weight": 0.5, "mask": HALF})],
+    "full face, a picture for each item": [
+        (Adapter(1, 257, 1, (16, 16)), {"weight": 0.9, "unfold_batch": True, **tokens(80, FULL)}),
+    ],
+    "three, of which two come and go": [
+        (PLUS, {"weight": 0.7, "sigma_end": 5.0}),
+        (FULL, {"weight": 0.9, "mask": 1 - HALF}),
+        (BASE, {"weight": {1: 0.5, 4: 0.4}}),
+    ],
+}
+
+
+@pytest.mark.parametrize("family", ["SD15", "SDXL"])
+@pytest.mark.parametrize("case", CASES)
+def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_property: Any) -> None:
+    """A batch of two at an odd size with cfg; several adapters and pictures, masks and weights."""
+    config, sites = (SD15, TWO_LEVEL_SITES) if family == "SD15" else (SDXL, SDXL_SITES)
+    places = SD15_PLACES if family == "SD15" else SDXL_PLACES
+    model = tiny.build(family, **config)
+    for number, (adapter, settings) in enumerate(CASES[case]):
+        model = pack.apply(model, places, number, **tokens(50 + 2 * number, adapter) | settings)
+    start = tiny.latent(32, 2, 4, *SIZE)
+    pooled: dict[str, Any] = {"pooled_output": tiny.latent(5, 1, 10)}
+    marks = [(1, 2, 2)] if case.endswith("in the text") else []
+    positive = tiny.conditioning(30, TEXT, 24, **pooled, i2am_image_tokens=marks)
+    negative = tiny.conditioning(31, 2 * TEXT if marks else TEXT, 24, **pooled)
+    options: dict[str, Any] = {"cfg": 3.0, "steps": 3, "scheduler": "normal"}
+
+    plain = tiny.sample(model, positive, negative, start, **options)
+    pack.NOTES.clear()
+    plan = comfy.pack("i2am.recording.recorder").Plan(places=asked_places(comfy, 8))
+    armed = comfy.pack("nodes.host.hook").arm(model, plan)
+    sampled = tiny.sample(armed, positive, negative, start, **options)
+    assert torch.equal(sampled, plain)
+
+    ran = {tuple(note.adapters) for note in pack.NOTES}
+    assert len(ran) == (4 if len(CASES[case]) == 3 else 1)  # all, either one off, both off
+    record = recording(comfy, sampled)
+    schedule = record.header.run.schedule
+    adapters = tuple(adapter for adapter, _ in CASES[case])
+    grids = [(height, width) for _, height, width in marks]
+    grids += [adapter.grid for adapter in adapters for _ in range(adapter.pictures)]
+    cell = 1 if family == "SD15" else 2
+    wanted = expected(
+        seen_by(pack, len(adapters)),
+        rows_of(0, 2),
+        asking(place_of(sites, grids), SIZE),
+        lambda sigma: max(i for i, s in enumerate(schedule[:-1]) if s >= sigma * 0.9999),
+        (-(-SIZE[0] // cell), -(-SIZE[1] // cell)),
+        heads=8 if family == "SD15" else 2,
+        latent=SIZE,
+        dense=dense(adapters, marks),
+    )
+    deviations = largest_deviation(dict(record.arrays), wanted)
+    record_property("largest deviation", max(deviations.values()))
+    assert max(deviations.values()) < TOLERANCE, deviations
+    seen = len(record.header.layers), record.header.expected_layers
+    assert seen == ((6, 7) if family == "SD15" else (9, 11))  # the pack's middle is never called
+    has_places = [picture.has_places for picture in record.header.references]
+    assert has_places[len(marks) :] == [
+        a.tokens == 257 for a in adapters for _ in range(a.pictures)
+    ]
+    if not has_places[0]:
+        assert_no_map_over_the_reference(comfy, record)
+
+
+def test_nothing_is_left(comfy: Any, pack: ModuleType) -> None:
+    """After success, an error in an adapter, and an interrupt: the pack's objects as they were."""
+    from comfy.ldm.modules.attention import optimized_attention
+    from comfy.model_management import InterruptProcessingException
+
+    model = pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, **tokens(50, BASE))
+    armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording.recorder").Plan())
+    patches = armed.model_options["transformer_options"]["patches_replace"]["attn2"]
+    before = dict(patches)
+    inside = {place: dict(vars(patch)) for place, patch in patches.items()}
+    callbacks = {place: list(patch.callback) for place, patch in patches.items()}
+
+    def unchanged() -> None:
+        assert patches == before
+        assert all(patches[place] is before[place] for place in before)
+        for place, patch in patches.items():
+            assert vars(patch) == inside[place]
+            assert patch.callback == callbacks[place] == [pack.adapter_attention]
+        assert pack.optimized_attention is optimized_attention
+        assert armed.model_options.keys() == model.model_options.keys()
+        options = armed.model_options["transformer_options"]
+        assert options.keys() == model.model_options["transformer_options"].keys()
+
+    positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
+    start = tiny.latent(32, 1, 4, *SIZE)
+    tiny.sample(armed, positive, negative, start, steps=1)
+    unchanged()
+    settings = patches["output", 2].kwargs[0]
+    for error in (RuntimeError("out of memory"), InterruptProcessingException()):
+
+        class Failing(dict[int, float]):
+            def __contains__(self, key: object, error: BaseException = error) -> bool:
+                raise error
+
+        settings["weight"] = Failing()
+        with pytest.raises(type(error)):
+            tiny.sample(armed, positive, negative, start, steps=1)
+        del settings["weight"]
+        unchanged()
+    assert torch.equal(
+        tiny.sample(armed, positive, negative, start, steps=1),
+        tiny.sample(model, positive, negative, start, steps=1),
+    )
+
+
+def test_adapters_that_differ_between_layers(comfy: Any, pack: ModuleType) -> None:
+    """They cannot be told apart: the picture is safe, and whoever asks for the maps is told."""
+    model = pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, **tokens(50, BASE))
+    some = {place: SD15_PLACES[place] for place in (("input", 1), ("output", 2))}
+    both = pack.apply(model, some, 1, **tokens(52, PLUS))
+    armed = comfy.pack("nodes.host.hook").arm(both, comfy.pack("i2am.recording.recorder").Plan())
+    positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
+    start = tiny.latent(32, 1, 4, *SIZE)
+    sampled = tiny.sample(armed, positive, negative, start, steps=1)
+    assert torch.equal(sampled, tiny.sample(both, positive, negative, start, steps=1))
+    name = comfy.pack("i2am.recording").fingerprint(sampled)
+    refused = comfy.pack("nodes.sockets").RECORDINGS.get(name)
+    assert "differ from layer to layer" in refused.reason
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
+    """Where the pack lies beside ComfyUI, it gives the same latent, and the same recording."""
+    folder = comfy.path / "custom_nodes" / "ComfyUI_IPAdapter_plus"
+    if not folder.is_dir():
+        pytest.skip("ComfyUI_IPAdapter_plus is not installed")
+    real = _module(folder, "CrossAttentionPatch")
+    records = []
+    for used in (None, real):
+        model = tiny.build("SD15", **SD15)
+        for number, (adapter, settings) in enumerate(CASES[case]):
+            inputs = tokens(50 + 2 * number, adapter) | settings
+            model = pack.apply(model, SD15_PLACES, number, used, **inputs)
+        armed = comfy.pack("nodes.host.hook").arm(
+            model, comfy.pack("i2am.recording.recorder").Plan()
+        )
+        positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
+        start = tiny.latent(32, 2, 4, *SIZE)
+        options: dict[str, Any] = {"cfg": 3.0, "steps": 3, "scheduler": "normal"}
+        plain = tiny.sample(model, positive, negative, start, **options)
+        sampled = tiny.sample(armed, positive, negative, start, **options)
+        assert torch.equal(sampled, plain)
+        records.append((sampled, recording(comfy, sampled)))
+    (ours, ours_recorded), (theirs, theirs_recorded) = records
+    assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()  # other roundings
+    deviations = largest_deviation(dict(theirs_recorded.arrays), dict(ours_recorded.arrays))
+    assert max(deviations.values()) < TOLERANCE, deviations
+
+
+def _module(folder: Path, name: str) -> Any:
+    """A module of a pack, and what it imports from beside it, without the pack's nodes."""
+    package = ModuleType(folder.name)
+    package.__path__ = [str(folder)]
+    sys.modules[folder.name] = package
+    return importlib.import_module(f"{folder.name}.{name}")

@@ -1,0 +1,280 @@
+"""The host's attention functions are listened to where they hold their logits, never misheard.
+
+What is another pack's is left alone; whatever happens inside, nothing of ours stays behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from proof import listening_to_all, recording
+from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+
+REFERENCES = (tiny.latent(10, 1, 16, 7, 14), tiny.latent(11, 1, 16, 6, 5))
+POSITIVE = tiny.conditioning(20, 7, 16, REFERENCES)
+START = tiny.latent(22, 2, 16, 12, 10)
+
+
+@pytest.fixture
+def heard(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Of each call that was recorded, whether it was heard."""
+    add, found = comfy.pack("i2am.recording").Recorder.add, list[bool]()
+
+    def noted(*args: Any, **options: Any) -> None:
+        found.append(options["heard"] is not None and options["heard"].complete)
+        add(*args, **options)
+
+    monkeypatch.setattr(comfy.pack("i2am.recording").Recorder, "add", noted)
+    with listening_to_all(comfy):
+        yield found
+
+
+def overridden(override: Callable[..., Tensor]) -> Any:
+    """A tiny Flux with another pack's attention override."""
+    model = tiny.flux().clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = override
+    return model
+
+
+def watched(comfy: Any, model: Any) -> Any:
+    return comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording.recorder").Plan())
+
+
+def sampled(comfy: Any, override: Callable[..., Tensor] | None = None) -> Tensor:
+    """A latent of a watched model, with another pack's attention override or without."""
+    model = tiny.flux() if override is None else overridden(override)
+    plain = tiny.sample(model, POSITIVE, POSITIVE, START)
+    found = tiny.sample(watched(comfy, model), POSITIVE, POSITIVE, START)
+    assert torch.equal(found, plain)
+    assert not _get_current_function_mode_stack()
+    return found
+
+
+def computed(comfy: Any, override: Callable[..., Tensor] | None = None) -> Any:
+    """The recording of the same run, with nothing listened to."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(comfy.pack("i2am.attention.softmax_tap"), "SMALL_BYTES", 2**60)
+        return recording(comfy, sampled(comfy, override))
+
+
+def assert_same(comfy: Any, found: Tensor, wanted: Any) -> None:
+    for name, array in recording(comfy, found).arrays.items():
+        assert torch.allclose(array, wanted.arrays[name], rtol=1e-3, atol=1e-7), name
+
+
+@pytest.mark.parametrize("backend", ["basic", "sub_quad", "split", "pytorch"])
+def test_backends(
+    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    import comfy.ldm.flux.math as flux_math
+    import comfy.ldm.modules.attention as attention
+
+    monkeypatch.setattr(
+        flux_math, "optimized_attention", getattr(attention, f"attention_{backend}")
+    )
+    found = sampled(comfy)
+    assert heard
+    assert set(heard) == {backend != "pytorch"}  # which holds no logits at once
+    heard.clear()
+    wanted = computed(comfy)
+    assert not any(heard)
+    assert_same(comfy, found, wanted)
+
+
+@pytest.mark.parametrize("size", [7, 64, 300])
+def test_pieces_of_the_queries(
+    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Of long sequences the host goes through the queries piece by piece, each with all keys."""
+    import comfy.ldm.modules.attention as attention
+
+    working = attention.efficient_dot_product_attention
+    pieces: list[int] = []
+
+    def cut(*args: Any, query_chunk_size: int, **options: Any) -> Tensor:
+        pieces.append(-(-args[0].shape[1] // size))
+        return working(*args, query_chunk_size=size, **options)
+
+    monkeypatch.setattr(attention, "efficient_dot_product_attention", cut)
+    found = sampled(comfy)
+    assert (max(pieces) > 1) == (size < 300)
+    assert heard
+    assert all(heard)
+    assert_same(comfy, found, computed(comfy))
+
+
+def test_pieces_of_the_keys(comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory is short the host cuts the keys as well: there is no softmax to be heard."""
+    import comfy.model_management as management
+
+    wanted = recording(comfy, sampled(comfy))
+    assert all(heard)
+    heard.clear()
+    whole = management.get_free_memory
+
+    def little(device: Any = None, torch_free_too: bool = False) -> Any:
+        return (1, 1) if torch_free_too else whole(device)
+
+    monkeypatch.setattr(management, "get_free_memory", little)
+    found = sampled(comfy)
+    assert heard
+    assert not any(heard)
+    assert_same(comfy, found, wanted)
+
+
+def own(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention as a pack may write it."""
+    return ((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def test_a_function_of_another_pack(
+    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put in the place of ComfyUI's own, the way it registers them, it is not listened to."""
+    import comfy.ldm.flux.math as flux_math
+    import comfy.ldm.modules.attention as attention
+
+    def attention_own(q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
+        assert not _get_current_function_mode_stack()
+        return own(q, k, v)
+
+    monkeypatch.setattr(flux_math, "optimized_attention", attention.wrap_attn(attention_own))
+    found = sampled(comfy)
+    assert heard
+    assert not any(heard)
+    assert_same(comfy, found, computed(comfy))
+
+
+@pytest.mark.neighbour(
+    "An override that runs a function compiled with torch.compile, whole or in parts",
+    "The same maps; nothing of ours is compiled, and as much of theirs as without us",
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_compiled_override(comfy: Any, heard: list[bool], whole: bool) -> None:
+    compiled = torch.compile(own, backend="eager", fullgraph=whole)
+
+    def override(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
+        return compiled(q, k, v)
+
+    torch._dynamo.reset()
+    graphs = torch._dynamo.utils.counters["stats"]
+    tiny.sample(overridden(override), POSITIVE, POSITIVE, START)
+    before = graphs["unique_graphs"]
+    assert before > 0
+    found = sampled(comfy, override)
+    assert graphs["unique_graphs"] == before
+    assert heard
+    assert_same(comfy, found, computed(comfy, override))
+
+
+@pytest.mark.neighbour(
+    "An override that computes attention in another thread",
+    "The same maps; the thread is left alone",
+)
+def test_override_in_another_thread(comfy: Any, heard: list[bool]) -> None:
+    with ThreadPoolExecutor(1) as thread:
+
+        def override(func: Any, *args: Any, **options: Any) -> Tensor:
+            return thread.submit(torch.inference_mode()(func), *args, **options).result()
+
+        found = sampled(comfy, override)
+        assert not thread.submit(_get_current_function_mode_stack).result()
+        assert heard
+        assert_same(comfy, found, computed(comfy, override))
+
+
+@pytest.mark.neighbour(
+    "An override that runs attention on tampered tokens as well, as guidance does",
+    "The maps are of the model's own attention",
+)
+def test_attention_of_other_queries_before_the_model_s_own(comfy: Any, heard: list[bool]) -> None:
+    def twice(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
+        blurred = func(q * 0.5, k, v, *args, **options)
+        return func(q, k, v, *args, **options) + 0.1 * blurred
+
+    found = sampled(comfy, twice)
+    assert heard
+    assert_same(comfy, found, computed(comfy, twice))
+
+
+@pytest.mark.fault(
+    "Attention raises, or the user interrupts in it, while it is listened to: before its softmax "
+    "or after",
+    "The error reaches the sampler as it is; nothing of ours is left, nothing half is filed; "
+    "sampled again it is recorded in full",
+    "The render, as without us",
+)
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("kind", ["error", "memory", "interrupt", "Ctrl+C"])
+def test_attention_fails(
+    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch, kind: str, after: bool
+) -> None:
+    import comfy.ldm.modules.attention as attention
+    from comfy import model_management
+
+    errors = {
+        "error": ZeroDivisionError,
+        "memory": torch.OutOfMemoryError,
+        "interrupt": model_management.InterruptProcessingException,
+        "Ctrl+C": KeyboardInterrupt,
+    }
+    model, calls, inside = tiny.flux(), [], []
+    plain = tiny.sample(model, POSITIVE, POSITIVE, START)
+    working = attention.efficient_dot_product_attention
+    store = comfy.pack("nodes.sockets").RECORDINGS
+    filed = len(store)
+
+    def failing(*args: Any, **options: Any) -> Tensor:
+        calls.append(1)
+        inside.append(len(_get_current_function_mode_stack()))
+        output = working(*args, **options) if after or len(calls) < 6 else None
+        if len(calls) == 6:
+            raise errors[kind]()
+        assert output is not None
+        return output
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attention, "efficient_dot_product_attention", failing)
+        with pytest.raises(errors[kind]):
+            tiny.sample(watched(comfy, model), POSITIVE, POSITIVE, START)
+    assert inside == [1] * 6
+    assert not _get_current_function_mode_stack()
+    assert len(store) == filed
+    assert torch.equal(tiny.sample(model, POSITIVE, POSITIVE, START), plain)
+    again = tiny.sample(watched(comfy, model), POSITIVE, POSITIVE, START)
+    assert torch.equal(again, plain)
+    assert recording(comfy, again).header.evaluations == 3
+
+
+@pytest.mark.fault(
+    "Recording fails, or memory runs out in it, while attention is listened to",
+    "The latent is the same; Collect Attribution tells the error",
+    "The recording of this run",
+)
+@pytest.mark.parametrize("where", ["hearing", "add"])
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, torch.OutOfMemoryError])
+def test_what_fails_while_listening_ends_the_recording_alone(
+    comfy: Any,
+    heard: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+    where: str,
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise error("out of luck")
+
+    owner, name = (
+        ("recording", "Recorder") if where == "add" else ("attention.dense", "SoftmaxSums")
+    )
+    monkeypatch.setattr(getattr(comfy.pack(f"i2am.{owner}"), name), "add", fail)
+    latent = sampled(comfy)
+    store = comfy.pack("i2am.recording")
+    record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
+    assert isinstance(record, store.Refusal)
+    assert "out of luck" in record.reason

@@ -1,0 +1,119 @@
+"""Watching less: which steps and which places, and what it changes in the maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from recordings import layout, rand
+
+import i2am.attention.blocked as blocks
+import i2am.attention.compute as attention
+from i2am.attention import Workspace, attention_marginals
+from i2am.recording import BUDGETS, Plan, planned_steps
+from i2am.recording.recorder import _thinned
+from i2am.tokens import Grid, Role, Span, TokenLayout
+
+
+class TestSteps:
+    @pytest.mark.parametrize(
+        ("budget", "count", "wanted"),
+        [
+            ("exact", 4, [0, 1, 2, 3]),
+            ("balanced", 1, [0]),
+            ("balanced", 4, [1, 3]),
+            ("balanced", 9, [1, 4, 7]),
+            ("fast", 1, [0]),
+            ("fast", 4, [2]),
+            ("fast", 20, [2, 7, 12, 17]),
+        ],
+    )
+    def test_spread_evenly(self, budget: str, count: int, wanted: list[int]) -> None:
+        assert planned_steps(Plan(budget=budget), count) == wanted
+
+    @pytest.mark.parametrize("budget", BUDGETS)
+    def test_among_those_asked_for(self, budget: str) -> None:
+        steps = planned_steps(Plan(steps=((3, 5), (9, 9)), budget=budget), 20)
+        assert steps
+        assert set(steps) <= {3, 4, 5, 9}
+
+    def test_nothing_of_nothing(self) -> None:
+        assert planned_steps(Plan(steps=((7, 9),), budget="fast"), 4) == []
+
+
+class TestPlaces:
+    @pytest.mark.parametrize(
+        ("turn", "down", "across"), [(0, 0, 0), (1, 1, 1), (2, 0, 1), (3, 1, 0), (4, 0, 0)]
+    )
+    def test_each_place_looks_as_it_did(self, turn: int, down: int, across: int) -> None:
+        """The maps of a thinned call are those of the places it keeps, in their order."""
+        big, other = Grid(33, 32, frames=2), Grid(3, 4)
+        spans = layout(generated=big, references=(other,), text=2)
+        q, k = (rand(seed, 1, 2, spans.key_count, 8) for seed in (1, 2))
+        mask = rand(3, spans.key_count, spans.key_count)
+        thin, coarse, some_mask, _ = _thinned(2, turn, q, spans, mask, None)
+        assert coarse.generated.grid == Grid(17, 16, (16.5, 16.0), frames=2)
+        found = attention_marginals(thin, k, coarse, mask=some_mask).share
+        whole = attention_marginals(q, k, spans, mask=mask).share.unflatten(-1, big.shape)
+        rows = torch.tensor([*range(down, 32, 2), 32])
+        wanted = whole[..., rows, :][..., across::2].flatten(-3)
+        torch.testing.assert_close(found, wanted)
+
+    def test_in_the_layouts_order(self) -> None:
+        """Where the tokens of the result do not stand together."""
+        big = Grid(32, 32)
+        order = torch.randperm(big.area, generator=torch.Generator().manual_seed(4))
+        keys = (Span(Role.REFERENCE, 0, 6, Grid(2, 3)),)
+        spans = TokenLayout((Span(Role.GENERATED, 0, big.area, big),), keys)
+        q = rand(1, 1, 2, big.area, 8)
+        plain, coarse, _, _ = _thinned(2, 1, q, spans, None, None)
+        shuffled = torch.empty_like(q)
+        shuffled[:, :, order] = q
+        ordered = TokenLayout(spans.queries, keys, query_order=tuple(order.tolist()))
+        mixed, same, _, _ = _thinned(2, 1, shuffled, ordered, None, None)
+        assert torch.equal(mixed, plain)
+        assert same == coarse
+
+    def test_small_pictures_are_seen_whole(self) -> None:
+        q, spans = rand(1, 1, 2, 31 * 40, 8), Grid(31, 40)
+        whole = TokenLayout(
+            (Span(Role.GENERATED, 0, spans.area, spans),), (Span(Role.REFERENCE, 0, 4),)
+        )
+        assert _thinned(2, 1, q, whole, None, None) == (q, whole, None, None)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("scratch", [1, 8_000, 2**28])
+@pytest.mark.parametrize("reach", [1, 60, 400])
+def test_without_waiting(
+    reach: float, scratch: int, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a graphics card, which is asked nothing, gives what the CPU's gives."""
+    spans = layout()
+    q, k = (rand(seed, 2, 3, spans.key_count, 8) for seed in (1, 2))
+    ones = torch.ones_like(q[..., :1])
+    rows, columns = (reach * (rand(seed, *ones.shape) / 2).clamp(-1, 1) for seed in (7, 8))
+    q, k = torch.cat((q, rows, ones), -1), torch.cat((k, ones, columns), -1)
+    mask = rand(9, spans.key_count, spans.key_count) if masked else None
+    given = {"scale": 1.0, "mask": mask, "scratch_bytes": scratch}
+    asked = attention_marginals(q, k, spans, **given)
+    for module in (attention, blocks):
+        monkeypatch.setattr(module, "can_read_back", lambda device: False)
+    monkeypatch.setattr(blocks.ColumnSums, "weak", property(lambda self: 1 / 0))
+    found = attention_marginals(q, k, spans, **given)
+    torch.testing.assert_close(found.paper_r2g, asked.paper_r2g, atol=1e-6, rtol=2e-3)
+    for one, other in zip(found.correspondence, asked.correspondence, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_buffers_are_used_again() -> None:
+    """One workspace for calls of different sizes: each gives what a fresh one gives."""
+    workspace = Workspace()
+    for seed, side in ((1, 4), (3, 2), (5, 6), (7, 4)):
+        spans = layout(generated=Grid(side, 3), references=(Grid(2, side), Grid(1, 3)))
+        q, k = (rand(seed + n, 2, 3, spans.key_count, 8) for n in (0, 1))
+        fresh = attention_marginals(q, k, spans)
+        again = attention_marginals(q, k, spans, workspace=workspace)
+        for name in ("share", "paper_r2g"):
+            assert torch.equal(getattr(again, name), getattr(fresh, name))
+        maps = [(*sums.g2r, *sums.correspondence) for sums in (again, fresh)]
+        assert all(torch.equal(one, other) for one, other in zip(*maps, strict=True))
