@@ -15,10 +15,10 @@ from playwright.sync_api import Browser, Page
 from recordings import recording
 
 from comfy_server import ComfyServer
-from i2am.attribution import Attribution, Definition, Direction, attribution_map
-from i2am.geometry import Grid
-from i2am.payload import pack
-from i2am.render import display_values
+from i2am.display import pack_payload
+from i2am.maps import attribution_map, display_values
+from i2am.recording import Attribution, Definition, Direction
+from i2am.tokens import Grid
 from viewer_page import (
     NODE,
     READY,
@@ -133,7 +133,7 @@ def test_a_video(browser: Browser, server: ComfyServer, shots: Path) -> None:
     for number, one in enumerate(pictures):  # one shade for each picture of the video
         one[..., :] = (number + 1) / 10
     page = opened(browser, server, short_demo())
-    payload = pack(Attribution(made, pictures, (pictures[:1],)))
+    payload = pack_payload(Attribution(made, pictures, (pictures[:1],)))
     show(page, as_executed(server, "video", payload, pictures))
     settled(page)
     press(page, "Settings")
@@ -162,7 +162,7 @@ def test_copied_values_are_those_of_the_map(
     made = recording(generated=grids[0], references=grids[1], batch=1)
     wide = torch.rand(1, 288, 672, 3)
     page = opened(browser, server, short_demo())
-    show(page, as_executed(server, "copied", pack(Attribution(made, wide, (wide,))), wide))
+    show(page, as_executed(server, "copied", pack_payload(Attribution(made, wide, (wide,))), wide))
     settled(page)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     press(page, "Copy")
@@ -345,7 +345,7 @@ def test_small_and_long(browser: Browser, server: ComfyServer, shots: Path) -> N
     made = recording(generated=grids[0], references=grids[1], batch=1)
     tall, wide = torch.rand(1, 512, 192, 3), torch.rand(1, 288, 672, 3)
     page = opened(browser, server, short_demo())
-    output = as_executed(server, "tall", pack(Attribution(made, tall, (wide,))), tall)
+    output = as_executed(server, "tall", pack_payload(Attribution(made, tall, (wide,))), tall)
     output["references"] = as_executed(server, "wide", b"", wide)["references"]
     show(page, output)
     page.evaluate(

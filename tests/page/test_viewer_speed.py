@@ -21,9 +21,10 @@ from playwright.sync_api import Browser
 from recordings import SQUARE, made_up
 
 from comfy_server import ComfyServer
-from i2am.attribution import Attribution
-from i2am.geometry import Grid
-from i2am.payload import BUDGET, pack
+from i2am.display import pack_payload
+from i2am.display.payload import BUDGET
+from i2am.recording import Attribution
+from i2am.tokens import Grid
 from viewer_page import NODE, as_executed, centre, open_page, point, sentence, settled, show
 
 # Tokens of a picture of a million pixels, and its height and width.
@@ -81,7 +82,7 @@ def test_the_largest_payload(
     grid, (height, width) = SHAPES[shape]
     picture = torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(0))
     recording = made_up(generated=grid, references=(grid,))
-    payload = pack(Attribution(recording, picture, (picture,)))
+    payload = pack_payload(Attribution(recording, picture, (picture,)))
     assert len(payload) <= BUDGET
     page = open_page(browser, server, on_error=pytest.fail)
     page.evaluate(
