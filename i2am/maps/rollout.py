@@ -39,8 +39,8 @@ def trace_reference(
 ) -> Recording:
     """The recording with one reference's tokens traced to the patches of a picture.
 
-    owed: (1 or batch, tokens, patches of `picture`), from `attention_rollout`. Each token's credit is
-    handed on in these proportions, all of it, so that every sum stays what it was.
+    owed: (1 or batch, tokens, patches of `picture`), from `attention_rollout`. Each token's credit
+    is handed on in these proportions, all of it, so that every sum stays what it was.
     """
     portions = (owed / owed.sum(-1, keepdim=True)).float()
     header, arrays = recording.header, dict(recording.arrays)
