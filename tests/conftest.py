@@ -28,6 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: {text}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs in one process when tests run side by side: the page's share a server, a file's
+    share what they prepare."""
+    for item in items:
+        page = "page" in item.path.relative_to(item.config.rootpath).parts
+        group = "page" if page else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
     """The ComfyUI under test. Tests that need it fail without it: a skip would hide the hole."""

