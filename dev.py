@@ -20,9 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
-
-from comfy_server import ComfyServer, ServerError, link, port_in_use
+from tools.comfyui.server import ComfyServer, ServerError, link, port_in_use
 from tools.setup.comfyui import DEFAULT, RELEASES, ComfyUI
 from tools.setup.install import set_up
 from tools.setup.page import find_node, get_chromium, page_tools
@@ -40,8 +38,7 @@ def surroundings(comfyui: ComfyUI, **more: str) -> dict[str, str]:
 
 def run_tool(name: str, options: argparse.Namespace) -> int:
     comfyui, python = set_up(options.comfyui)
-    tool = ROOT / "tools" / f"{name}.py"
-    return call([python, tool, *options.rest], surroundings(comfyui))
+    return call([python, "-m", f"tools.{name}", *options.rest], surroundings(comfyui))
 
 
 def run_test(options: argparse.Namespace) -> int:
@@ -144,8 +141,7 @@ def arguments() -> argparse.ArgumentParser:
         ("fidelity", "does the map tell the truth? the tables; --json FILE for the figures"),
         ("bench", "benchmarks; --json FILE for the figures"),
     ):
-        if (ROOT / "tools" / f"{name}.py").is_file():
-            add(name, text)
+        add(name, text)
     return parser
 
 

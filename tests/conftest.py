@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-import in_process
+from tools.comfyui import in_process
 
 # How fast a busy machine draws examples says nothing about what is tested.
 settings.register_profile("i2am", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,7 +20,7 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marks docs/reliability.md is written from (tools/make_reliability_page.py)."""
+    """The marks docs/reliability.md is written from (tools/docs/reliability_page.py)."""
     for mark, text in (
         ("fault(what, happens, lost)", "what can go wrong while sampling or filing"),
         ("neighbour(what, happens)", "what stands beside us on a model"),
@@ -35,6 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         page = "page" in item.path.relative_to(item.config.rootpath).parts
         group = "page" if page else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test printed, as text that can be sent to another process: half a letter becomes ?."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "replace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")

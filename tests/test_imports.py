@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_server import ROOT
+from tools.comfyui.server import ROOT
 
 SOURCES = sorted(p for part in ("i2am", "nodes") for p in (ROOT / part).rglob("*.py"))
 THEIRS = {

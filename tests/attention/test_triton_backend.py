@@ -17,9 +17,9 @@ from test_attention import assert_right, call, dense
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import i2am.attention.compute
-from comfy_server import ROOT
 from i2am.attention import attention_marginals, triton_backend
 from i2am.tokens import TokenLayout
+from tools.comfyui.server import ROOT
 
 SPANS = layout()
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux alone")

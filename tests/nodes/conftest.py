@@ -22,7 +22,7 @@ from typing import Any
 import graph
 import pytest
 
-from comfy_server import PACK, make_base
+from tools.comfyui.server import PACK, make_base
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ import torch
 from graph import Prompt, capture, collect, given, node, sampler
 from torch import Tensor
 
-from demo_scenes import Scenes
-from fidelity_host import MODEL, VAE
+from tools.demo.scenes import Scenes
+from tools.fidelity.host import MODEL, VAE
 
 STEPS = 4  # as good as 20, and quicker
 OBJECT = 2  # the number of the reference that shows the object

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from make_locales import lines, texts_of
+from tools.docs.locales import lines, texts_of
 
 LANGUAGES = ("zh", "ja", "ko")
 # How each is written. Japanese may name a thing in Chinese characters alone.
@@ -31,7 +31,7 @@ def test_english_is_the_schema(comfy: Any, served: dict[str, dict[str, str]]) ->
         if name.startswith("I2AM_")
     }
     assert ours
-    assert served["en"] == dict(lines(ours)), "run python tools/make_locales.py"
+    assert served["en"] == dict(lines(ours)), "run python -m tools.docs.locales"
 
 
 def test_every_language_has_every_text(served: dict[str, dict[str, str]]) -> None:

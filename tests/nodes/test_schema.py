@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from node_schema import RELEASED, inputs_of, schema_of
+from tools.workflows.node_schema import RELEASED, inputs_of, schema_of
 
 PACK = Path(__file__).resolve().parents[2]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}

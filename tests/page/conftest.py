@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from comfy_server import ROOT, ComfyServer
-from viewer_page import open_browser
+from tools.comfyui.server import ROOT, ComfyServer
+from tools.comfyui.viewer_page import open_browser
 
 LOGS = ROOT / "output" / "logs"
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from comfy_server import ComfyServer, ServerError
-from demo import WORKFLOW, run_demo
-from workflow import find, to_prompt
+from tools.comfyui.server import ComfyServer, ServerError
+from tools.demo.run import WORKFLOW, run_demo
+from tools.workflows.api_prompt import find, to_prompt
 
 FAITHFUL_DB = 20.0  # in the hole; a wrong reference gives about 10
 

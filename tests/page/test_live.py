@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from comfy_server import ComfyServer
-from demo import WORKFLOW
-from workflow import find, only, to_prompt
+from tools.comfyui.server import ComfyServer
+from tools.demo.run import WORKFLOW
+from tools.workflows.api_prompt import find, only, to_prompt
 
 
 async def messages(server: ComfyServer, prompt: dict[str, Any]) -> list[dict[str, Any]]:

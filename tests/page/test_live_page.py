@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from comfy_server import ROOT, ComfyServer
-from viewer_page import SHOWN, open_page, set_seed
+from tools.comfyui.server import ROOT, ComfyServer
+from tools.comfyui.viewer_page import SHOWN, open_page, set_seed
 
 RENDERER = "Comfy.VueNodes.Enabled"
 STEPS = 300  # enough to see it happen

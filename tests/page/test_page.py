@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from browser import FLAGS, find_chromium
-from comfy_server import PACK, ROOT, ComfyServer
+from tools.comfyui.browser import FLAGS, find_chromium
+from tools.comfyui.server import PACK, ROOT, ComfyServer
 
 SHOTS = ROOT / "output" / "page"
 TEMPLATE = "i2am_demo"

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from comfy_server import STOP_SECONDS, ComfyServer
-from demo import WORKFLOW
-from workflow import find, only, to_prompt
+from tools.comfyui.server import STOP_SECONDS, ComfyServer
+from tools.demo.run import WORKFLOW
+from tools.workflows.api_prompt import find, only, to_prompt
 
 
 def demo(server: ComfyServer, **sampler: Any) -> dict[str, Any]:

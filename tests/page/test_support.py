@@ -12,10 +12,10 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from browser import FLAGS, find_chromium
-from comfy_server import ROOT, ComfyServer
-from demo import WORKFLOW
 from i2am import __version__
+from tools.comfyui.browser import FLAGS, find_chromium
+from tools.comfyui.server import ROOT, ComfyServer
+from tools.demo.run import WORKFLOW
 
 SHOTS = ROOT / "output" / "page"
 READY = "() => window.app?.graph && window.app.extensionManager"

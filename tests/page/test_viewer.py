@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from comfy_server import ComfyServer
-from viewer_page import (
+from tools.comfyui.server import ComfyServer
+from tools.comfyui.viewer_page import (
     NODE,
     READY,
     SHOWN,

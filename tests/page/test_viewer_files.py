@@ -11,9 +11,9 @@ import pytest
 from payloads import unpack
 from PIL import Image
 
-from comfy_server import ComfyServer
-from demo import WORKFLOW
-from workflow import find, only, to_prompt
+from tools.comfyui.server import ComfyServer
+from tools.demo.run import WORKFLOW
+from tools.workflows.api_prompt import find, only, to_prompt
 
 
 def test_files_of_the_demo(server: ComfyServer) -> None:

@@ -14,12 +14,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 from recordings import recording
 
-from comfy_server import ComfyServer
 from i2am.display import pack_payload
 from i2am.maps import attribution_map, display_values
 from i2am.recording import Attribution, Definition, Direction
 from i2am.tokens import Grid
-from viewer_page import (
+from tools.comfyui.server import ComfyServer
+from tools.comfyui.viewer_page import (
     NODE,
     READY,
     SHOWN,
@@ -38,7 +38,7 @@ from viewer_page import (
     show,
     state,
 )
-from workflow import find, only, to_prompt
+from tools.workflows.api_prompt import find, only, to_prompt
 
 RENDERER = "Comfy.VueNodes.Enabled"
 STOPPED = '.i2am-viewer[data-state="stopped"]'

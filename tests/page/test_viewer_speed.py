@@ -20,12 +20,21 @@ import torch
 from playwright.sync_api import Browser
 from recordings import SQUARE, made_up
 
-from comfy_server import ComfyServer
 from i2am.display import pack_payload
 from i2am.display.payload import BUDGET
 from i2am.recording import Attribution
 from i2am.tokens import Grid
-from viewer_page import NODE, as_executed, centre, open_page, point, sentence, settled, show
+from tools.comfyui.server import ComfyServer
+from tools.comfyui.viewer_page import (
+    NODE,
+    as_executed,
+    centre,
+    open_page,
+    point,
+    sentence,
+    settled,
+    show,
+)
 
 # Tokens of a picture of a million pixels, and its height and width.
 SHAPES = {"square": (SQUARE, (1024, 1024)), "wide": (Grid(40, 96), (640, 1536))}

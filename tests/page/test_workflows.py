@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from comfy_server import ROOT, ComfyServer, ServerError
-from demo import WORKFLOW
-from example_workflows import WORKFLOWS
-from make_workflows import FOLDER, PICTURES
-from model_workflows import MODEL_WORKFLOWS
-from workflow import find, to_prompt
+from tools.comfyui.server import ROOT, ComfyServer, ServerError
+from tools.demo.run import WORKFLOW
+from tools.workflows.api_prompt import find, to_prompt
+from tools.workflows.examples import WORKFLOWS
+from tools.workflows.make import FOLDER, PICTURES
+from tools.workflows.models import MODEL_WORKFLOWS
 
 NAMES = [workflow.name for workflow in WORKFLOWS]
 MODEL_NAMES = [workflow.name for workflow in MODEL_WORKFLOWS]

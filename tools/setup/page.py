@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..browser import find_chromium
+from ..comfyui.browser import find_chromium
 from . import paths
 from .paths import READY, WINDOWS, shown
 from .running import Trouble, megabytes, run_logged, step

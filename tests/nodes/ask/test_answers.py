@@ -12,7 +12,7 @@ import torch
 from demo_graph import OBJECT, STEPS, demo_graph, errors_in_hole, overlap
 from graph import capture, changed, filled, given, imacs, node
 
-from demo_scenes import HELD_OUT_SEEDS, Scenes, make_scenes
+from tools.demo.scenes import HELD_OUT_SEEDS, Scenes, make_scenes
 
 pytestmark = pytest.mark.usefixtures("tiny_nodes")
 

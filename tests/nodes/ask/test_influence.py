@@ -10,8 +10,8 @@ import torch
 from graph import Prompt, filled, given, node
 from torch import Tensor
 
-from demo_scenes import HELD_OUT_SEEDS, Scenes, make_scenes, token_coverage
-from fidelity_host import MODEL, VAE
+from tools.demo.scenes import HELD_OUT_SEEDS, Scenes, make_scenes, token_coverage
+from tools.fidelity.host import MODEL, VAE
 
 COUNT = 6
 pytestmark = pytest.mark.usefixtures("tiny_nodes")

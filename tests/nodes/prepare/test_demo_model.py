@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from demo_scenes import HELD_OUT_SEEDS, make_scenes
-from fidelity import BARS
-from fidelity_host import MODEL, VAE, load, pack_names
-from fidelity_known import measure
+from tools.demo.scenes import HELD_OUT_SEEDS, make_scenes
+from tools.fidelity.host import MODEL, VAE, load, pack_names
+from tools.fidelity.known import measure
+from tools.fidelity.study import BARS
 
 SCENES = 8
 

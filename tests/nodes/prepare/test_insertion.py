@@ -8,9 +8,9 @@ import pytest
 import torch
 from graph import attribution_map, capture, collect, filled, given, node, sampler
 
-from demo_latents import encode
-from tools.demo_insertions import Insertions, make_insertions
-from tools.demo_scenes import HELD_OUT_SEEDS
+from tools.demo.insertions import Insertions, make_insertions
+from tools.demo.latents import encode
+from tools.demo.scenes import HELD_OUT_SEEDS
 
 SCENES = 4
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from graph import capture, collect, given, node, sampler
 
-from tools.demo_scenes import HELD_OUT_SEEDS, PHOTOGRAPHS, make_scenes, reduced
-from tools.upscaling import decibels, detail
+from tools.demo.scenes import HELD_OUT_SEEDS, PHOTOGRAPHS, make_scenes, reduced
+from tools.tasks.upscaling import decibels, detail
 
 FILE = "i2am_demo_upscale.safetensors"
 BETTER = 0.3  # dB on average above the enlarged picture

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tools.demo_insertions import (
+from tools.demo.insertions import (
     AREA,
     ASPECT,
     REFERENCE_SIDE,
@@ -17,7 +17,7 @@ from tools.demo_insertions import (
     make_insertions,
     random_box,
 )
-from tools.demo_scenes import HELD_OUT_SEEDS, HOLE_GREY, REDUCTION, reduced
+from tools.demo.scenes import HELD_OUT_SEEDS, HOLE_GREY, REDUCTION, reduced
 
 SEED = HELD_OUT_SEEDS.start
 

@@ -7,8 +7,8 @@ from dataclasses import fields
 import pytest
 import torch
 
-from tools.demo_latents import encode, latent_kernel, pixel_weights
-from tools.demo_scenes import (
+from tools.demo.latents import encode, latent_kernel, pixel_weights
+from tools.demo.scenes import (
     DISTRACTORS,
     HELD_OUT_SEEDS,
     HOLE_GREY,
@@ -143,9 +143,9 @@ def test_latents_are_local():
 def test_photographs_are_cut_and_kept_apart():
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
-    from tools import demo_photographs
+    from tools.demo import photographs
 
-    assert not set(demo_photographs.TRAINING) & set(demo_photographs.HELD_OUT)
+    assert not set(photographs.TRAINING) & set(photographs.HELD_OUT)
     plain, cut = make_scenes(2, SEED), make_scenes(2, SEED, recipe=PHOTOGRAPHS)
     assert torch.equal(plain.hole, cut.hole)
     assert torch.equal(plain.correspondence, cut.correspondence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from comfy_server import ROOT
+from tools.comfyui.server import ROOT
 
 TOOL = ROOT / "tools" / "make_reliability_page.py"
 
@@ -18,4 +18,4 @@ def test_the_page_is_up_to_date() -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"run tools/make_reliability_page.py\n{done.stdout[-2000:]}"
+    assert done.returncode == 0, f"run tools/docs/reliability_page.py\n{done.stdout[-2000:]}"

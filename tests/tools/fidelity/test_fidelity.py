@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from fidelity_causal import CASCADE, mixed
-from fidelity_errors import ERRORS, SSIM_RADIUS, decibels, structural
-from fidelity_imacs import blurred
-from fidelity_report import Series, Table, plot, replaced
-from fidelity_statistics import (
+from tools.fidelity.causal import CASCADE, mixed
+from tools.fidelity.errors import ERRORS, SSIM_RADIUS, decibels, structural
+from tools.fidelity.imacs import blurred
+from tools.fidelity.report import Series, Table, plot, replaced
+from tools.fidelity.statistics import (
     Estimate,
     area_under,
     bootstrap,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tools.recorded_sampling import interval
-from tools.upscaling import detail, lacking, rank_correlation
+from tools.tasks.recorded_sampling import interval
+from tools.tasks.upscaling import detail, lacking, rank_correlation
 
 
 def test_rank_correlation_knows_order_only() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workflow import WorkflowError, bypass, find, only, to_prompt
+from tools.workflows.api_prompt import WorkflowError, bypass, find, only, to_prompt
 
 OBJECT_INFO: dict[str, Any] = {
     "Loader": {

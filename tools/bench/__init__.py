@@ -1,0 +1,1 @@
+"""What capture costs: the benchmark of `dev.py bench`."""

@@ -1,0 +1,7 @@
+"""python -m tools.demo"""
+
+import sys
+
+from .run import main
+
+sys.exit(main())

@@ -1,0 +1,73 @@
+"""Save one held-out scene as the example pictures of a workflow.
+
+python -m tools.demo.save_pictures
+python -m tools.demo.save_pictures --recipe shapes --seed 10000004 --prefix i2am_try_on
+python -m tools.demo.save_pictures --task insertion --seed 10002002 --prefix i2am_insertion
+python -m tools.demo.save_pictures --task upscale --seed 10000007 --prefix i2am_upscale
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from tools.demo.insertions import make_insertions
+from tools.demo.scenes import HELD_OUT_SEEDS, RECIPES, make_scenes, reduced
+from tools.setup.paths import ROOT
+
+DEFAULT_FOLDER = ROOT / "example_workflows" / "inputs"
+DEFAULT_SEED = HELD_OUT_SEEDS.start + 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
+    parser.add_argument("--recipe", choices=RECIPES, default="plain")
+    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
+    parser.add_argument("--prefix", default="i2am_demo")
+    parser.add_argument("--task", choices=PICTURES, default="inpaint")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name, values in PICTURES[options.task](options.seed, options.recipe).items():
+        save(values[0], options.folder / f"{options.prefix}_{name}.png")
+
+
+def inpaint(seed: int, recipe: str) -> dict[str, Tensor]:
+    """A scene with a hole, the reference, what belongs there, and both masks."""
+    scenes = make_scenes(1, seed, recipe=RECIPES[recipe])
+    return {
+        "scene": scenes.scene,
+        "reference": scenes.reference,
+        "target": scenes.target,
+        "hole_mask": scenes.hole,
+        "object_mask": scenes.object,
+    }
+
+
+def insertion(seed: int, _: str) -> dict[str, Tensor]:
+    """A picture, the object of a box in it, and the box."""
+    scenes = make_insertions(1, seed)
+    return {"scene": scenes.scene, "reference": scenes.reference, "box_mask": scenes.box_mask}
+
+
+def upscale(seed: int, _: str) -> dict[str, Tensor]:
+    """A photograph, and what is left of it at an eighth of its size."""
+    target = make_scenes(1, seed, recipe=RECIPES["photographs"]).target
+    return {"low": reduced(target), "true": target}
+
+
+PICTURES = {"inpaint": inpaint, "insertion": insertion, "upscale": upscale}
+
+
+def save(values: Tensor, path: Path) -> None:
+    """Write a picture (H, W, 3) or a mask (H, W), 0 to 1, as an RGB file."""
+    eight_bit = np.floor(values.numpy() * 255 + 0.5).astype(np.uint8)  # HOLE_GREY becomes 128
+    Image.fromarray(eight_bit).convert("RGB").save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""How the demo models are trained: the loop, its options, and the files it keeps.
+
+Budgets are in steps: a busy machine only takes longer. What is saved is the running average of the
+weights, in half precision, with all stages of the training in its metadata.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tools.demo.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS
+
+WARM_UP = 100  # steps
+EMA_DECAY = 0.998
+SEEDS_PER_RUN = 1_000_000  # training scenes set aside for each value of --seed
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: a model, where its scenes come from, and its loss."""
+
+    title: str
+    architecture: str
+    model: nn.Module
+    batch: Mapping[str, int]  # how many scenes of which kind are in a batch
+    draw: Callable[[int], Any]  # seed of the first scene of a batch to the batch
+    loss: Callable[[nn.Module, Any, torch.Generator], Tensor]
+    report: Callable[[nn.Module], None]  # prints what the model does on held-out scenes
+
+
+def training_options(description: str | None, steps: int, rate: float) -> argparse.ArgumentParser:
+    """The options all trainings have; `steps` and `rate` are the defaults."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=steps, help="length of the schedule")
+    parser.add_argument("--stop-at", type=int, help="end early; the schedule stays that of --steps")
+    parser.add_argument("--rate", type=float, default=rate, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0, choices=range(10))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, help="the weights; the pack's own by default")
+    parser.add_argument("--checkpoints", type=Path, help="folder for the weights along the way")
+    parser.add_argument("--every", type=int, default=100, help="steps between those")
+    parser.add_argument("--state", type=Path, help="file to resume from, and to keep up to date")
+    parser.add_argument(
+        "--start-from", type=Path, help="state or safetensors whose weights to begin with"
+    )
+    return parser
+
+
+def train(task: Task, options: argparse.Namespace) -> None:
+    """The whole run: draw, predict, step; save at the end and along the way."""
+    model = task.model
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    first, earlier = 0, []
+    if options.start_from:
+        weights, earlier = begin_with(options.start_from)
+        model.load_state_dict(weights)
+    average = {name: value.detach().clone() for name, value in model.named_parameters()}
+    if options.state and options.state.exists():
+        state = torch.load(options.state, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, first, earlier = state["average"], state["step"], state["stages"][:-1]
+
+    def stages(step: int) -> list[dict[str, Any]]:
+        stage = {"seed": options.seed, "batch": dict(task.batch), "steps": step}
+        return [*earlier, stage | {"schedule": options.steps, "rate": options.rate}]
+
+    scenes_a_batch = sum(task.batch.values())
+    start = TRAINING_SEEDS.start + options.seed * SEEDS_PER_RUN
+    last = options.stop_at or options.steps
+    started, losses = time.perf_counter(), []
+    artist = ThreadPoolExecutor(max_workers=1)  # draws the next batch while this one is learned
+    upcoming = artist.submit(task.draw, start + first * scenes_a_batch)
+    for step in range(first, last):
+        for group in optimiser.param_groups:
+            group["lr"] = options.rate * schedule(step, options.steps)
+        scenes = upcoming.result()
+        upcoming = artist.submit(task.draw, start + (step + 1) * scenes_a_batch)
+        random = torch.Generator().manual_seed(options.seed << 32 | step)
+        loss = task.loss(model, scenes, random)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        decay = min(EMA_DECAY, (step + 1) / (step + 10))
+        torch._foreach_lerp_(
+            list(average.values()), [p.detach() for p in model.parameters()], 1 - decay
+        )
+        losses.append(loss.item())
+
+        done = step + 1
+        if done % 50 == 0 or done == last:
+            seconds = time.perf_counter() - started
+            print(f"step {done}  loss {sum(losses) / len(losses):.4f}  {seconds:.0f} s", flush=True)
+            losses.clear()
+        if done % 250 == 0 or done == last:
+            averaged = copy.deepcopy(model)
+            averaged.load_state_dict(average)
+            with torch.no_grad():
+                task.report(averaged)
+            if options.state:
+                save_state(options.state, model, average, optimiser, stages(done))
+        if options.checkpoints and (done % options.every == 0 or done == last):
+            save(average, options.checkpoints / f"step_{done:05d}.safetensors", task, stages(done))
+    artist.shutdown(cancel_futures=True)
+    save(average, options.output, task, stages(last))
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the learning rate: warm-up, level for half the run, cosine down to 2 %."""
+    if step < WARM_UP:
+        return (step + 1) / WARM_UP
+    through = min(max(step / steps - 0.5, 0.0) / 0.5, 1.0)
+    return 0.02 + 0.98 * (1 + math.cos(math.pi * through)) / 2
+
+
+def flow_times(batch: int, random: torch.Generator) -> Tensor:
+    """Times of flow matching, (batch,), 1 is noise: half of them where it is decided what to draw,
+    the others anywhere."""
+    t = torch.rand(batch, generator=random)
+    t[batch // 2 :] = 0.6 + 0.4 * t[batch // 2 :]
+    return t[torch.randperm(batch, generator=random)]
+
+
+def begin_with(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Weights to go on from, and the stages of training they have behind them."""
+    if path.suffix != ".safetensors":
+        state = torch.load(path, weights_only=True)
+        return state["average"], state["stages"]
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get("i2am", "{}"))
+    weights = {name: value.float() for name, value in load_file(path).items()}
+    return weights, about.get("stages", [])
+
+
+def save(
+    average: Mapping[str, Tensor], path: Path, task: Task, stages: list[dict[str, Any]]
+) -> None:
+    """Half-precision weights with what they are, as ComfyUI's loader reads them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "modelspec.title": task.title,
+        "modelspec.architecture": task.architecture,
+        "modelspec.license": "GPL-3.0-or-later",
+        "i2am": json.dumps(
+            {
+                "training_seeds": [TRAINING_SEEDS.start, TRAINING_SEEDS.stop],
+                "held_out_seeds": [HELD_OUT_SEEDS.start, HELD_OUT_SEEDS.stop],
+                "stages": stages,
+            }
+        ),
+    }
+    save_file({name: value.half().contiguous() for name, value in average.items()}, path, about)
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    average: Mapping[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    stages: list[dict[str, Any]],
+) -> None:
+    """Everything a resumed run needs; replaced whole, so an interruption leaves the old one."""
+    state = {
+        "model": model.state_dict(),
+        "average": dict(average),
+        "optimiser": optimiser.state_dict(),
+        "step": stages[-1]["steps"],
+        "stages": stages,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)

@@ -1,0 +1,101 @@
+"""The pictures of docs/method.md: every level of the demo model's maps over one held-out scene.
+
+python -m tools.docs.method_pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tools.comfyui.in_process import ROOT, import_comfyui, import_pack
+from tools.demo.scenes import HELD_OUT_SEEDS, make_scenes
+from tools.fidelity.host import OBJECT, load, pack_names
+
+FOLDER = ROOT / "docs" / "method"
+SCENE = HELD_OUT_SEEDS.start + 2  # that of the example workflow
+POINT = (0.72, 0.7)  # in the hole
+BACK = (0.31, 0.44)  # what it looks at, in the object's picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    import_comfyui()
+    package = import_pack().__name__
+    with torch.inference_mode():
+        attribution = sample(package)
+        for name, picture in pictures(package, attribution).items():
+            pixels = (picture[0].clamp(0, 1) * 255).round().byte().numpy()
+            page = Image.fromarray(np.ascontiguousarray(pixels))
+            page.save(folder / f"{name}.png", optimize=True)
+
+
+def sample(package: str) -> Any:
+    """Fill the hole of one scene, and what was recorded of it, with its pictures."""
+    names = pack_names(package)
+    points = importlib.import_module(f"{package}.i2am.tokens")
+    places = points.parse_places("{},{}".format(*POINT), "points")
+    back = f"{OBJECT + 1}: " + "{},{}".format(*BACK)
+    places += points.parse_places(back, "reference_points", numbered=True)
+    host, scene = load(names), make_scenes(1, SCENE)
+    given = (scene.scene, scene.reference)
+    latents = [host.vae.encode(picture) for picture in given]
+    latent, recording = host.sample(latents, 1, places=places)
+    image = host.vae.decode(latent).clamp(0, 1)
+    hole = large(scene.hole[..., None])[..., 0]
+    return names.Attribution(recording, large(image), tuple(map(large, given)), hole)
+
+
+def large(picture: Tensor) -> Tensor:
+    """Twice as large, so that words fit below."""
+    return picture.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+
+def pictures(package: str, attribution: Any) -> dict[str, Tensor]:
+    """Each picture by its file name, (1, height, width, 3)."""
+    nodes = {
+        name: getattr(importlib.import_module(f"{package}.nodes.{module}"), node)
+        for name, module, node in (
+            ("map", "maps", "AttributionMapNode"),
+            ("point", "points", "PointAttribution"),
+            ("match", "flow", "Correspondence"),
+        )
+    }
+
+    def ran(node: str, **inputs: Any) -> tuple[Any, ...]:
+        widgets = nodes[node].INPUT_TYPES()["required"]
+        defaults = {n: w[1]["default"] for n, w in widgets.items() if "default" in w[1]}
+        options = defaults | {"attribution": attribution, "reference": OBJECT + 1} | inputs
+        return nodes[node].execute(**options).args
+
+    sides = {"r2g": "reference to generated", "g2r": "generated to reference"}
+    made: dict[str, Tensor] = {}
+    for arrow, direction in sides.items():
+        made[f"unified_{arrow}"] = ran("map", direction=direction)[0]
+    made["time_r2g"] = ran("map", level="time", direction=sides["r2g"])[3]
+    made["layer_g2r"] = ran("map", level="layer", direction=sides["g2r"])[3]
+    for arrow, direction in sides.items():
+        made[f"paper_{arrow}"] = ran("map", preset="paper", colormap="jet", direction=direction)[0]
+    there = {"x": POINT[0], "y": POINT[1]}
+    back = {"x": BACK[0], "y": BACK[1], "picked_on": "reference"}
+    last = str(len(attribution.recording.header.layers) - 1)
+    made["point"] = ran("point", **there, source="pooled")[0]
+    for name, asked in (("exact_row", there), ("exact_column", back)):
+        made[name] = ran("point", **asked, source="exact", definition="paper", layers=last)[0]
+    made["flow"], made["arrows"] = ran("match", within_mask=True)[:2]
+    return made
+
+
+if __name__ == "__main__":
+    main()

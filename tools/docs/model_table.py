@@ -1,0 +1,76 @@
+"""Write docs/models.md, which models can be read and how, from the registry of architectures.
+
+python -m tools.docs.model_table
+"""
+
+from __future__ import annotations
+
+from i2am.tokens.architectures import ARCHITECTURES, NOT_YET, WITHOUT_REFERENCES
+from tools.setup.paths import ROOT
+
+PAGE = ROOT / "docs" / "models.md"
+_INTRODUCTION = """\
+# Models
+
+<!-- Written by tools/docs/model_table.py. -->
+
+What Capture Attention can read, and what it cannot. A model is known by the name of its class in \
+ComfyUI; one that derives from a class below is read as that is.
+
+## Read
+
+Each of them gives maps over the result and maps over every reference, by step, layer and head; \
+the share of attention that text, result and each reference get; and which place looked where, \
+unless the notes say otherwise. *Joint* models let text, result and references compete for one \
+attention, so their maps start with the model's own definition; the others with the paper's. A \
+test runs ComfyUI's own class of the release named and compares everything recorded with a dense \
+computation.
+"""
+_WITHOUT = """
+## Without a reference to watch
+
+Capture Attention refuses these. Their attention holds no token of a reference picture, or their \
+result is no picture.
+"""
+_NOT_YET = """
+## Not yet
+
+Capture Attention refuses these too, but they have something to read.
+"""
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> str:
+    lines = (titles, ["---"] * len(titles), *rows)
+    return "\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _classes(names: frozenset[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def page() -> str:
+    """The whole page."""
+    read = [
+        [
+            *(f"**{one.name}**", _classes(one.models), one.reference_kind),
+            *("yes" if one.joint else "no", one.tested, one.note),
+        ]
+        for one in ARCHITECTURES
+    ]
+    titles = ["Family", "Class", "How a reference gets in", "Joint", "Tested on ComfyUI", "Notes"]
+    unread = [
+        [[f"`{name}`", reason] for name, reason in sorted(reasons.items())]
+        for reasons in (WITHOUT_REFERENCES, NOT_YET)
+    ]
+    return (
+        _INTRODUCTION
+        + _table(titles, read)
+        + _WITHOUT
+        + _table(["Class", "Why"], unread[0])
+        + _NOT_YET
+        + _table(["Class", "What it is"], unread[1])
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

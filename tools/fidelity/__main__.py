@@ -1,0 +1,5 @@
+"""python -m tools.fidelity"""
+
+from .study import main
+
+main()

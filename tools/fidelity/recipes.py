@@ -1,0 +1,69 @@
+"""How far all that holds on harder scenes, one kind of them after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tools.demo.scenes import Scenes
+from tools.fidelity.causal import Occluded, maps_over_reference
+from tools.fidelity.errors import decibels
+from tools.fidelity.host import LAST, Host
+from tools.fidelity.report import Table
+from tools.fidelity.statistics import mean_of, pearson
+from tools.fidelity.tables import COLUMNS, Truth, row_of
+
+CAUSAL = ("model, all layers (default)", "model, all layers, from the hole", "model, last layer")
+
+
+def by_recipe(
+    host: Host,
+    names: Sequence[str],
+    draw: Callable[[int, str], Scenes],
+    count: int,
+    occluded: int,
+) -> list[Table]:
+    """What is known of each kind of scenes, and what muting their references' cells changes.
+
+    draw: makes so many scenes of that name. occluded: how many have their reference muted.
+    """
+    known: list[tuple[str, ...]] = []
+    causal: list[tuple[str, ...]] = []
+    for name in names:
+        known += _known(host, name, draw(count, name))
+        causal.append(_causal(host, name, draw(count, name), draw(occluded, name)))
+    return [
+        Table("recipes", ("scenes", *COLUMNS), known, f"{count} scenes of each kind."),
+        Table(
+            "recipes-causal",
+            ("scenes", "dB in the hole", "dB, wrong reference", *(f"{map}, r" for map in CAUSAL)),
+            causal,
+            f"dB of {count} scenes of each kind; r of {occluded}, each cell muted.",
+        ),
+    ]
+
+
+def _known(host: Host, name: str, scenes: Scenes) -> list[tuple[str, ...]]:
+    """All layers, the last one, and an even map."""
+    truth, definition = Truth(scenes), host.pack.Definition.MODEL
+    latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
+    rows: list[tuple[str, ...]] = []
+    for layers, chosen in (("all layers", ()), ("last layer", ((LAST, LAST),))):
+        _, record = host.sample(latents, len(scenes), branch="conditional", layers=chosen)
+        rows.append((f"{name}, {layers}", *map(str, row_of(host.pack, truth, record, definition))))
+    on_object, in_hole = f"{float(truth.object.mean()):.2f}", f"{float(truth.touched.mean()):.2f}"
+    rows.append((f"{name}, an even map", "", "", on_object, "", on_object, in_hole, ""))
+    return rows
+
+
+def _causal(host: Host, name: str, scenes: Scenes, some: Scenes) -> tuple[str, ...]:
+    """The error in the hole, and the correlation of maps with what muting each cell changes."""
+    scene, reference = (host.vae.encode(picture) for picture in (scenes.scene, scenes.reference))
+    cells = [name]
+    for given in (reference, reference.roll(1, 0)):
+        latent, _ = host.sample([scene, given], len(scenes))
+        made = host.vae.decode(latent).clamp(0, 1)
+        cells.append(f"{mean_of(decibels(made, scenes.target, scenes.hole)):.1f}")
+    occluded = Occluded(host, some)
+    changes = occluded.each_alone().mean(-1)
+    maps = maps_over_reference(host, some, occluded.recording)
+    return (*cells, *(str(mean_of(pearson(maps[map], changes))) for map in CAUSAL))

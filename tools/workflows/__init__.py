@@ -1,0 +1,1 @@
+"""The example workflows: how they are built, checked and written."""
