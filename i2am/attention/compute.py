@@ -38,7 +38,7 @@ def attention_marginals(
     correspondence: bool = True,
     scratch_bytes: int = SCRATCH_BYTES,
     workspace: Workspace | None = None,
-    heard: SoftmaxSums | None = None,
+    observed: SoftmaxSums | None = None,
 ) -> Marginals:
     """Sum the attention between the generated tokens and each reference.
 
@@ -49,8 +49,8 @@ def attention_marginals(
     strongly what each softmax found counts at each place, where the layout has several; shares
     are of the sum, and both definitions count a place by its weight.
 
-    workspace: memory of earlier calls to use again, by one thread at a time. heard: what was heard
-    of this very call, so that it need not be computed again.
+    workspace: buffers of earlier calls to use again, by one thread at a time. observed: the sums
+    of this very call as its softmax was tapped, so that nothing is computed again.
 
     Works in float32, block by block within `scratch_bytes`. Raises LayoutMismatch if the layout
     does not account for every key, or holds no reference.
@@ -68,12 +68,12 @@ def attention_marginals(
         mask = _rows_of(mask, rows, q.shape[2], k.shape[2])
     factor = dim**-0.5 if scale is None else scale
     one_softmax = weights is None and not any(span.softmax for span in layout.keys)
-    if heard is None and one_softmax and can_read_back(q.device):
+    if observed is None and one_softmax and can_read_back(q.device):
         if 4 * batch * heads * rows.length * k.shape[2] <= SMALL_BYTES:
-            heard = SoftmaxSums(layout, correspondence)
-            heard.add(dense_softmax(q, k, factor, mask), rows.start)
-    if heard is not None:
-        found = heard.marginals(q, k, factor, mask)
+            observed = SoftmaxSums(layout, correspondence)
+            observed.add(dense_softmax(q, k, factor, mask), rows.start)
+    if observed is not None:
+        found = observed.marginals(q, k, factor, mask)
         if found is not None:
             return found
     if weights is not None:

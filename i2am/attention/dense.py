@@ -92,17 +92,17 @@ class SoftmaxSums:
         """L of all generated rows: (batch, heads, generated)."""
         return _joined(self._log_sums)
 
-    def add(self, heard: ObservedSoftmax, first: int = 0) -> None:
+    def add(self, observed: ObservedSoftmax, first: int = 0) -> None:
         """Take in the call's rows from `first` on, next to those that are known."""
         rows = self._layout.generated
-        stop = min(first + heard.softmax.shape[2], rows.stop)
+        stop = min(first + observed.softmax.shape[2], rows.stop)
         start = max(first, rows.start)
         if self._lost or start >= stop or start != rows.start + self._known:
             return
         self._known += stop - start
         here = slice(start - first, stop - first)
-        softmax = heard.softmax[:, :, here]
-        logits, values = heard.logits[:, :, here, self._seen], softmax[..., self._seen]
+        softmax = observed.softmax[:, :, here]
+        logits, values = observed.logits[:, :, here, self._seen], softmax[..., self._seen]
         share = _shares(softmax, self._layout)
         over = share[:, :, 2:]
         if not float(over.amin()) >= WEAK:  # which is so of what is not a number, too

@@ -8,7 +8,7 @@ paper's SRAM, and the column of a place r of a reference, its inverse, which the
     of r, over the result:     paper M_g[:, r],  model the model's own attention on r;
 
 both mean over heads, with the letters of `attention`. A few rows and columns are cheap; only the
-model's column needs the sum of every row of logits, unless the model was heard computing it.
+model's column needs the sum of every row of logits, unless the model was observed computing it.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def point_marginals(
     weights: Tensor | None = None,
     part: Rectangle = WHOLE_PICTURE,
     portions: Tensor | None = None,
-    heard: SoftmaxSums | None = None,
+    observed: SoftmaxSums | None = None,
 ) -> PointMarginals:
     """The rows and columns of the places asked about in one attention call.
 
-    q, k, scale, mask, weights, heard: as `attention_marginals` takes them. part, portions: of the
+    q, k, scale, mask, weights, observed: as in `attention_marginals`. part, portions: of the
     result, the rectangle that the call's conditioning acts in, and its portion of each of these
     tokens, (1 or batch, tokens), if it acts in a part alone; `weights` then hold these portions
     already.
@@ -80,7 +80,7 @@ def point_marginals(
     tokens = layout.generated.grid or Grid(1, layout.generated.length)
     pictures = tuple(span.grid or Grid(1, span.length) for span in layout.references)
     whole = part.whole(tokens)
-    call = _Call.of(q, k, layout, scale, mask, weights, heard)
+    call = _Call.of(q, k, layout, scale, mask, weights, observed)
     asked = torch.stack(
         [p.weights(tokens, part) for p in places if p.reference == RESULT]
         or [torch.zeros(0, tokens.area)]
@@ -136,7 +136,7 @@ class _Call:
         scale: float | None,
         mask: Tensor | None,
         weights: Tensor | None,
-        heard: SoftmaxSums | None,
+        observed: SoftmaxSums | None,
     ) -> _Call:
         span = layout.generated
         queries = _positions(layout.query_order, q.shape[2], q.device)
@@ -151,7 +151,7 @@ class _Call:
             weights = weights[..., span.slice].float()
             portions = weights / weights.sum(1, keepdim=True)
             emphasis = (weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0)
-        totals = heard.log_sum if heard is not None and heard.complete else None
+        totals = observed.log_sum if observed is not None and observed.complete else None
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         queries = queries[span.slice]
         return _Call(q, k, layout, factor, queries, keys, mask, portions, emphasis, totals)

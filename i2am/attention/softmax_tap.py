@@ -61,13 +61,13 @@ class SoftmaxTap(TorchFunctionMode):
     def _hear(self, logits: Tensor, softmax: Tensor) -> None:
         first = self._heard
         try:
-            heard = observed_softmax(logits, softmax, *self._call, first)
+            observed = observed_softmax(logits, softmax, *self._call, first)
         except Exception as error:
             _log.debug("I2AM: an attention function computes something unheard of", exc_info=error)
             return
-        if heard is not None:
-            self._heard += heard.softmax.shape[2]
-            self._tell(heard, first)
+        if observed is not None:
+            self._heard += observed.softmax.shape[2]
+            self._tell(observed, first)
 
 
 def observed_softmax(
@@ -79,7 +79,7 @@ def observed_softmax(
     mask: Tensor | None,
     first: int = 0,
 ) -> ObservedSoftmax | None:
-    """What was heard, if it is the attention of these queries and keys: None if it is not.
+    """What was observed, if it is the attention of these queries and keys: None if it is not.
 
     logits, softmax: as a softmax was given and gave them. q: (batch, heads, queries, dim), k:
     (batch, heads or fewer, keys, dim); scale, mask: as `attention_marginals` takes them.

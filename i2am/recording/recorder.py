@@ -124,11 +124,11 @@ class Recorder:
         mask: Tensor | None = None,
         weights: Tensor | None = None,
         region: Region | None = None,
-        heard: SoftmaxSums | None = None,
+        observed: SoftmaxSums | None = None,
     ) -> None:
         """Fold in one attention call, of the rows of one conditioning.
 
-        q, k, scale, mask, weights, heard: as `attention_marginals` takes them. region: where the
+        q, k, scale, mask, weights, observed: as `attention_marginals` takes them. region: where the
         conditioning acts, if it is one of several or is limited to a part. Raises I2AMError if
         the references are not those of the calls before.
         """
@@ -150,13 +150,13 @@ class Recorder:
                 weights=weights,
                 part=WHOLE_PICTURE if region is None else region.part,
                 portions=None if region is None else portions,
-                heard=heard,
+                observed=observed,
             )
         if region is None and self._budget.side > 1:
             turn = self.layers.index(layer) + len(self._steps)
             q, layout, mask, weights = _thinned(self._budget.side, turn, q, layout, mask, weights)
         kind = CallSignature.of(q, k, layout, scale)
-        if heard is None and mask is None and weights is None and kind.is_small:
+        if observed is None and mask is None and weights is None and kind.is_small:
             with self._lock:
                 self._look(layer, layout, looked, None)
                 if not self._waiting.has_room(kind):
@@ -172,7 +172,7 @@ class Recorder:
             weights=weights,
             correspondence=self.plan.correspondence,
             workspace=self._workspace,
-            heard=heard,
+            observed=observed,
         )
         with self._lock:
             self._look(layer, layout, looked, region)

@@ -555,12 +555,12 @@ class _Probe:
             return []
         return parts
 
-    def _hear(self, parts: list[_Part], heard: ObservedSoftmax, first: int) -> None:
+    def _hear(self, parts: list[_Part], observed: ObservedSoftmax, first: int) -> None:
         """The attention function has taken the softmax of some rows, from `first` on."""
         try:
             for part in parts:
                 if part.hearing is not None and self._recorder is not None:
-                    part.hearing.add(heard.of(part.rows), first)
+                    part.hearing.add(observed.of(part.rows), first)
         except Exception as error:
             self._stop_for(error)
 
@@ -576,7 +576,7 @@ class _Probe:
                         scale=given.get("scale"),
                         mask=part.mask,
                         region=part.region,
-                        heard=part.hearing,
+                        observed=part.hearing,
                     )
         except Exception as error:
             self._stop_for(error)
@@ -585,7 +585,7 @@ class _Probe:
         return self._recorder is not None and _PASS in options
 
     def _fold_adapters(
-        self, q: Tensor, k: Tensor, options: dict[str, Any], heard: dict[int, Heard]
+        self, q: Tensor, k: Tensor, options: dict[str, Any], observed: dict[int, Heard]
     ) -> None:
         """Take in one call of cross-attention to the text, and of adapters beside it."""
         try:
@@ -595,7 +595,7 @@ class _Probe:
                 if read is None or self._recorder is None:
                     continue
                 text = k[:, : forward.context]
-                keys, weights = keys_and_weights(text, forward.adapters, heard, q.shape[1])
+                keys, weights = keys_and_weights(text, forward.adapters, observed, q.shape[1])
                 given = {"q": q[rows], "k": keys[rows], "heads": options["n_heads"]}
                 layer, layout = read
                 heard_by = {"weights": weights[rows], "region": region}

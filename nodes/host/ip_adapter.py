@@ -89,23 +89,25 @@ def listened(
     def run(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         if not wanted(options):
             return patch(q, k, v, options)
-        heard: dict[int, Heard] = {}
-        output = _listening_copy(patch, heard)(q, k, v, options)
-        tell(q, k, options, heard)
+        observed: dict[int, Heard] = {}
+        output = _listening_copy(patch, observed)(q, k, v, options)
+        tell(q, k, options, observed)
         return output
 
     return run
 
 
-def _listening_copy(patch: Any, heard: dict[int, Heard]) -> Patch:
+def _listening_copy(patch: Any, observed: dict[int, Heard]) -> Patch:
     listening = copy.copy(patch)
     listening.callback = [
-        _listening(callback, number, heard) for number, callback in enumerate(patch.callback)
+        _listening(callback, number, observed) for number, callback in enumerate(patch.callback)
     ]
     return listening
 
 
-def _listening(adapter: FunctionType, number: int, heard: dict[int, Heard]) -> Callable[..., Any]:
+def _listening(
+    adapter: FunctionType, number: int, observed: dict[int, Heard]
+) -> Callable[..., Any]:
     """The same function, in whose eyes attention is one that is listened to."""
     attention = adapter.__globals__[_ATTENTION]
     calls: list[tuple[Tensor, Tensor]] = []
@@ -127,14 +129,14 @@ def _listening(adapter: FunctionType, number: int, heard: dict[int, Heard]) -> C
     def run(*args: Any, **kwargs: Any) -> Any:
         added = same(*args, **kwargs)
         if calls:
-            heard[number] = Heard(calls, added)
+            observed[number] = Heard(calls, added)
         return added
 
     return run
 
 
 def keys_and_weights(
-    text: Tensor, adapters: tuple[Adapter, ...], heard: dict[int, Heard], queries: int
+    text: Tensor, adapters: tuple[Adapter, ...], observed: dict[int, Heard], queries: int
 ) -> tuple[Tensor, Tensor]:
     """All keys side by side, the text's first, and the weight of each softmax at each place.
 
@@ -143,7 +145,7 @@ def keys_and_weights(
     batch, _, width = text.shape
     keys, weights = [text], [text.new_ones(batch, queries, dtype=torch.float32)]
     for number, adapter in enumerate(adapters):
-        one = heard.get(number)
+        one = observed.get(number)
         if one is None:
             keys.append(text.new_zeros(batch, adapter.images * adapter.tokens, width))
             weights.append(torch.zeros_like(weights[0]))

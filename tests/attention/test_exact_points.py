@@ -302,11 +302,11 @@ class TestAgainstDense:
         bias = rand(3, spans.key_count, spans.key_count) if masked else None
         logits = q @ k.mT * q.shape[-1] ** -0.5
         logits = logits if bias is None else logits + bias
-        heard = SoftmaxSums(spans, correspondence=False)
-        heard.add(ObservedSoftmax(logits, logits.softmax(-1)))
+        observed = SoftmaxSums(spans, correspondence=False)
+        observed.add(ObservedSoftmax(logits, logits.softmax(-1)))
         monkeypatch.setattr(exact_points._Call, "_row_totals", lambda *_: 1 / 0)
         assert_right(
-            point_marginals(q, k, spans, SOME, mask=bias, heard=heard),
+            point_marginals(q, k, spans, SOME, mask=bias, observed=observed),
             dense(q, k, spans, SOME, bias=bias),
         )
 

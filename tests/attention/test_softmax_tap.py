@@ -29,11 +29,11 @@ def heard_of(
     logits: Tensor, spans: TokenLayout, pieces: int = 1, correspondence: bool = True
 ) -> SoftmaxSums:
     """All of a call, told in so many pieces of its queries."""
-    heard, first = SoftmaxSums(spans, correspondence), 0
+    observed, first = SoftmaxSums(spans, correspondence), 0
     for some in logits.tensor_split(pieces, dim=2):
-        heard.add(ObservedSoftmax(some, some.softmax(-1)), first)
+        observed.add(ObservedSoftmax(some, some.softmax(-1)), first)
         first += some.shape[2]
-    return heard
+    return observed
 
 
 def layout_of(rows: Grid, columns: tuple[Grid, ...], text: int) -> TokenLayout:
@@ -56,16 +56,16 @@ SOFTMAXES: list[Callable[[Tensor], Tensor]] = [
 def test_tells_of_every_softmax_and_changes_nothing(softmax: Callable[[Tensor], Tensor]) -> None:
     told: list[tuple[ObservedSoftmax, int]] = []
     q, k, _ = call()
-    with SoftmaxTap(q, k, None, None, lambda *heard: told.append(heard)):
+    with SoftmaxTap(q, k, None, None, lambda *observed: told.append(observed)):
         softmax(q)  # of something else
         logits = logits_of(q, k)
         found = softmax(logits) @ k
         softmax(logits)  # again
     assert torch.equal(found, softmax(logits) @ k)
-    [(heard, first)] = told
+    [(observed, first)] = told
     assert first == 0
-    assert torch.equal(heard.logits, logits)
-    assert torch.equal(heard.softmax, softmax(logits))
+    assert torch.equal(observed.logits, logits)
+    assert torch.equal(observed.softmax, softmax(logits))
     softmax(logits)
     assert len(told) == 1  # nothing after it is left
 
@@ -75,10 +75,10 @@ def test_tells_of_pieces_in_order() -> None:
     q, k, _ = call()
     logits = logits_of(q, k)
     pieces = logits.tensor_split(4, dim=2)
-    with SoftmaxTap(q, k, None, None, lambda *heard: told.append(heard)):
+    with SoftmaxTap(q, k, None, None, lambda *observed: told.append(observed)):
         for number in (1, 0, 0, 1, 2, 3, 3):  # out of order and again: not next to what is known
             pieces[number].softmax(-1)
-    assert torch.equal(torch.cat([heard.logits for heard, _ in told], 2), logits)
+    assert torch.equal(torch.cat([observed.logits for observed, _ in told], 2), logits)
     sizes = [piece.shape[2] for piece in pieces]
     assert [first for _, first in told] == [sum(sizes[:n]) for n in range(4)]
 
@@ -149,7 +149,7 @@ class TestTheSumsAreTheSame:
         spans = layout_of(rows, tuple(columns), text)
         q, k = rand(seed, 2, 3, spans.key_count, 4), rand(seed + 1, 2, 3, spans.key_count, 4)
         logits = logits_of(q, k)
-        found = attention_marginals(q, k, spans, heard=heard_of(logits, spans, pieces))
+        found = attention_marginals(q, k, spans, observed=heard_of(logits, spans, pieces))
         computed = attention_marginals(q, k, spans)
         small = dense(q, k, spans)
         if all(max(grid.sides) <= 32 for grid in (rows, *columns)):
@@ -157,15 +157,17 @@ class TestTheSumsAreTheSame:
         for index in range(len(columns)):  # pooled as the others are
             pair = found.correspondence[index], computed.correspondence[index]
             assert torch.allclose(*pair, rtol=1e-4, atol=1e-7)
-        heard = heard_of(logits, spans, pieces, correspondence=False)
-        assert_right(attention_marginals(q, k, spans, heard=heard, correspondence=False), small)
+        observed = heard_of(logits, spans, pieces, correspondence=False)
+        assert_right(
+            attention_marginals(q, k, spans, observed=observed, correspondence=False), small
+        )
 
     def test_shared_key_heads_a_scale_and_a_mask_in_pieces(self) -> None:
         q, k, spans = call()
         k, bias = k[:, :2], rand(9, 1, 1, q.shape[2], k.shape[2])
         logits = logits_of(q, k, 0.4) + bias
-        heard = heard_of(logits, spans, 3)
-        found = attention_marginals(q, k, spans, scale=0.4, mask=bias, heard=heard)
+        observed = heard_of(logits, spans, 3)
+        found = attention_marginals(q, k, spans, scale=0.4, mask=bias, observed=observed)
         assert_right(found, dense(q, k, spans, scale=0.4, bias=bias))
 
     @pytest.mark.parametrize("level", [40.0, 200.0, 1000.0])
@@ -185,8 +187,8 @@ class TestTheSumsAreTheSame:
             bias[..., spans.references[0].start :: 2] = -level
         logits = logits_of(q, k) + bias
         bias = logits.double() - logits_of(q.double(), k.double())  # as rounded
-        heard = heard_of(logits, spans, pieces)
-        found = attention_marginals(q, k, spans, mask=bias.float(), heard=heard)
+        observed = heard_of(logits, spans, pieces)
+        found = attention_marginals(q, k, spans, mask=bias.float(), observed=observed)
         assert_right(found, dense(q, k, spans, bias=bias), 1e-4)
 
     def test_only_some_queries_were_heard(self) -> None:
@@ -196,7 +198,7 @@ class TestTheSumsAreTheSame:
         stop = spans.generated.stop
         short = heard_of(logits[:, :, : stop - 1], spans)
         assert not short.complete
-        assert_right(attention_marginals(q, k, spans, heard=short), dense(q, k, spans))
+        assert_right(attention_marginals(q, k, spans, observed=short), dense(q, k, spans))
         enough = heard_of(logits[:, :, :stop], spans)
         assert enough.complete
-        assert_right(attention_marginals(q, k, spans, heard=enough), dense(3 * q, k, spans))
+        assert_right(attention_marginals(q, k, spans, observed=enough), dense(3 * q, k, spans))

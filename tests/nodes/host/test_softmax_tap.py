@@ -22,12 +22,12 @@ START = tiny.latent(22, 2, 16, 12, 10)
 
 
 @pytest.fixture
-def heard(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Of each call that was recorded, whether it was heard."""
+def observed(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Of each call that was recorded, whether it was observed."""
     add, found = comfy.pack("i2am.recording").Recorder.add, list[bool]()
 
     def noted(*args: Any, **options: Any) -> None:
-        found.append(options["heard"] is not None and options["heard"].complete)
+        found.append(options["observed"] is not None and options["observed"].complete)
         add(*args, **options)
 
     monkeypatch.setattr(comfy.pack("i2am.recording").Recorder, "add", noted)
@@ -70,7 +70,7 @@ def assert_same(comfy: Any, found: Tensor, wanted: Any) -> None:
 
 @pytest.mark.parametrize("backend", ["basic", "sub_quad", "split", "pytorch"])
 def test_backends(
-    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch, backend: str
+    comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     import comfy.ldm.flux.math as flux_math
     import comfy.ldm.modules.attention as attention
@@ -79,17 +79,17 @@ def test_backends(
         flux_math, "optimized_attention", getattr(attention, f"attention_{backend}")
     )
     found = sampled(comfy)
-    assert heard
-    assert set(heard) == {backend != "pytorch"}  # which holds no logits at once
-    heard.clear()
+    assert observed
+    assert set(observed) == {backend != "pytorch"}  # which holds no logits at once
+    observed.clear()
     wanted = computed(comfy)
-    assert not any(heard)
+    assert not any(observed)
     assert_same(comfy, found, wanted)
 
 
 @pytest.mark.parametrize("size", [7, 64, 300])
 def test_pieces_of_the_queries(
-    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch, size: int
+    comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """Of long sequences the host goes through the queries piece by piece, each with all keys."""
     import comfy.ldm.modules.attention as attention
@@ -104,18 +104,20 @@ def test_pieces_of_the_queries(
     monkeypatch.setattr(attention, "efficient_dot_product_attention", cut)
     found = sampled(comfy)
     assert (max(pieces) > 1) == (size < 300)
-    assert heard
-    assert all(heard)
+    assert observed
+    assert all(observed)
     assert_same(comfy, found, computed(comfy))
 
 
-def test_pieces_of_the_keys(comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where memory is short the host cuts the keys as well: there is no softmax to be heard."""
+def test_pieces_of_the_keys(
+    comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is short the host cuts the keys as well: there is no softmax to be observed."""
     import comfy.model_management as management
 
     wanted = recording(comfy, sampled(comfy))
-    assert all(heard)
-    heard.clear()
+    assert all(observed)
+    observed.clear()
     whole = management.get_free_memory
 
     def little(device: Any = None, torch_free_too: bool = False) -> Any:
@@ -123,8 +125,8 @@ def test_pieces_of_the_keys(comfy: Any, heard: list[bool], monkeypatch: pytest.M
 
     monkeypatch.setattr(management, "get_free_memory", little)
     found = sampled(comfy)
-    assert heard
-    assert not any(heard)
+    assert observed
+    assert not any(observed)
     assert_same(comfy, found, wanted)
 
 
@@ -134,7 +136,7 @@ def own(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def test_a_function_of_another_pack(
-    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch
+    comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Put in the place of ComfyUI's own, the way it registers them, it is not listened to."""
     import comfy.ldm.flux.math as flux_math
@@ -146,8 +148,8 @@ def test_a_function_of_another_pack(
 
     monkeypatch.setattr(flux_math, "optimized_attention", attention.wrap_attn(attention_own))
     found = sampled(comfy)
-    assert heard
-    assert not any(heard)
+    assert observed
+    assert not any(observed)
     assert_same(comfy, found, computed(comfy))
 
 
@@ -156,7 +158,7 @@ def test_a_function_of_another_pack(
     "The same maps; nothing of ours is compiled, and as much of theirs as without us",
 )
 @pytest.mark.parametrize("whole", [True, False])
-def test_compiled_override(comfy: Any, heard: list[bool], whole: bool) -> None:
+def test_compiled_override(comfy: Any, observed: list[bool], whole: bool) -> None:
     compiled = torch.compile(own, backend="eager", fullgraph=whole)
 
     def override(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -169,7 +171,7 @@ def test_compiled_override(comfy: Any, heard: list[bool], whole: bool) -> None:
     assert before > 0
     found = sampled(comfy, override)
     assert graphs["unique_graphs"] == before
-    assert heard
+    assert observed
     assert_same(comfy, found, computed(comfy, override))
 
 
@@ -177,7 +179,7 @@ def test_compiled_override(comfy: Any, heard: list[bool], whole: bool) -> None:
     "An override that computes attention in another thread",
     "The same maps; the thread is left alone",
 )
-def test_override_in_another_thread(comfy: Any, heard: list[bool]) -> None:
+def test_override_in_another_thread(comfy: Any, observed: list[bool]) -> None:
     with ThreadPoolExecutor(1) as thread:
 
         def override(func: Any, *args: Any, **options: Any) -> Tensor:
@@ -185,7 +187,7 @@ def test_override_in_another_thread(comfy: Any, heard: list[bool]) -> None:
 
         found = sampled(comfy, override)
         assert not thread.submit(_get_current_function_mode_stack).result()
-        assert heard
+        assert observed
         assert_same(comfy, found, computed(comfy, override))
 
 
@@ -193,13 +195,15 @@ def test_override_in_another_thread(comfy: Any, heard: list[bool]) -> None:
     "An override that runs attention on tampered tokens as well, as guidance does",
     "The maps are of the model's own attention",
 )
-def test_attention_of_other_queries_before_the_model_s_own(comfy: Any, heard: list[bool]) -> None:
+def test_attention_of_other_queries_before_the_model_s_own(
+    comfy: Any, observed: list[bool]
+) -> None:
     def twice(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
         blurred = func(q * 0.5, k, v, *args, **options)
         return func(q, k, v, *args, **options) + 0.1 * blurred
 
     found = sampled(comfy, twice)
-    assert heard
+    assert observed
     assert_same(comfy, found, computed(comfy, twice))
 
 
@@ -213,7 +217,7 @@ def test_attention_of_other_queries_before_the_model_s_own(comfy: Any, heard: li
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("kind", ["error", "memory", "interrupt", "Ctrl+C"])
 def test_attention_fails(
-    comfy: Any, heard: list[bool], monkeypatch: pytest.MonkeyPatch, kind: str, after: bool
+    comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch, kind: str, after: bool
 ) -> None:
     import comfy.ldm.modules.attention as attention
     from comfy import model_management
@@ -261,7 +265,7 @@ def test_attention_fails(
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, torch.OutOfMemoryError])
 def test_what_fails_while_listening_ends_the_recording_alone(
     comfy: Any,
-    heard: list[bool],
+    observed: list[bool],
     monkeypatch: pytest.MonkeyPatch,
     error: type[Exception],
     where: str,
