@@ -1,15 +1,26 @@
-"""What a recorder adds up: sums of the open step, maps of closed ones, correspondence of both."""
+"""What a run adds up: the open step on the model's device, finished steps on the CPU.
+
+Nothing is kept per call, so memory grows with layers, steps and cells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..attention import Marginals, correspondence_grid
-from ..tokens import WHOLE_PICTURE, Grid, Rectangle, Region, mean_over_cells, spread
+from ..tokens import (
+    WHOLE_PICTURE,
+    Grid,
+    Rectangle,
+    Region,
+    TokenLayout,
+    grid_of,
+    mean_over_cells,
+    spread,
+)
 from ..tokens.architectures.base import Layer
 from .recording import map_grid
 
@@ -18,11 +29,12 @@ _TINY = torch.finfo(torch.float32).tiny
 
 @dataclass
 class StepSums:
-    """One layer's sums within the step that is being sampled, on the model's device.
+    """One layer's sums within the open step.
 
-    generated: (batch, heads, kinds, cells), kinds = text, self, references, references again in
-    the paper's definition. references: each (batch, heads, 2, cells), paper and model. weight: how
-    many evaluations of the whole picture that is, (batch,) where conditionings act in regions.
+    generated: (batch, heads, kinds, cells) over the result, kinds = text, self, each reference in
+    the model's definition, each reference in the paper's. references: for each reference (batch,
+    heads, 2, cells), paper and model. weight: how many evaluations of the whole picture this is;
+    (batch,) where conditionings act on regions. count: calls.
     """
 
     generated: Tensor
@@ -31,6 +43,7 @@ class StepSums:
     count: int = 1
 
     def add(self, other: StepSums) -> None:
+        """Add another call's sums in place."""
         self.generated += other.generated
         for total, new in zip(self.references, other.references, strict=True):
             total += new
@@ -38,29 +51,29 @@ class StepSums:
         self.count += other.count
 
     def split(self, layers: int) -> list[StepSums]:
-        """The sums of so many layers, which are one after the other in the batch."""
+        """The sums of each of `layers` layers that were stacked along the batch."""
         if layers == 1:
             return [self]
-        sides = (maps.chunk(layers) for maps in (self.generated, *self.references))
-        return [StepSums(maps[0], maps[1:], self.weight) for maps in zip(*sides, strict=True)]
+        chunks = (maps.chunk(layers) for maps in (self.generated, *self.references))
+        return [StepSums(maps[0], maps[1:], self.weight) for maps in zip(*chunks, strict=True)]
 
     def mean(self, maps: Tensor) -> Tensor:
-        """Sums of so many evaluations (batch, heads, kinds, cells) as one's."""
+        """Sums over evaluations (batch, heads, kinds, cells) → their mean, of the same shape."""
         if isinstance(self.weight, Tensor):
             return maps / self.weight.clamp(min=_TINY)[:, None, None, None]
         return maps if self.weight == 1 else maps / self.weight
 
 
 class LayerMaps:
-    """The maps of one layer over one picture, on the CPU, over all steps so far."""
+    """The maps of one layer over one picture, on the CPU, of all finished steps."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self.steps: dict[int, Tensor] = {}  # each (batch, kinds, cells), mean over heads
-        self._sum = torch.zeros(())  # (batch, heads, kinds, cells), added over steps
+        self.steps: dict[int, Tensor] = {}  # step → (batch, kinds, cells), mean over heads
+        self._sum = torch.zeros(())  # (batch, heads, kinds, cells), added up over steps
 
     def close(self, step: int, maps: Tensor) -> None:
-        """Take in a finished step: (batch, heads, kinds, cells)."""
+        """Add a finished step: (batch, heads, kinds, cells)."""
         self._sum = self._sum + maps
         self.steps[step] = maps.mean(1)
 
@@ -72,9 +85,9 @@ class LayerMaps:
 
 @dataclass
 class RunningCorrespondence:
-    """Correspondence between one pair of grids: within the open step, and over closed ones.
+    """Correspondence between one pair of grids: the sums of the open step and of finished ones.
 
-    Each row is a mean of its own: of the calls, and then of the steps, that looked from there.
+    Each row is a mean of its own: over the calls, then over the steps, that attended from there.
     """
 
     open: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -84,7 +97,7 @@ class RunningCorrespondence:
     layers: set[Layer] = field(default_factory=set[Layer])
 
     def add(self, match: Tensor, layers: tuple[Layer, ...], weight: float | Tensor) -> None:
-        """Take in calls' correspondence, added up: (batch, 2, generated cells, reference cells)."""
+        """Add calls' correspondence, summed: (batch, 2, generated cells, reference cells)."""
         if self.open.ndim:
             self.open += match
         else:
@@ -93,7 +106,7 @@ class RunningCorrespondence:
         self.layers.update(layers)
 
     def close(self) -> None:
-        """The step is finished: it counts once, however many calls it had."""
+        """Finish the step: it counts once, however many calls it had."""
         if isinstance(self.weight, Tensor):
             self.closed = self.closed + (self.open / self.weight.clamp(min=_TINY)).cpu()
             self.steps = self.steps + (self.weight > 0).cpu()
@@ -104,23 +117,96 @@ class RunningCorrespondence:
 
     @property
     def mean(self) -> Tensor:
-        """Over the steps: (batch, 2, generated cells, reference cells), zero where none looked."""
+        """Mean over steps, zero where none attended: (batch, 2, result cells, reference cells)."""
         return self.closed / self.steps.clamp(min=1)
+
+
+class RunningSums:
+    """The sums of one run, by layer. Not safe across threads: the recorder holds the lock."""
+
+    def __init__(self) -> None:
+        self.generated: dict[Layer, LayerMaps] = {}
+        self.references: dict[Layer, tuple[LayerMaps, ...]] = {}
+        self.token_grids: dict[Layer, Grid] = {}  # of the whole result, as each layer attends
+        self.reference_grids: dict[Layer, tuple[Grid, ...]] = {}
+        # By reference and the pair of grids that its correspondence is pooled to.
+        self.correspondence: dict[tuple[int, Grid, Grid], RunningCorrespondence] = {}
+        self._open: dict[Layer, StepSums] = {}
+
+    @property
+    def reference_count(self) -> int:
+        """How many references the calls hold; 0 before the first."""
+        return len(next(iter(self.reference_grids.values()), ()))
+
+    def admit(self, layer: Layer, layout: TokenLayout, region: Region | None) -> bool:
+        """Prepare for a layer's call; False if its references are not those of earlier calls."""
+        grids = tuple(grid_of(span) for span in layout.references)
+        if self.reference_grids.setdefault(layer, grids) != grids:
+            return False
+        if layer not in self.generated:
+            tokens = grid_of(layout.generated)
+            whole = tokens if region is None else region.part.whole(tokens)
+            self.token_grids[layer] = whole
+            self.generated[layer] = LayerMaps(map_grid(whole))
+            self.references[layer] = tuple(LayerMaps(map_grid(grid)) for grid in grids)
+        return True
+
+    def add(
+        self,
+        layers: tuple[Layer, ...],
+        marginals: Marginals,
+        layout: TokenLayout,
+        region: Region | None,
+        portions: Tensor,
+    ) -> None:
+        """Add one call of each of these layers, stacked along the batch. All were admitted."""
+        tokens = grid_of(layout.generated)
+        references = self.reference_grids[layers[0]]  # the same for all: they share a layout
+        sums = to_map_grids(marginals, tokens, references, region, portions)
+        for layer, one in zip(layers, sums.split(len(layers)), strict=True):
+            if layer in self._open:
+                self._open[layer].add(one)
+            else:
+                self._open[layer] = one
+        whole = tokens if region is None else region.part.whole(tokens)
+        for index, match in enumerate(marginals.correspondence):
+            key = (index, correspondence_grid(whole), correspondence_grid(references[index]))
+            running = self.correspondence.setdefault(key, RunningCorrespondence())
+            if region is None:
+                count = len(layers)
+                each = match.view(count, -1, *match.shape[1:])
+                running.add(each.sum(0) if count > 1 else match, layers, float(count))
+            else:
+                match, weight = region_correspondence(match, tokens, key[1], region.part, portions)
+                running.add(match, layers, weight)
+
+    def close_step(self, step: int) -> dict[Layer, int]:
+        """Move the open step to the CPU, once a step; returns how many calls each layer had."""
+        counts: dict[Layer, int] = {}
+        for layer, sums in self._open.items():
+            sides = (self.generated[layer], *self.references[layer])
+            for side, maps in zip(sides, (sums.generated, *sums.references), strict=True):
+                side.close(step, sums.mean(maps).cpu())
+            counts[layer] = sums.count
+        self._open = {}
+        for running in self.correspondence.values():
+            running.close()
+        return counts
 
 
 def to_map_grids(
     marginals: Marginals,
     tokens: Grid,
-    pictures: tuple[Grid, ...],
+    reference_grids: tuple[Grid, ...],
     region: Region | None,
     portions: Tensor,
 ) -> StepSums:
-    """A call's sums as maps on the grids that are kept, mass kept.
+    """One call's marginals → its sums on the grids that maps are kept on. Mass is preserved.
 
-    Of a region, whose tokens have these portions, they are the sums of the whole picture's
-    evaluation that it takes part in, by the area and the portion it has in it.
+    tokens: the grid of the generated tokens. portions: for a region, its share of each token; the
+    sums then count as the part of an evaluation of the whole picture that the region makes up.
     """
-    # A share is of one place's attention; over all places it is mass, which adds up to the mean.
+    # A share is a fraction of one token's attention; over all tokens it is mass, mean over tokens.
     over_result, paper = marginals.share / tokens.area, marginals.paper_r2g
     over_references, weight, part = marginals.g2r, 1.0, WHOLE_PICTURE
     if region is not None:
@@ -128,59 +214,33 @@ def to_map_grids(
         weight = part.area * portions.mean(1).to(paper).expand(len(paper))
         each = weight[:, None, None, None]
         over_result, paper = over_result * part.area, paper * each
-        # The paper's sum to one, the model's to what the portions left of them.
-        kinds = torch.cat((each, torch.full_like(each, part.area)), dim=2)
-        over_references = tuple(maps * kinds for maps in over_references)
+        # The paper's maps sum to one, the model's to what the portions left of them.
+        factors = torch.cat((each, torch.full_like(each, part.area)), dim=2)
+        over_references = tuple(maps * factors for maps in over_references)
+    kept = map_grid(part.whole(tokens))
     return StepSums(
-        spread(torch.cat((over_result, paper), dim=2), tokens, map_grid(part.whole(tokens)), part),
+        spread(torch.cat((over_result, paper), dim=2), tokens, kept, part),
         tuple(
-            spread(maps, picture, map_grid(picture))
-            for maps, picture in zip(over_references, pictures, strict=True)
+            spread(maps, grid, map_grid(grid))
+            for maps, grid in zip(over_references, reference_grids, strict=True)
         ),
         weight,
     )
 
 
-def finest_grid(grids: Iterable[Grid]) -> Grid:
-    """The one of the most cells."""
-    return max(grids, key=lambda grid: grid.area)
-
-
-def stack_layers(steps: list[int], sides: list[LayerMaps], grid: Grid) -> tuple[Tensor, Tensor]:
-    """Layers side by side on one grid: (B, S, L, kinds, h, w) and (B, L, H, kinds, h, w).
-
-    A video has its frames before h, w.
-    A step a layer was not seen in, and a head a layer does not have, are zero.
-    """
-    some = sides[0].heads
-    batch, _, kinds, _ = some.shape
-    heads = max(side.heads.shape[1] for side in sides)
-    shape = (kinds, *grid.shape)
-    step_layer = some.new_zeros(batch, len(steps), len(sides), *shape)
-    layer_head = some.new_zeros(batch, len(sides), heads, *shape)
-    for number, side in enumerate(sides):
-        mean = spread(side.heads, side.grid, grid)
-        layer_head[:, number, : mean.shape[1]] = mean.reshape(*mean.shape[:-1], *shape[1:])
-        rows = [row for row, step in enumerate(steps) if step in side.steps]
-        maps = torch.stack([side.steps[steps[row]] for row in rows], 1)
-        maps = spread(maps, side.grid, grid)
-        step_layer[:, rows, number] = maps.reshape(*maps.shape[:-1], *shape[1:])
-    return step_layer, layer_head
-
-
 def region_correspondence(
     match: Tensor, tokens: Grid, rows: Grid, part: Rectangle, portions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """A region's correspondence among the rows of the whole picture's, and the rows' weights.
+    """A region's correspondence (batch, 2, its cells, reference cells) on the whole picture's rows.
 
-    (batch, 2, cells of `rows`, reference cells) and (batch, 1, cells of `rows`, 1), to be divided
-    by when all regions are added up.
+    Returns (batch, 2, cells of `rows`, reference cells) and the weights to divide by once all
+    regions are added up, (batch, 1, cells of `rows`, 1).
     """
     cells = correspondence_grid(tokens)
     portions = portions.to(match)
-    level = portions.mean(1)[:, None, None, None]
+    mean_portion = portions.mean(1)[:, None, None, None]
     # The paper's rows count by their portion relative to the mean portion, the model's by it.
-    match = torch.cat((match[:, :1] * level, match[:, 1:]), 1)
+    match = torch.cat((match[:, :1] * mean_portion, match[:, 1:]), 1)
     portions = mean_over_cells(portions.mT, tokens, cells).mT.expand(len(match), -1)
     weight = spread(portions, cells, rows, part)
     return spread(match.mT, cells, rows, part).mT, weight[:, None, :, None]

@@ -547,7 +547,7 @@ class _Probe:
                     some_mask = some_mask[..., :keys]
                 hearing = None
                 if listen and keys == k.shape[2]:
-                    hearing = self._recorder.hearing(layer, layout, region)
+                    hearing = self._recorder.softmax_sums(layer, layout, region)
                 one = q[rows], k[rows, :, :keys]
                 parts.append(_Part(rows, layer, *one, layout, some_mask, region, hearing))
         except Exception as error:

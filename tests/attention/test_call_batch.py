@@ -9,7 +9,7 @@ from torch import Tensor
 
 from i2am.attention import CallBatch, CallSignature
 from i2am.recording import Recording
-from i2am.recording import recorder as recorder_module
+from i2am.recording import call as recorded_call
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
 GRID, WIDE = Grid(4, 4), Grid(3, 5)
@@ -20,13 +20,13 @@ SPANS = layout(GRID, (Grid(2, 3),))
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many items each computation had."""
     found: list[int] = []
-    whole = recorder_module.attention_marginals
+    whole = recorded_call.attention_marginals
 
     def noted(q: Tensor, *args: object, **options: object) -> object:
         found.append(len(q))
         return whole(q, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(recorder_module, "attention_marginals", noted)
+    monkeypatch.setattr(recorded_call, "attention_marginals", noted)
     return found
 
 

@@ -450,7 +450,7 @@ def exact(
 
 class TestRecording:
     def test_nothing_asked_costs_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recorder, "point_marginals", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("i2am.recording.call.point_marginals", lambda *_, **__: 1 / 0)
         made = recording()
         assert not [name for name in made.arrays if name.startswith("point")]
         assert (made.header.token_grids, made.header.step_groups) == ((), ())

@@ -10,7 +10,7 @@ import i2am.attention.blocked as blocks
 import i2am.attention.compute as attention
 from i2am.attention import Workspace, attention_marginals
 from i2am.recording import BUDGETS, Plan, planned_steps
-from i2am.recording.recorder import _thinned
+from i2am.recording.call import RecordedCall
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
 
@@ -50,9 +50,10 @@ class TestPlaces:
         spans = layout(generated=big, references=(other,), text=2)
         q, k = (rand(seed, 1, 2, spans.key_count, 8) for seed in (1, 2))
         mask = rand(3, spans.key_count, spans.key_count)
-        thin, coarse, some_mask, _ = _thinned(2, turn, q, spans, mask, None)
+        call = RecordedCall(q, k, spans, mask=mask).thinned(2, turn)
+        coarse = call.layout
         assert coarse.generated.grid == Grid(17, 16, (16.5, 16.0), frames=2)
-        found = attention_marginals(thin, k, coarse, mask=some_mask).share
+        found = attention_marginals(call.q, k, coarse, mask=call.mask).share
         whole = attention_marginals(q, k, spans, mask=mask).share.unflatten(-1, big.shape)
         rows = torch.tensor([*range(down, 32, 2), 32])
         wanted = whole[..., rows, :][..., across::2].flatten(-3)
@@ -65,20 +66,21 @@ class TestPlaces:
         keys = (Span(Role.REFERENCE, 0, 6, Grid(2, 3)),)
         spans = TokenLayout((Span(Role.GENERATED, 0, big.area, big),), keys)
         q = rand(1, 1, 2, big.area, 8)
-        plain, coarse, _, _ = _thinned(2, 1, q, spans, None, None)
+        plain = RecordedCall(q, q, spans).thinned(2, 1)
         shuffled = torch.empty_like(q)
         shuffled[:, :, order] = q
         ordered = TokenLayout(spans.queries, keys, query_order=tuple(order.tolist()))
-        mixed, same, _, _ = _thinned(2, 1, shuffled, ordered, None, None)
-        assert torch.equal(mixed, plain)
-        assert same == coarse
+        mixed = RecordedCall(shuffled, q, ordered).thinned(2, 1)
+        assert torch.equal(mixed.q, plain.q)
+        assert mixed.layout == plain.layout
 
     def test_small_pictures_are_seen_whole(self) -> None:
         q, spans = rand(1, 1, 2, 31 * 40, 8), Grid(31, 40)
         whole = TokenLayout(
             (Span(Role.GENERATED, 0, spans.area, spans),), (Span(Role.REFERENCE, 0, 4),)
         )
-        assert _thinned(2, 1, q, whole, None, None) == (q, whole, None, None)
+        call = RecordedCall(q, q, whole)
+        assert call.thinned(2, 1) is call
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])

@@ -119,7 +119,7 @@ def test_out_of_memory(
         patched.setattr(hook._log, "disabled", True)  # pytest keeps what is logged, frames and all
         if not together:
             patched.setattr(comfy.pack("i2am.attention.call_batch"), "SMALL_BYTES", 0)
-        failing(patched, comfy.pack("i2am.recording.recorder"), "attention_marginals", at, error)
+        failing(patched, comfy.pack("i2am.recording.call"), "attention_marginals", at, error)
         latent = sampled(arm(model), steps=4, callback=look)
     assert torch.equal(latent, sampled(model, steps=4))
     # What is seen after each of the steps; of four calls each, if they come one by one.

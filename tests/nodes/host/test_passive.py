@@ -299,7 +299,7 @@ class TestNothingLeft:
             raise RuntimeError("out of memory")
 
         with monkeypatch.context() as patched:
-            patched.setattr(comfy.pack("i2am.recording.recorder"), "attention_marginals", fail)
+            patched.setattr(comfy.pack("i2am.recording.call"), "attention_marginals", fail)
             latent = check()
         assert torch.equal(latent, plain)
         refusal = record_of(latent)
@@ -355,7 +355,7 @@ class TestInTheGraph:
             raise RuntimeError("out of memory")
 
         with monkeypatch.context() as patched:
-            patched.setattr(comfy.pack("i2am.recording.recorder"), "attention_marginals", fail)
+            patched.setattr(comfy.pack("i2am.recording.call"), "attention_marginals", fail)
             run = run_graph(flux_graph(), ["collect"])
         assert set(run.errors) == {"collect"}
         assert "out of memory" in run.errors["collect"]

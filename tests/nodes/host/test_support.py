@@ -60,7 +60,7 @@ def test_an_error_of_others_is_not_quoted(
         raise RuntimeError(words)
 
     with monkeypatch.context() as patched:
-        patched.setattr(comfy.pack("i2am.recording.recorder"), "attention_marginals", fail)
+        patched.setattr(comfy.pack("i2am.recording.call"), "attention_marginals", fail)
         run = run_graph(changed(flux_graph(), "sampler", seed=len(words)), ["collect"])
     assert words in run.errors["collect"], "the person at the page is told all of it"
     ((event, told, client),) = [sent for sent in server.sent if sent[0] == "i2am.support"]

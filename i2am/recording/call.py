@@ -1,0 +1,129 @@
+"""One attention call as it is recorded: within its region, thinned by a budget, summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..attention import (
+    CallSignature,
+    Marginals,
+    PointMarginals,
+    SoftmaxSums,
+    Workspace,
+    attention_marginals,
+    point_marginals,
+)
+from ..tokens import (
+    WHOLE_PICTURE,
+    PointQuery,
+    Region,
+    Role,
+    Span,
+    TokenLayout,
+    grid_of,
+    region_weights,
+)
+from .plan import THINNED_SIDE
+
+_NOWHERE = torch.zeros(())  # the portions of a call without a region
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """The rows of one conditioning in one attention call.
+
+    q, k, layout, scale, mask, weights, observed: as in `attention_marginals`. region: where the
+    conditioning acts, if it is one of several or limited to a part; portions: its share of each of
+    its tokens, (1 or batch, tokens).
+    """
+
+    q: Tensor
+    k: Tensor
+    layout: TokenLayout
+    scale: float | None = None
+    mask: Tensor | None = None
+    weights: Tensor | None = None
+    region: Region | None = None
+    portions: Tensor = _NOWHERE
+    observed: SoftmaxSums | None = None
+
+    def in_region(self) -> RecordedCall:
+        """The call with its region's portions among the weights of its softmaxes."""
+        if self.region is None:
+            return self
+        portions = self.region.of_tokens(grid_of(self.layout.generated))
+        weights = region_weights(self.weights, portions, self.layout, self.q)
+        return replace(self, portions=portions, weights=weights)
+
+    def thinned(self, side: int, turn: int) -> RecordedCall:
+        """The call with one query of each `side` × `side` generated tokens, standing for them all.
+
+        turn: which of the `side`² tokens it is, counted on. Over that many layers or steps each
+        has its turn, so that a mean over them leaves no token out. A grid with fewer than
+        THINNED_SIDE tokens a side is left as it is, and so is the call of a region.
+        """
+        span, grid = self.layout.generated, self.layout.generated.grid
+        if side == 1 or self.region is not None or grid is None or min(grid.sides) < THINNED_SIDE:
+            return self
+        coarse = grid.with_tokens_of(side)
+        down, across = turn % side, (turn + turn // side) % side
+        rows = (torch.arange(coarse.height) * side + down).clamp(max=grid.height - 1)
+        columns = (torch.arange(coarse.width) * side + across).clamp(max=grid.width - 1)
+        frames = torch.arange(grid.frames) * grid.height * grid.width
+        tokens = frames[:, None, None] + rows[:, None] * grid.width + columns + span.start
+        tokens = tokens.flatten()
+        if self.layout.query_order is not None:
+            tokens = torch.tensor(self.layout.query_order)[tokens]
+        tokens = tokens.to(self.q.device)
+        mask = self.mask
+        if mask is not None and mask.shape[-2] > 1:
+            mask = mask[..., tokens, :]
+        queries = Span(Role.GENERATED, 0, coarse.area, coarse)
+        return replace(
+            self,
+            q=self.q[:, :, tokens],
+            layout=replace(self.layout, queries=(queries,), query_order=None),
+            mask=mask,
+            weights=None if self.weights is None else self.weights[..., tokens],
+        )
+
+    @property
+    def signature(self) -> CallSignature | None:
+        """What it must share with other small calls to be computed with them; None if it is large,
+        observed, masked or weighted."""
+        if self.observed is not None or self.mask is not None or self.weights is not None:
+            return None
+        signature = CallSignature.of(self.q, self.k, self.layout, self.scale)
+        return signature if signature.is_small else None
+
+    def marginals(self, correspondence: bool, workspace: Workspace) -> Marginals:
+        """Its sums over the result and over each reference."""
+        return attention_marginals(
+            self.q,
+            self.k,
+            self.layout,
+            scale=self.scale,
+            mask=self.mask,
+            weights=self.weights,
+            correspondence=correspondence,
+            workspace=workspace,
+            observed=self.observed,
+        )
+
+    def point_marginals(self, points: tuple[PointQuery, ...]) -> PointMarginals:
+        """The exact rows and columns of these points."""
+        return point_marginals(
+            self.q,
+            self.k,
+            self.layout,
+            points,
+            scale=self.scale,
+            mask=self.mask,
+            weights=self.weights,
+            part=WHOLE_PICTURE if self.region is None else self.region.part,
+            portions=None if self.region is None else self.portions,
+            observed=self.observed,
+        )

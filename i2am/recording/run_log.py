@@ -1,0 +1,56 @@
+"""Which steps of a run were evaluated, and how completely they were recorded."""
+
+from __future__ import annotations
+
+from ..tokens import Role, TokenLayout
+from ..tokens.architectures.base import Layer
+
+
+class RunLog:
+    """The steps of one run and the calls recorded in them. The recorder holds the lock."""
+
+    def __init__(self, joint: bool) -> None:
+        self.joint = joint  # whether text, result and references share one softmax
+        self.steps: list[tuple[int, float]] = []  # number in the schedule, noise level
+        self.counts: list[dict[Layer, int]] = []  # calls of each layer, step by step
+        self.expected = 0  # evaluations of the model within the plan
+        self.recorded = 0  # of them, those with a recorded call
+        self.finished = 0  # steps that were closed
+        self.keys: tuple[int, ...] = ()  # text, the picture's own, each reference: of the most
+        self._pending = False  # no call of the current evaluation was recorded so far
+
+    def is_new(self, step: int) -> bool:
+        """Whether an evaluation at this step begins another step."""
+        return not self.steps or self.steps[-1][0] != step
+
+    def begin_step(self, step: int, sigma: float) -> None:
+        """The model is evaluated at another step of the schedule."""
+        self.steps.append((step, sigma))
+        self.counts.append({})
+
+    def begin_evaluation(self) -> None:
+        """The model is evaluated again."""
+        self.expected += 1
+        self._pending = True
+
+    def note_call(self, layout: TokenLayout) -> None:
+        """A call of the current evaluation is recorded."""
+        self.joint = any(span.role is Role.GENERATED for span in layout.keys)
+        self.keys = max(self.keys, _key_counts(layout), key=sum)
+        self.recorded += self._pending
+        self._pending = False
+
+    def close_step(self, counts: dict[Layer, int]) -> None:
+        """The newest step is finished, with so many calls of each layer."""
+        if counts:
+            self.counts[-1] |= counts
+        self.finished = len(self.steps)
+
+
+def _key_counts(layout: TokenLayout) -> tuple[int, ...]:
+    """How many keys are text, the picture's own and each reference's; () for several softmaxes."""
+    if any(span.softmax for span in layout.keys):
+        return ()
+    own = sum(span.length for span in layout.keys if span.role is Role.GENERATED)
+    references = tuple(span.length for span in layout.references)
+    return layout.key_count - own - sum(references), own, *references
