@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 def store(comfy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A store of this test alone, that spills early."""
     store = comfy.pack("i2am.recording").Store(1, 2**30, lambda: tmp_path)
-    for module in ("nodes.host.hook", "nodes.watch.capture"):
+    for module in ("nodes.host.run", "nodes.watch.capture"):
         monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
     return store
 
@@ -116,7 +116,8 @@ def test_out_of_memory(
 
     with monkeypatch.context() as patched:
         patched.setattr(hook, "Recorder", Watched)
-        patched.setattr(hook._log, "disabled", True)  # pytest keeps what is logged, frames and all
+        log = comfy.pack("nodes.host.run")._log
+        patched.setattr(log, "disabled", True)  # pytest keeps what is logged, frames and all
         if not together:
             patched.setattr(comfy.pack("i2am.attention.call_batch"), "SMALL_BYTES", 0)
         failing(patched, comfy.pack("i2am.recording.call"), "attention_marginals", at, error)

@@ -1,0 +1,134 @@
+"""One attention call of the host → the parts of it that are recorded, tapped where possible."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...i2am.attention import ObservedSoftmax, SoftmaxSums, SoftmaxTap, can_tap
+from ...i2am.recording import Recorder
+from ...i2am.tokens import Region, TokenLayout
+from ...i2am.tokens.architectures import Layer
+from .ip_adapter import Heard, keys_and_weights
+from .model_facts import call_of, next_call, split_heads
+from .passes import ModelPass
+
+_HOST_ATTENTION = "comfy.ldm.modules.attention"  # where ComfyUI's own attention functions are
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CallPart:
+    """One conditioning's part of an attention call: `rows` of its batch, as the recorder takes it.
+
+    sums: where a tap on the call's softmax adds up, if it is tapped.
+    """
+
+    rows: slice
+    layer: Layer
+    q: Tensor
+    k: Tensor
+    layout: TokenLayout
+    mask: Tensor | None
+    region: Region | None
+    sums: SoftmaxSums | None
+
+
+def may_tap(func: Callable[..., Tensor], given: dict[str, Any]) -> bool:
+    """Whether the host's own function computes this call, and tapping it is worth it.
+
+    Another pack's may be compiled, and the compiler would take the tap into its code.
+    """
+    if getattr(func, "__module__", "") != _HOST_ATTENTION:
+        return False
+    try:
+        return can_tap(*split_heads(given))
+    except Exception as error:
+        _log.debug("I2AM: an attention call of unknown shapes", exc_info=error)
+        return False
+
+
+def parts_of(
+    current: ModelPass, given: dict[str, Any], recorder: Recorder, tapped: bool
+) -> list[CallPart]:
+    """What is recorded of a call, for each conditioning. given: the call's arguments by name."""
+    parts: list[CallPart] = []
+    mask = given.get("mask")
+    q, k = split_heads(given)
+    call = next_call(given, q, k, current.calls)
+    for one in current.recorded:
+        read = one.layouts.of(call)
+        if read is None or not read[1].references:
+            continue
+        layer, layout = read
+        keys = layout.key_count  # a context repeated to a common length is read once
+        own_mask = mask
+        if mask is not None:
+            own_mask = mask[one.rows] if mask.ndim > 2 and mask.shape[0] > 1 else mask
+            own_mask = own_mask[..., :keys]
+        sums = None
+        if tapped and keys == k.shape[2]:
+            sums = recorder.softmax_sums(layer, layout, one.region)
+        own = q[one.rows], k[one.rows, :, :keys]
+        parts.append(CallPart(one.rows, layer, *own, layout, own_mask, one.region, sums))
+    return parts
+
+
+def tap_of(
+    given: dict[str, Any],
+    parts: list[CallPart],
+    failed: Callable[[Exception], None],
+) -> SoftmaxTap:
+    """A tap that adds the call's softmax to the sums of its parts; errors go to `failed`."""
+
+    def observe(observed: ObservedSoftmax, first: int) -> None:
+        try:
+            for part in parts:
+                if part.sums is not None:
+                    part.sums.add(observed.of(part.rows), first)
+        except Exception as error:
+            failed(error)
+
+    return SoftmaxTap(*split_heads(given), given.get("scale"), given.get("mask"), observe)
+
+
+def record(recorder: Recorder, parts: list[CallPart], given: dict[str, Any]) -> None:
+    """Add the parts of a call to the recording."""
+    for part in parts:
+        recorder.add(
+            part.layer,
+            part.q,
+            part.k,
+            part.layout,
+            scale=given.get("scale"),
+            mask=part.mask,
+            region=part.region,
+            observed=part.sums,
+        )
+
+
+def record_adapters(
+    recorder: Recorder,
+    current: ModelPass,
+    q: Tensor,
+    k: Tensor,
+    options: dict[str, Any],
+    observed: dict[int, Heard],
+) -> None:
+    """Add a call of cross-attention to the text together with the adapters beside it."""
+    call = call_of(options, q.shape[1], k.shape[1], adapted=True)
+    for one in current.recorded:
+        read, forward = one.layouts.of(call), one.layouts.forward
+        if read is None:
+            continue
+        layer, layout = read
+        text = k[:, : forward.context]
+        keys, weights = keys_and_weights(text, forward.adapters, observed, q.shape[1])
+        heads = {"q": q[one.rows], "k": keys[one.rows], "heads": options["n_heads"]}
+        recorder.add(
+            layer, *split_heads(heads), layout, weights=weights[one.rows], region=one.region
+        )

@@ -1,0 +1,98 @@
+"""One sampling run's recording, from its start until it is filed, or until something ends it.
+
+Nothing here raises: what goes wrong ends the recording and not the picture, and is told by the node
+that asks for the recording.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ...i2am.display import Live
+from ...i2am.errors import I2AMError, LayoutMismatch, fault_of
+from ...i2am.recording import Recorder, Refusal, fingerprints
+from ...i2am.tokens import Picture
+from ..sockets import RECORDINGS
+from .live import live
+
+_log = logging.getLogger(__name__)
+
+
+class RecordedRun:
+    """Holds the recorder of one run, alone: what it gives up is free memory at once.
+
+    node: the Capture Attention node that shows live maps; "" for none.
+    """
+
+    def __init__(self, recorder: Recorder, node: str) -> None:
+        self.recorder: Recorder | None = recorder
+        self.plan = recorder.plan
+        self.architecture = recorder.architecture
+        self._model = recorder.run.model
+        self._live = live(recorder, node) if node else None
+        self._reason = self._fault = ""
+
+    def stop(self, reason: str, fault: str = "") -> None:
+        """Give up recording, and say why when asked."""
+        self._reason, self._fault, self.recorder, self._live = reason, fault, None, None
+
+    def stop_for(self, error: Exception) -> None:
+        """Give up recording because of an error."""
+        if isinstance(error, LayoutMismatch):
+            self.stop(
+                f"The tokens of this {self._model} model are not where "
+                f"{self.architecture.name} models keep them: {error}. Please report it; a patch "
+                "of another node that adds or removes tokens can be the cause."
+            )
+        elif isinstance(error, I2AMError):
+            self.stop(str(error))
+        else:
+            _log.warning("I2AM: recording stopped, the picture is not affected", exc_info=error)
+            self.stop(
+                f"Recording stopped with {type(error).__name__}: {error}. The picture is not "
+                "affected. If memory ran out, record fewer layers or steps.",
+                fault_of(error),
+            )
+
+    def begin_evaluation(self, sigma: Callable[[], float]) -> bool:
+        """The model is about to be evaluated; whether to record it. Shows the page what is new."""
+        wanted = False
+        try:
+            wanted = self.recorder is not None and self.recorder.begin_evaluation(sigma())
+        except Exception as error:
+            self.stop_for(error)
+        self._show(Live.look)
+        return wanted
+
+    def publish(
+        self, latents: Callable[[], list[Tensor]], references: tuple[Picture, ...], seconds: float
+    ) -> None:
+        """File the recording, or why there is none, under the latents the run gave."""
+        try:
+            names = tuple(name for latent in latents() for name in fingerprints(latent))
+            if self.recorder is not None:
+                try:
+                    RECORDINGS.put(names, self.recorder.finish(references, seconds))
+                    self._show(Live.finish)
+                    return
+                except Exception as error:
+                    self.stop_for(error)
+            RECORDINGS.put(
+                names,
+                Refusal(self.plan, self._reason, self._model, self.architecture.name, self._fault),
+            )
+        except Exception as error:
+            _log.warning("I2AM: the recording was lost, the picture is not", exc_info=error)
+
+    def _show(self, what: Callable[[Live], None]) -> None:
+        """Tell the page; if that fails it is told nothing more, and all else goes on."""
+        if self._live is None or self.recorder is None:
+            return
+        try:
+            what(self._live)
+        except Exception as error:
+            _log.warning("I2AM: the page is not told of this run any more", exc_info=error)
+            self._live = None
