@@ -22,7 +22,8 @@ from .prepare.demo import BlankPrompt, LoadInsertionModel, ReferenceTokens
 from .prepare.image_tokens import ImageTokensToConditioning
 from .prepare.redux import MarkReduxTokens
 from .prepare.trace import TraceAdapterTokens
-from .watch.capture import CaptureAttention, CollectAttribution
+from .watch.capture import CaptureAttention
+from .watch.collect import CollectAttribution
 from .watch.files import LoadAttribution, SaveAttribution
 
 _MODELS = Path(__file__).resolve().parent.parent / "models"

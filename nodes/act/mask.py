@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from ...i2am.errors import I2AMError
 from ...i2am.maps import AttributionMap, attribution_map
-from ...i2am.recording import Attribution, Definition, Direction
+from ...i2am.recording import Attribution, Direction
 from ...i2am.scores import (
     KERNEL,
     PERCENTILE,
@@ -23,29 +23,21 @@ from ...i2am.scores import (
     locate_object,
     mask_of,
 )
-from ..look.map import (
+from ..drawing import PREVIEW_SIDE
+from ..inputs import (
     AUTO,
-    PREVIEW_SIDE,
+    DEFINITION,
     REFERENCE,
     WITHIN_MASK,
     choose_definition,
-    mask_to_look_from,
+    direction_input,
+    mask_within,
 )
 from ..sockets import AttributionSocket
 
-_DIRECTION = io.Combo.Input(
-    "direction",
-    options=[direction.value for direction in Direction],
-    default=Direction.REFERENCE_TO_GENERATED.value,
-    tooltip="Reference to generated: places in the result that used the reference. Generated to "
-    "reference: places of the reference that were used.",
-)
-_DEFINITION = io.Combo.Input(
-    "definition",
-    options=[AUTO, *(definition.value for definition in Definition)],
-    default=AUTO,
-    advanced=True,
-    tooltip="Which maps to use; see Attribution Map.",
+_DIRECTION = direction_input(
+    "Reference to generated: places of the result that used the reference. Generated to reference: "
+    "places of the reference that were used."
 )
 _OUTSIDE_LIGHT = 0.3  # of the picture, outside of what is shown
 _LINE = (1.0, 0.82, 0.1)  # of a box, sRGB
@@ -61,55 +53,60 @@ class AttributionToMask(io.ComfyNode):
             node_id="I2AM_ToMask",
             display_name="Attribution to Mask",
             category="I2AM",
-            description="Makes a mask of where the reference was used in the result, or of what of "
-            "the reference was used: to inpaint, to refine, to cut out.",
+            description="Makes a mask of where the reference was used in the result, or of what "
+            "was used of the reference: for inpainting, refining or cutting out.",
             search_aliases=["segment", "auto mask", "attention mask", "I2AM"],
             is_output_node=True,
             inputs=[
                 AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
                 _DIRECTION,
                 REFERENCE,
-                _DEFINITION,
+                DEFINITION,
                 io.Combo.Input(
                     "method",
                     options=[method.value for method in Method],
                     default=Method.OTSU.value,
-                    tooltip="How to choose what is white. Otsu finds by itself the cut that best "
-                    "parts bright from dark. Threshold: this percentage of the way from the map's "
-                    "lowest to its highest value. Top percent: the highest places, this percentage "
-                    "of the picture. Area: the fewest places that together hold this percentage of "
-                    "the attention.",
+                    optional=True,
+                    tooltip="How to choose what is white. Otsu finds the cut that best separates "
+                    "bright from dark by itself. Threshold: everything above this percentage of "
+                    "the way from the map's lowest to its highest value. Top percent: the highest "
+                    "places, as a percentage of the picture. Area: the fewest places that "
+                    "together hold this percentage of the attention.",
                 ),
                 io.Float.Input(
                     "value",
                     default=50.0,
+                    optional=True,
                     min=0.0,
                     max=100.0,
                     step=1.0,
-                    tooltip="The percentage of the method. Otsu needs none.",
+                    tooltip="The percentage for the method. Otsu needs none.",
                 ),
                 io.Int.Input(
                     "grow",
                     default=0,
+                    optional=True,
                     min=-256,
                     max=256,
-                    tooltip="Moves the mask's edge outwards by so many pixels; below 0, inwards.",
+                    tooltip="Moves the edge of the mask outwards by this many pixels; inwards if "
+                    "negative.",
                 ),
                 io.Float.Input(
                     "feather",
                     default=0.0,
+                    optional=True,
                     min=0.0,
                     max=256.0,
                     step=1.0,
-                    tooltip="Over how many pixels the mask's edge fades.",
+                    tooltip="Over how many pixels the edge of the mask fades.",
                 ),
                 WITHIN_MASK,
             ],
             outputs=[
                 io.Mask.Output(
                     display_name="mask",
-                    tooltip="White where the map is high, in the size of the picture it lies "
-                    "over; one for each picture of the batch.",
+                    tooltip="White where the map is high, at the size of the picture it lies "
+                    "over; one mask for each picture.",
                 )
             ],
         )
@@ -118,13 +115,13 @@ class AttributionToMask(io.ComfyNode):
     def execute(
         cls,
         attribution: Attribution,
-        direction: str,
-        reference: int,
-        definition: str,
-        method: str,
-        value: float,
-        grow: int,
-        feather: float,
+        direction: str = Direction.REFERENCE_TO_GENERATED.value,
+        reference: int = 1,
+        definition: str = AUTO,
+        method: str = Method.OTSU.value,
+        value: float = 50.0,
+        grow: int = 0,
+        feather: float = 0.0,
         within_mask: bool = False,
     ) -> io.NodeOutput:
         maps = _map(attribution, definition, direction, reference, within_mask)
@@ -151,49 +148,54 @@ class LocateObject(io.ComfyNode):
             display_name="Locate Object",
             category="I2AM",
             description="Finds where the object of the reference went in the result, or where it "
-            "is in the reference, as a box: the I2AM paper's object detection, without a detector.",
+            "is in the reference, and gives its box. This is the I2AM paper's object detection, "
+            "without a detector.",
             search_aliases=["bbox", "bounding box", "detect", "find", "I2AM"],
             is_output_node=True,
             inputs=[
                 AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
                 _DIRECTION,
                 REFERENCE,
-                _DEFINITION,
+                DEFINITION,
                 io.Float.Input(
                     "percentile",
                     default=PERCENTILE,
+                    optional=True,
                     min=0.0,
                     max=100.0,
                     step=1.0,
                     tooltip="Only what is higher than this percentage of the picture counts. The "
-                    "paper uses 65: the highest 35 %.",
+                    "paper uses 65, which keeps the highest 35 %.",
                 ),
                 io.Int.Input(
                     "morphology",
                     default=KERNEL,
+                    optional=True,
                     min=1,
                     max=255,
                     step=2,
                     advanced=True,
-                    tooltip="Specks narrower than this are dropped and gaps closed, and the box "
-                    "reaches half of it further; in pixels of a picture whose longer side has 512. "
-                    "The paper uses 5; 1 does nothing.",
+                    tooltip="Removes specks narrower than this, closes gaps, and widens the box "
+                    "by half of it. In pixels of a picture whose longer side is 512. The paper "
+                    "uses 5; 1 does nothing.",
                 ),
                 io.Float.Input(
                     "threshold",
                     default=THRESHOLD,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="What does not exceed this part of the map's range counts as nothing. "
-                    "The paper uses 0.4, which makes larger boxes.",
+                    tooltip="Values up to this fraction of the map's range count as nothing. The "
+                    "paper uses 0.4, which gives larger boxes.",
                 ),
                 io.Boolean.Input(
                     "complement",
                     default=False,
+                    optional=True,
                     advanced=True,
-                    tooltip="Looks where the attention is not. The authors' code does so for "
+                    tooltip="Look where the attention is not. The authors' code does this for "
                     "models with a single reference token.",
                 ),
                 WITHIN_MASK,
@@ -201,12 +203,12 @@ class LocateObject(io.ComfyNode):
             outputs=[
                 io.Custom("BBOX").Output(
                     display_name="bbox",
-                    tooltip="For each picture one box (x, y, width, height) in pixels, as "
+                    tooltip="One box (x, y, width, height) in pixels for each picture, as "
                     "KJNodes' nodes take it.",
                 ),
                 io.Mask.Output(
                     display_name="mask",
-                    tooltip="White inside the box; for nodes that take masks, such as MASK to "
+                    tooltip="White inside the box. For nodes that take masks, such as MASK to "
                     "SEGS of the Impact Pack.",
                 ),
                 io.Image.Output(
@@ -225,13 +227,13 @@ class LocateObject(io.ComfyNode):
     def execute(
         cls,
         attribution: Attribution,
-        direction: str,
-        reference: int,
-        definition: str,
-        percentile: float,
-        morphology: int,
-        threshold: float,
-        complement: bool,
+        direction: str = Direction.REFERENCE_TO_GENERATED.value,
+        reference: int = 1,
+        definition: str = AUTO,
+        percentile: float = PERCENTILE,
+        morphology: int = KERNEL,
+        threshold: float = THRESHOLD,
+        complement: bool = False,
         within_mask: bool = False,
     ) -> io.NodeOutput:
         maps = _map(attribution, definition, direction, reference, within_mask)
@@ -264,7 +266,7 @@ def _map(
         choose_definition(attribution, definition),
         Direction(direction),
         reference=reference - 1,
-        within=mask_to_look_from(attribution, within_mask),
+        within=mask_within(attribution, within_mask),
     )
 
 

@@ -27,8 +27,8 @@ class PickBest(io.ComfyNode):
             node_id="I2AM_PickBest",
             display_name="Pick Best",
             category="I2AM",
-            description="Keeps the best of several tries by any score, such as IMACS: of a batch, "
-            "or of a list made with several seeds. The others come out too.",
+            description="Keeps the best of several tries by any score, such as IMACS. The tries "
+            "can be a batch, or a list made with several seeds. The others come out as well.",
             search_aliases=["best of n", "rank", "sort", "select", "filter", "gate", "I2AM"],
             is_input_list=True,
             is_output_node=True,
@@ -36,17 +36,12 @@ class PickBest(io.ComfyNode):
                 io.Float.Input(
                     "scores",
                     force_input=True,
-                    tooltip="One number for each picture, such as imacs_reference of IMACS.",
-                ),
-                io.Image.Input(
-                    "images", optional=True, tooltip="The pictures: a batch, or a list of them."
-                ),
-                io.Latent.Input(
-                    "samples", optional=True, tooltip="Their latents: a batch, or a list of them."
+                    tooltip="One number for each picture, for example imacs_reference of IMACS.",
                 ),
                 io.Int.Input(
                     "count",
                     default=1,
+                    optional=True,
                     min=1,
                     max=4096,
                     tooltip="How many to keep. If there are fewer, all are kept.",
@@ -55,41 +50,48 @@ class PickBest(io.ComfyNode):
                     "better",
                     options=[_HIGHER, _LOWER],
                     default=_HIGHER,
+                    optional=True,
                     tooltip="Whether a higher or a lower score is better.",
+                ),
+                io.Image.Input(
+                    "images", optional=True, tooltip="The pictures: a batch, or a list of them."
+                ),
+                io.Latent.Input(
+                    "samples", optional=True, tooltip="Their latents: a batch, or a list of them."
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="images",
                     is_output_list=True,
-                    tooltip="The best pictures, the best first. A batch comes back as a batch, a "
-                    "list as a list.",
+                    tooltip="The best pictures, best first. A batch comes back as a batch, a list "
+                    "as a list.",
                 ),
                 io.Latent.Output(
                     display_name="samples",
                     is_output_list=True,
-                    tooltip="The best latents, the best first, each with its own mask and number.",
+                    tooltip="The best latents, best first, each with its own mask and number.",
                 ),
                 io.Int.Output(
                     display_name="indices",
                     is_output_list=True,
-                    tooltip="Which ones were picked, numbered from 0, the best first.",
+                    tooltip="Which ones were picked, counted from 0, best first.",
                 ),
                 io.Float.Output(
                     display_name="scores",
                     is_output_list=True,
-                    tooltip="The scores of those picked, the best first.",
+                    tooltip="The scores of the picked ones, best first.",
                 ),
                 io.Image.Output(
                     display_name="rest_images",
                     is_output_list=True,
-                    tooltip="All other pictures, the better first. If none is left, the nodes "
-                    "after it do not run.",
+                    tooltip="All other pictures, best first. If none is left, the nodes after it "
+                    "do not run.",
                 ),
                 io.Latent.Output(
                     display_name="rest_samples",
                     is_output_list=True,
-                    tooltip="All other latents, the better first.",
+                    tooltip="All other latents, best first.",
                 ),
             ],
         )
@@ -98,8 +100,8 @@ class PickBest(io.ComfyNode):
     def execute(
         cls,
         scores: list[Any],
-        count: list[int],
-        better: list[str],
+        count: Sequence[int] = (1,),
+        better: Sequence[str] = (_HIGHER,),
         images: list[Tensor] | None = None,
         samples: list[Latent] | None = None,
     ) -> io.NodeOutput:

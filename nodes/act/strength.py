@@ -10,7 +10,7 @@ from ...i2am.attention import Steer
 from ...i2am.errors import I2AMError
 from ...i2am.tokens import parse_ranges
 from ..host.steering import steered
-from ..look.map import REFERENCE
+from ..inputs import REFERENCE
 
 MAX_STRENGTH = 100.0
 
@@ -26,7 +26,7 @@ class ReferenceStrength(io.ComfyNode):
             category="I2AM",
             description="Turns a reference up or down while the picture is made: all of it or a "
             "part, for the whole result or a part. Put it before the sampler, beside Capture "
-            "Attention, and several of them one after the other for several references.",
+            "Attention. For several references, use several in a row.",
             search_aliases=["weight", "mute", "influence", "attention", "reference", "I2AM"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that goes into the sampler."),
@@ -34,35 +34,38 @@ class ReferenceStrength(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=1.0,
+                    optional=True,
                     min=0.0,
                     max=MAX_STRENGTH,
                     step=0.05,
-                    tooltip="How many times each place of the reference counts when the model "
-                    "weighs what to look at. 1 changes nothing, 2 is twice, 0 mutes it.",
-                ),
-                io.Mask.Input(
-                    "result_mask",
-                    optional=True,
-                    tooltip="White where in the result to turn it up or down. Left open, "
-                    "everywhere.",
-                ),
-                io.Mask.Input(
-                    "reference_mask",
-                    optional=True,
-                    tooltip="White on the part of the reference that is meant. Left open, all of "
-                    "it.",
+                    tooltip="How strongly the model weighs each place of the reference. 1 changes "
+                    "nothing, 2 doubles it, 0 mutes it.",
                 ),
                 io.String.Input(
                     "steps",
                     default="",
+                    optional=True,
                     advanced=True,
-                    tooltip="In which steps of the sampler, such as 0-9. Each sampler's own first "
-                    "step is 0. Empty is all of them.",
+                    tooltip="In which sampling steps, for example 0-9. Each sampler counts its "
+                    "own steps from 0. Leave empty for all.",
+                ),
+                io.Mask.Input(
+                    "result_mask",
+                    optional=True,
+                    tooltip="White where in the result to turn the reference up or down. If left "
+                    "open, everywhere.",
+                ),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="White on the part of the reference to turn up or down. If left open, "
+                    "all of it.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
-                    display_name="model", tooltip="The same model, steered. Connect the sampler."
+                    display_name="model",
+                    tooltip="The same model, steered. Connect it to the sampler.",
                 )
             ],
         )
@@ -71,9 +74,9 @@ class ReferenceStrength(io.ComfyNode):
     def execute(
         cls,
         model: ModelPatcher,
-        reference: int,
-        strength: float,
-        steps: str,
+        reference: int = 1,
+        strength: float = 1.0,
+        steps: str = "",
         result_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
     ) -> io.NodeOutput:

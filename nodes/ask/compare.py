@@ -22,7 +22,8 @@ from ...i2am.maps import (
 )
 from ...i2am.recording import Attribution, Definition, Direction
 from ...i2am.scores import imacs_score
-from ..look.map import AUTO, PREVIEW_SIDE, REFERENCE, choose_definition
+from ..drawing import PREVIEW_SIDE
+from ..inputs import AUTO, REFERENCE, choose_definition
 from ..sockets import AttributionSocket
 
 _SAME = 0
@@ -37,23 +38,24 @@ class CompareAttributions(io.ComfyNode):
             node_id="I2AM_Compare",
             display_name="Compare Attributions",
             category="I2AM",
-            description="Shows what changed between two runs, or differs between two references "
-            "of one run: orange where the other has more, blue where the first has.",
+            description="Shows what changed between two runs, or how two references of one run "
+            "differ. Orange: the other has more. Blue: the first has more.",
             search_aliases=["difference", "before after", "ab test", "I2AM"],
             is_output_node=True,
             inputs=[
                 AttributionSocket.Input(
-                    "attribution", tooltip="The first, such as the run before a change."
+                    "attribution", tooltip="The first run, for example the one before a change."
                 ),
                 AttributionSocket.Input(
                     "other",
-                    tooltip="The other, such as the run after it. For two references of one run, "
-                    "connect the same attribution to both.",
+                    tooltip="The other run, for example the one after it. To compare two "
+                    "references of one run, connect the same attribution to both.",
                 ),
                 io.Combo.Input(
                     "direction",
                     options=[direction.value for direction in Direction],
                     default=Direction.REFERENCE_TO_GENERATED.value,
+                    optional=True,
                     tooltip="Reference to generated compares over the result where the reference "
                     "was used; generated to reference compares over the reference what of it was.",
                 ),
@@ -61,14 +63,16 @@ class CompareAttributions(io.ComfyNode):
                 io.Int.Input(
                     "other_reference",
                     default=_SAME,
+                    optional=True,
                     min=_SAME,
                     max=64,
-                    tooltip="Which reference of the other attribution; 0 for the same number.",
+                    tooltip="Which reference of the other attribution. 0 takes the same number.",
                 ),
                 io.Combo.Input(
                     "definition",
                     options=[AUTO, *(definition.value for definition in Definition)],
                     default=AUTO,
+                    optional=True,
                     advanced=True,
                     tooltip="Which maps to compare; see Attribution Map. Auto is chosen for the "
                     "first attribution.",
@@ -76,21 +80,21 @@ class CompareAttributions(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the map should lie, to compare IMACS too. Left open, over the "
-                    "result each attribution's own mask is used.",
+                    tooltip="Where the map should lie, to compare IMACS as well. If left open, "
+                    "each attribution's own mask over the result is used.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="overlay",
-                    tooltip="The difference over the first attribution's picture: orange more in "
-                    "the other, blue more in the first.",
+                    tooltip="The difference over the first attribution's picture. Orange: more in "
+                    "the other. Blue: more in the first.",
                 ),
                 io.Float.Output(
                     display_name="correlation",
                     is_output_list=True,
-                    tooltip="How alike the two maps' patterns are, from -1 to 1; one for each "
-                    "picture. 1: the same pattern.",
+                    tooltip="How alike the patterns of the two maps are, from -1 to 1 (the same), "
+                    "one number for each picture.",
                 ),
                 io.String.Output(
                     display_name="report",
@@ -104,10 +108,10 @@ class CompareAttributions(io.ComfyNode):
         cls,
         attribution: Attribution,
         other: Attribution,
-        direction: str,
-        reference: int,
-        other_reference: int,
-        definition: str,
+        direction: str = Direction.REFERENCE_TO_GENERATED.value,
+        reference: int = 1,
+        other_reference: int = _SAME,
+        definition: str = AUTO,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         chosen, over = choose_definition(attribution, definition), Direction(direction)

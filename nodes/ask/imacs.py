@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ...i2am.errors import I2AMError
 from ...i2am.maps import attribution_map, recording_coverage
-from ...i2am.recording import Attribution, Definition, Direction
+from ...i2am.recording import Attribution, Direction
 from ...i2am.scores import PENALTY, Preset, Score, imacs_score
 from ...i2am.scores.imacs import THRESHOLD
-from ..look.map import AUTO, REFERENCE, WITHIN_MASK, choose_definition, mask_to_look_from
+from ..inputs import AUTO, DEFINITION, REFERENCE, WITHIN_MASK, choose_definition, mask_within
 from ..sockets import AttributionSocket
 
 
@@ -26,37 +26,27 @@ class Imacs(io.ComfyNode):
             node_id="I2AM_IMACS",
             display_name="IMACS",
             category="I2AM",
-            description="Scores how well attention agrees with masks: mean of the map inside the "
-            "mask, minus a penalty times its mean outside. 1 is best; above 0 the map is at least "
-            "three times higher inside than outside. Keeps the scores of the last runs on the "
-            "node, to compare settings.",
+            description="Scores how well attention agrees with a mask: the mean of the map inside "
+            "the mask, minus a penalty times the mean outside. 1 is best. Above 0, with a penalty "
+            "of 3, the map is more than three times higher inside than outside. The scores of the "
+            "last runs stay on the node.",
             search_aliases=["score", "metric", "consistency", "evaluate", "I2AM"],
             is_output_node=True,
             inputs=[
                 AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
-                io.Mask.Input(
-                    "generated_mask",
-                    optional=True,
-                    tooltip="White where the reference was meant to go in the result, for "
-                    "instance the inpainting mask. Left open, the mask given to Collect "
-                    "Attribution is used, or else the inpainting mask it was sampled with.",
-                ),
-                io.Mask.Input(
-                    "reference_mask",
-                    optional=True,
-                    tooltip="White where the wanted object is in the reference.",
-                ),
                 REFERENCE,
                 io.Combo.Input(
                     "preset",
                     options=[preset.value for preset in Preset],
                     default=Preset.PAPER.value,
-                    tooltip="Paper computes the score as the paper's authors do; robust keeps a "
-                    "single stray cell from deciding it, and has no threshold.",
+                    optional=True,
+                    tooltip="Paper computes the score as the paper's authors do. Robust has no "
+                    "threshold and is not decided by a single stray cell.",
                 ),
                 io.Float.Input(
                     "penalty",
                     default=PENALTY,
+                    optional=True,
                     min=0.0,
                     max=100.0,
                     step=0.1,
@@ -66,56 +56,64 @@ class Imacs(io.ComfyNode):
                 io.Float.Input(
                     "threshold",
                     default=THRESHOLD,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="Paper preset: what does not exceed this part of the map's range "
-                    "counts as nothing. The paper uses 0.4.",
+                    tooltip="For the paper preset: values up to this fraction of the map's range "
+                    "count as nothing. The paper uses 0.4.",
                 ),
                 io.Boolean.Input(
                     "complement",
                     default=False,
+                    optional=True,
                     advanced=True,
-                    tooltip="Scores where the attention is not. The authors' code does so for "
+                    tooltip="Score where the attention is not. The authors' code does this for "
                     "models with a single reference token.",
                 ),
-                io.Combo.Input(
-                    "definition",
-                    options=[AUTO, *(definition.value for definition in Definition)],
-                    default=AUTO,
-                    advanced=True,
-                    tooltip="Which maps to score; see Attribution Map.",
-                ),
+                DEFINITION,
                 WITHIN_MASK,
+                io.Mask.Input(
+                    "generated_mask",
+                    optional=True,
+                    tooltip="White where the reference was meant to go in the result, for example "
+                    "the inpainting mask. If left open, the mask of Collect Attribution is used.",
+                ),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="White on the wanted object in the reference.",
+                ),
             ],
             outputs=[
                 io.Float.Output(
                     display_name="imacs_generated",
                     is_output_list=True,
-                    tooltip="The score over the result, one for each picture; not a number "
+                    tooltip="The score over the result, one for each picture; not a number (NaN) "
                     "without a mask.",
                 ),
                 io.Float.Output(
                     display_name="imacs_reference",
                     is_output_list=True,
                     tooltip="The score over the reference, one for each picture; not a number "
-                    "without a mask.",
+                    "(NaN) without a mask.",
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="The scores, their parts and how they were made."
+                    display_name="report",
+                    tooltip="The scores, their parts, and how they were made.",
                 ),
                 io.Float.Output(
                     display_name="inside_generated",
                     is_output_list=True,
-                    tooltip="The part of the map over the result that lies inside the mask, 0 to "
-                    "1; one for each picture. To rank tries by, see Pick Best.",
+                    tooltip="How much of the map over the result lies inside the mask, 0 to 1, "
+                    "one for each picture. Good for ranking tries with Pick Best.",
                 ),
                 io.Float.Output(
                     display_name="inside_reference",
                     is_output_list=True,
-                    tooltip="The part of the map over the reference that lies inside the mask, 0 "
-                    "to 1; one for each picture.",
+                    tooltip="How much of the map over the reference lies inside the mask, 0 to 1, "
+                    "one for each picture.",
                 ),
             ],
         )
@@ -124,13 +122,13 @@ class Imacs(io.ComfyNode):
     def execute(
         cls,
         attribution: Attribution,
-        reference: int,
-        preset: str,
-        penalty: float,
-        threshold: float,
-        complement: bool,
-        definition: str,
-        within_mask: bool,
+        reference: int = 1,
+        preset: str = Preset.PAPER.value,
+        penalty: float = PENALTY,
+        threshold: float = THRESHOLD,
+        complement: bool = False,
+        definition: str = AUTO,
+        within_mask: bool = False,
         generated_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
     ) -> io.NodeOutput:
@@ -158,7 +156,7 @@ class Imacs(io.ComfyNode):
                 chosen,
                 direction,
                 reference=reference - 1,
-                within=mask_to_look_from(attribution, within_mask),
+                within=mask_within(attribution, within_mask),
             )
             scores.append(
                 imacs_score(

@@ -19,7 +19,7 @@ from ...i2am.scores import (
     strength_maps,
 )
 from ...i2am.tokens import resample
-from ..look.map import PREVIEW_SIDE
+from ..drawing import PREVIEW_SIDE
 from ..sockets import AttributionSocket
 
 _REST = {
@@ -37,25 +37,28 @@ class ReferenceInfluence(io.ComfyNode):
             node_id="I2AM_Influence",
             display_name="Reference Influence",
             category="I2AM",
-            description="Is my reference used, which one, and where? How much of the model's "
-            "attention each reference got, a picture of which one each place drew from, and a "
+            description="Is my reference used? Which one, and where? Shows how much of the "
+            "model's attention each reference got, which reference each place drew on, and a "
             "verdict in words.",
             search_aliases=["share", "which reference", "used", "ignored", "explain", "I2AM"],
             is_output_node=True,
             inputs=[
                 AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
-                io.Mask.Input(
-                    "region",
-                    optional=True,
-                    tooltip="White where in the result you want to know. Left open, everywhere.",
-                ),
                 io.Combo.Input(
                     "colour_by",
                     options=[comparison.value for comparison in ColorBy],
                     default=ColorBy.LIFT.value,
-                    tooltip="Above its average colours a place by the reference that is used "
+                    optional=True,
+                    tooltip="Above its average colours each place by the reference that is used "
                     "there most beyond its own average, which tells regions apart. Largest share "
-                    "compares the shares themselves, with the text's and the picture's own.",
+                    "compares the shares themselves, including those of the text and the picture "
+                    "itself.",
+                ),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="White on the part of the result you want to know about. If left "
+                    "open, all of it.",
                 ),
             ],
             outputs=[
@@ -66,13 +69,13 @@ class ReferenceInfluence(io.ComfyNode):
                 io.Float.Output(
                     display_name="share",
                     is_output_list=True,
-                    tooltip="Of each reference, its share of the model's attention, 0 to 1: inside "
-                    "the region, mean over the pictures.",
+                    tooltip="Each reference's share of the model's attention inside the region, 0 "
+                    "to 1, mean over the pictures.",
                 ),
                 io.String.Output(display_name="verdict", tooltip="A sentence for each reference."),
                 io.String.Output(
                     display_name="report",
-                    tooltip="The numbers: of every source, over time and by layer.",
+                    tooltip="The numbers: every source, over time and by layer.",
                 ),
             ],
         )

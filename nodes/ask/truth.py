@@ -12,7 +12,7 @@ from ...i2am.errors import I2AMError
 from ...i2am.maps import attribution_map
 from ...i2am.recording import Attribution, Direction
 from ...i2am.scores import mean_change, random_elsewhere, top_fraction
-from ..look.map import AUTO, REFERENCE, choose_definition
+from ..inputs import AUTO, REFERENCE, choose_definition
 from ..sockets import AttributionSocket
 
 
@@ -26,8 +26,8 @@ class TopPart(io.ComfyNode):
             display_name="Top Part of the Reference",
             category="I2AM",
             description="The part of the reference that the map says was used most, and a part of "
-            "the same shape and size at a random other place: mute each with Reference Strength "
-            "and give the three results to Does the Map Tell the Truth.",
+            "the same shape and size at a random other place. Mute each with Reference Strength, "
+            "and give the three results to Does the Map Tell the Truth?",
             search_aliases=["truth", "test", "ablation", "occlusion", "I2AM"],
             inputs=[
                 AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
@@ -35,23 +35,25 @@ class TopPart(io.ComfyNode):
                 io.Float.Input(
                     "percent",
                     default=20.0,
+                    optional=True,
                     min=1.0,
                     max=50.0,
                     step=1.0,
-                    tooltip="How much of the reference each part takes.",
+                    tooltip="How much of the reference each part takes, in percent.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
+                    optional=True,
                     min=0,
                     max=2**32 - 1,
-                    tooltip="Where the random part lies: another seed, another place.",
+                    tooltip="Where the random part lies. Another seed gives another place.",
                 ),
                 io.Mask.Input(
                     "region",
                     optional=True,
-                    tooltip="White where in the result you want to know: the part is what that "
-                    "region looked at. Left open, all of the result.",
+                    tooltip="White on the part of the result you want to know about: the top part "
+                    "is then what this region looked at. If left open, all of the result.",
                 ),
             ],
             outputs=[
@@ -70,9 +72,9 @@ class TopPart(io.ComfyNode):
     def execute(
         cls,
         attribution: Attribution,
-        reference: int,
-        percent: float,
-        seed: int,
+        reference: int = 1,
+        percent: float = 20.0,
+        seed: int = 0,
         region: Tensor | None = None,
     ) -> io.NodeOutput:
         direction = Direction.GENERATED_TO_REFERENCE
@@ -98,34 +100,38 @@ class TruthTest(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        image = "The result sampled with the same seed and settings"
         return io.Schema(
             node_id="I2AM_TruthTest",
             display_name="Does the Map Tell the Truth?",
             category="I2AM",
             description="Tests a map on your own picture: how much the result changes without the "
-            "part of the reference that the map points at, against an equal part elsewhere.",
+            "part of the reference that the map points at, compared with an equal part elsewhere.",
             search_aliases=["truth", "faithfulness", "ablation", "occlusion", "I2AM"],
             is_output_node=True,
             inputs=[
                 io.Image.Input("plain", tooltip="The result as it is."),
                 io.Image.Input(
-                    "top_muted", tooltip=f"{image}, with Reference Strength 0 on top_part."
+                    "top_muted",
+                    tooltip="The result sampled with the same seed and settings and "
+                    "Reference Strength 0 on top_part.",
                 ),
                 io.Image.Input(
-                    "random_muted", tooltip=f"{image}, with Reference Strength 0 on random_part."
+                    "random_muted",
+                    tooltip="The result sampled with the same seed and settings "
+                    "and Reference Strength 0 on random_part.",
                 ),
                 io.Mask.Input(
                     "region",
                     optional=True,
-                    tooltip="White where in the result to compare. Left open, everywhere.",
+                    tooltip="White on the part of the result to compare. If left open, all of it.",
                 ),
             ],
             outputs=[
                 io.Float.Output(
                     display_name="ratio",
-                    tooltip="Change without the top part divided by change without the random "
-                    "part. Well above 1: the map tells the truth. About 1: it tells nothing.",
+                    tooltip="The change without the top part, divided by the change without the "
+                    "random part. Well above 1: the map tells the truth. About 1: it tells "
+                    "nothing.",
                 ),
                 io.String.Output(display_name="report", tooltip="The two changes and their ratio."),
             ],

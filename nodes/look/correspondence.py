@@ -20,8 +20,17 @@ from ...i2am.maps import (
 )
 from ...i2am.recording import Attribution, Definition, Direction, check_reference
 from ...i2am.tokens import mask_coverage, resample
+from ..inputs import (
+    AUTO,
+    DEFINITION,
+    KEEP,
+    REFERENCE,
+    REMOVE,
+    SINKS,
+    choose_definition,
+    mask_within,
+)
 from ..sockets import AttributionSocket
-from .map import DEFINITION, KEEP, REFERENCE, REMOVE, SINKS, choose_definition, mask_to_look_from
 
 _BLANK = 0.3  # grey, where no picture was given
 
@@ -35,9 +44,9 @@ class CorrespondenceNode(io.ComfyNode):
             node_id="I2AM_Flow",
             display_name="Correspondence",
             category="I2AM",
-            description="Finds for every place of the result the place of the reference it looked "
-            "at most, draws the surest as arrows between the two pictures, and says how many "
-            "agree both ways.",
+            description="For each place of the result, finds the place of the reference it looked "
+            "at most. Draws the surest matches as arrows between the two pictures and says how "
+            "many agree both ways.",
             search_aliases=["optical flow", "matching", "arrows", "nearest neighbour", "I2AM"],
             is_output_node=True,
             inputs=[
@@ -47,33 +56,35 @@ class CorrespondenceNode(io.ComfyNode):
                 io.Int.Input(
                     "count",
                     default=12,
+                    optional=True,
                     min=1,
                     max=200,
-                    tooltip="How many arrows to draw, the surest matches first.",
+                    tooltip="How many arrows to draw, surest matches first.",
                 ),
                 io.Boolean.Input(
                     "within_mask",
                     default=False,
-                    tooltip="Arrows and numbers of the masked part of the result alone. Uses the "
-                    "mask given to Collect Attribution.",
+                    optional=True,
+                    tooltip="Only arrows and numbers of the masked part of the result. Uses the "
+                    "mask of Collect Attribution.",
                 ),
                 SINKS,
             ],
             outputs=[
                 io.Image.Output(
                     display_name="flow",
-                    tooltip="The way from each place of the result to its match: hue the "
-                    "direction, strength the length, light the confidence.",
+                    tooltip="From each place of the result to its match: hue is the direction, "
+                    "strength the distance, brightness the confidence.",
                 ),
                 io.Image.Output(
                     display_name="arrows",
-                    tooltip="The reference on the left, the result on the right, an arrow for each "
-                    "of the surest matches; dashed where it is not mutual.",
+                    tooltip="The reference on the left, the result on the right, and an arrow for "
+                    "each of the surest matches; dashed if the match is not mutual.",
                 ),
                 io.Mask.Output(
                     display_name="confidence",
-                    tooltip="Over the result: the part of what a place gives the reference that "
-                    "falls on its best match, 0 to 1.",
+                    tooltip="Over the result: how much of the attention a place gives the "
+                    "reference falls on its best match, 0 to 1.",
                 ),
                 io.Mask.Output(
                     display_name="mutual",
@@ -82,7 +93,8 @@ class CorrespondenceNode(io.ComfyNode):
                 io.Float.Output(
                     display_name="agreement",
                     is_output_list=True,
-                    tooltip="The part of the places whose match is mutual, one for each picture.",
+                    tooltip="The fraction of places whose match is mutual, one number for each "
+                    "picture.",
                 ),
                 io.String.Output(
                     display_name="report", tooltip="The numbers in words, and how they were made."
@@ -94,10 +106,10 @@ class CorrespondenceNode(io.ComfyNode):
     def execute(
         cls,
         attribution: Attribution,
-        reference: int,
-        definition: str,
-        count: int,
-        within_mask: bool,
+        reference: int = 1,
+        definition: str = AUTO,
+        count: int = 12,
+        within_mask: bool = False,
         sinks: str = KEEP,
     ) -> io.NodeOutput:
         over, of = Direction.GENERATED_TO_REFERENCE, Direction.REFERENCE_TO_GENERATED
@@ -109,7 +121,7 @@ class CorrespondenceNode(io.ComfyNode):
             pairs, notes = _without_sinks(pairs)
         found, batch = best_matches(pairs), pairs.values.shape[0]
         inside = torch.ones(batch, found.result.area, dtype=torch.bool)
-        mask = mask_to_look_from(attribution, within_mask)
+        mask = mask_within(attribution, within_mask)
         if mask is not None:
             inside = (mask_coverage(mask, found.result) >= 0.5).expand(batch, -1)
             if not bool(inside.any(1).all()):

@@ -21,8 +21,8 @@ from ...i2am.maps import (
 )
 from ...i2am.recording import Attribution, Direction, Header, check_reference
 from ...i2am.tokens import MAX_POINTS, RESULT
-from ..sockets import AttributionSocket
-from .map import (
+from ..drawing import draw_maps, maps_over
+from ..inputs import (
     AUTO,
     COLORMAP,
     DEFINITION,
@@ -33,9 +33,8 @@ from .map import (
     SINKS,
     check_mask,
     choose_definition,
-    drawn,
-    maps_over,
 )
+from ..sockets import AttributionSocket
 
 RESULT_SIDE, REFERENCE_SIDE = "result", "reference"
 EXACT, POOLED = "exact", "pooled"
@@ -50,8 +49,8 @@ class PointAttribution(io.ComfyNode):
             node_id="I2AM_Point",
             display_name="Point Attribution",
             category="I2AM",
-            description="Asks about one place: what in the reference a place of the result looked "
-            "at, or which places of the result looked at a place of the reference.",
+            description="Asks about one point: what a place of the result looked at in the "
+            "reference, or which places of the result looked at a place of the reference.",
             search_aliases=["SRAM", "patch", "attention map", "where from", "explain", "I2AM"],
             is_output_node=True,
             inputs=[
@@ -60,23 +59,26 @@ class PointAttribution(io.ComfyNode):
                     "picked_on",
                     options=[RESULT_SIDE, REFERENCE_SIDE],
                     default=RESULT_SIDE,
-                    tooltip="Which picture the place is in; the map lies over the other one.",
+                    optional=True,
+                    tooltip="Which picture the point is on. The map lies over the other one.",
                 ),
                 io.Float.Input(
                     "x",
                     default=0.5,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How far from the left edge, as a part of the width.",
+                    tooltip="Distance from the left edge, as a fraction of the width.",
                 ),
                 io.Float.Input(
                     "y",
                     default=0.5,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How far from the top edge, as a part of the height.",
+                    tooltip="Distance from the top edge, as a fraction of the height.",
                 ),
                 REFERENCE,
                 DEFINITION,
@@ -86,13 +88,17 @@ class PointAttribution(io.ComfyNode):
                     "scale",
                     options=[Scale.PER_MAP.value, Scale.ABSOLUTE.value, Scale.PAPER.value],
                     default=Scale.PER_MAP.value,
-                    tooltip="Per map stretches the map over all colours; absolute keeps places and "
-                    "runs comparable; paper cuts it as the authors' code does.",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Per map stretches the map over all colours. Absolute keeps points "
+                    "and runs comparable. Paper cuts it as the authors' code does.",
                 ),
                 io.Boolean.Input(
                     "legend",
                     default=True,
-                    tooltip="Adds a colour bar with numbers and what was measured.",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Add a colour bar with numbers and what was measured.",
                 ),
                 SINKS,
                 io.Combo.Input(
@@ -101,9 +107,9 @@ class PointAttribution(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="Exact reads a place that Capture Attention was asked about before "
-                    "sampling, token by token. Pooled reads the correspondence, which tells of all "
-                    "places, less finely. Auto is exact where x, y lie in such a place.",
+                    tooltip="Exact reads a point that was named in Capture Attention before "
+                    "sampling, token by token. Pooled reads the correspondence, which knows every "
+                    "place, less finely. Auto is exact if x, y lie in a named point.",
                 ),
                 io.Int.Input(
                     "asked",
@@ -112,38 +118,39 @@ class PointAttribution(io.ComfyNode):
                     max=MAX_POINTS,
                     optional=True,
                     advanced=True,
-                    tooltip="Which of the places Capture Attention was asked about in this "
-                    "picture, from 1, whatever x and y say. 0 goes by x, y or the region.",
+                    tooltip="Which of the points named in Capture Attention to show, counted from "
+                    "1, whatever x and y are. 0 uses x and y, or the region.",
                 ),
                 io.String.Input(
                     "layers",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Of an exact place, which recorded layers to average, such as 0-7,12. "
-                    "Empty takes all.",
+                    tooltip="For an exact point: which recorded layers to average, for example "
+                    "0-7,12. Leave empty for all.",
                 ),
                 io.String.Input(
                     "steps",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Of an exact place, which recorded steps to average, such as 0-9. "
-                    "Empty takes all.",
+                    tooltip="For an exact point: which recorded steps to average, for example "
+                    "0-9. Leave empty for all.",
                 ),
                 io.Mask.Input(
                     "region",
                     optional=True,
-                    tooltip="A whole region to ask about, painted on the picture it is picked on, "
-                    "instead of the point x, y.",
+                    tooltip="A whole region to ask about instead of the point x, y, painted on "
+                    "the picture it is picked on.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="overlay",
-                    tooltip="The map over the other picture; the heat map where none was given.",
+                    tooltip="The map over the other picture, or the heat map if that picture was "
+                    "not given.",
                 ),
-                io.Image.Output(display_name="heatmap", tooltip="The map alone, in colours."),
+                io.Image.Output(display_name="heatmap", tooltip="The map alone, in colour."),
                 io.Mask.Output(
                     display_name="mask",
                     tooltip="The values that were painted, 0 to 1, over the other picture.",
@@ -159,15 +166,15 @@ class PointAttribution(io.ComfyNode):
     def execute(
         cls,
         attribution: Attribution,
-        picked_on: str,
-        x: float,
-        y: float,
-        reference: int,
-        definition: str,
-        colormap: str,
-        opacity: float,
-        scale: str,
-        legend: bool,
+        picked_on: str = RESULT_SIDE,
+        x: float = 0.5,
+        y: float = 0.5,
+        reference: int = 1,
+        definition: str = AUTO,
+        colormap: str = Colormap.INFERNO.value,
+        opacity: float = 0.8,
+        scale: str = Scale.PER_MAP.value,
+        legend: bool = True,
         sinks: str = KEEP,
         source: str = AUTO,
         asked: int = 0,
@@ -201,7 +208,7 @@ class PointAttribution(io.ComfyNode):
             maps = without_sinks(maps, correspondence_of(recording, which, reference - 1))
         pictures = attribution.video(over, reference - 1)
         colours = Scale(scale)
-        made = drawn(
+        made = draw_maps(
             maps,
             pictures,
             maps_over(pictures, 1, attribution, over, reference, MEAN_FRAME),

@@ -53,8 +53,8 @@ class AttributionViewer(io.ComfyNode):
             display_name="Attribution Viewer",
             category="I2AM",
             description="Point at a place of the result and see where in the reference it came "
-            "from, or the other way round. All maps, steps, layers and heads, without running "
-            "anything again.",
+            "from, or the other way round. Shows all maps, steps, layers and heads without "
+            "running anything again.",
             search_aliases=["interactive", "hover", "heatmap", "attention map", "explain", "I2AM"],
             is_output_node=True,
             inputs=[
@@ -62,9 +62,9 @@ class AttributionViewer(io.ComfyNode):
                 io.Mask.Input(
                     "reference_mask",
                     optional=True,
-                    tooltip="White where the wanted object is in the first reference: it is "
-                    "outlined there and scored. The mask over the result is the one given to "
-                    "Collect Attribution.",
+                    tooltip="White on the wanted object in the first reference. It is outlined "
+                    "there and scored. The mask over the result is the one of Collect "
+                    "Attribution.",
                 ),
             ],
         )

@@ -68,15 +68,15 @@ class LoadInsertionModel(io.ComfyNode):
             node_id="I2AM_LoadInsertion",
             display_name="Load Insertion Model (I2AM demo)",
             category="I2AM",
-            description="Loads the small model of this pack that puts an object into a picture: "
-            "a Stable Diffusion UNet at a fraction of its size, which reads the reference by "
-            "cross-attention. To learn and to test with, not for real work.",
+            description="Loads the small model of this pack that puts an object into a picture: a "
+            "Stable Diffusion UNet at a fraction of its size that reads the reference through "
+            "cross-attention. It is for learning and testing, not for real work.",
             search_aliases=["demo model", "object insertion", "unet loader", "I2AM"],
             inputs=[],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The model. It wants a prompt from Reference Tokens and the demo VAE.",
+                    tooltip="The model. It needs a prompt from Reference Tokens, and the demo VAE.",
                 )
             ],
         )
@@ -106,17 +106,16 @@ class ReferenceTokens(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "image",
-                    tooltip="The object to put in, cut out close. It is brought to "
-                    f"{REFERENCE_SIDE}×{REFERENCE_SIDE} pixels. Of a batch, each picture goes to "
-                    "the result of the same number.",
+                    tooltip="The object to insert, cut out closely. It is resized to 128×128 "
+                    "pixels. In a batch, each picture goes to the result with the same number.",
                 ),
                 io.Vae.Input("vae", tooltip="The demo VAE, from Load VAE."),
             ],
             outputs=[
                 io.Conditioning.Output(
                     display_name="conditioning",
-                    tooltip="The prompt for the sampler's positive side; through Conditioning Zero "
-                    "Out, also for its negative.",
+                    tooltip="The prompt for the sampler's positive side and, through Conditioning "
+                    "Zero Out, for its negative side.",
                 )
             ],
         )

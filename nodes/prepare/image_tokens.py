@@ -24,9 +24,9 @@ class ImageTokensToConditioning(io.ComfyNode):
             node_id="I2AM_ImageTokens",
             display_name="Image Tokens to Conditioning",
             category="I2AM",
-            description="Turns what a CLIP vision model saw into tokens of a conditioning, one for "
-            "each patch of the picture, and marks them for Capture Attention. For models trained "
-            "to read image tokens through cross-attention, such as Paint-by-Example and its kin.",
+            description="Turns what a CLIP vision model saw into conditioning tokens, one for "
+            "each patch of the picture, and marks them for Capture Attention. For models that "
+            "read image tokens through cross-attention, such as Paint-by-Example.",
             search_aliases=["clip vision", "reference", "paint by example", "patch tokens", "I2AM"],
             inputs=[
                 io.ClipVisionOutput.Input(
@@ -34,33 +34,36 @@ class ImageTokensToConditioning(io.ComfyNode):
                     tooltip="From CLIP Vision Encode. Each picture of a batch becomes a reference "
                     "of its own.",
                 ),
-                io.Conditioning.Input(
-                    "conditioning",
-                    optional=True,
-                    tooltip="Append the image tokens to these. Left open, the model is given the "
-                    "image tokens alone.",
-                ),
                 io.Combo.Input(
                     "hidden_state",
                     options=list(_HIDDEN),
                     default="penultimate",
-                    tooltip="Which layer of the vision model the tokens are taken from. Choose "
-                    "the one your model was trained with.",
+                    optional=True,
+                    tooltip="The layer of the vision model to take the tokens from. Choose the "
+                    "one your model was trained with.",
                 ),
                 io.Combo.Input(
                     "cls_token",
                     options=["keep", "drop", "alone"],
                     default="keep",
+                    optional=True,
                     tooltip="The token that sums up the whole picture (CLS). Keep puts it before "
-                    "the patches, where it counts as text; drop leaves it out; alone gives "
-                    "nothing else, as the first Paint-by-Example: there is no map over the "
-                    "reference then.",
+                    "the patches, where it counts as text. Drop leaves it out. Alone keeps "
+                    "nothing else, as the first Paint-by-Example does; there is then no map over "
+                    "the reference.",
+                ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The image tokens are appended to this. If left open, the model gets "
+                    "the image tokens alone.",
                 ),
             ],
             outputs=[
                 io.Conditioning.Output(
                     display_name="conditioning",
-                    tooltip="With the image tokens at its end, marked for Capture Attention.",
+                    tooltip="The conditioning with the image tokens at its end, marked for "
+                    "Capture Attention.",
                 )
             ],
         )
@@ -69,8 +72,8 @@ class ImageTokensToConditioning(io.ComfyNode):
     def execute(
         cls,
         clip_vision_output: Any,
-        hidden_state: str,
-        cls_token: str,
+        hidden_state: str = "penultimate",
+        cls_token: str = "keep",
         conditioning: list[Any] | None = None,
     ) -> io.NodeOutput:
         seen: Tensor = clip_vision_output[_HIDDEN[hidden_state]]  # (pictures, tokens, width)

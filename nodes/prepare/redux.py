@@ -25,7 +25,7 @@ class MarkReduxTokens(io.ComfyNode):
             display_name="Mark Redux Tokens",
             category="I2AM",
             description="Tells Capture Attention which tokens of a conditioning are the picture "
-            "that Apply Style Model put there. It looks them up, so that no text is ever taken "
+            "that Apply Style Model added. It finds them by their values, so text is never taken "
             "for a picture. The conditioning itself stays as it is.",
             search_aliases=["redux", "style model", "image tokens", "reference", "I2AM"],
             inputs=[
@@ -39,13 +39,15 @@ class MarkReduxTokens(io.ComfyNode):
                     "clip_vision_output",
                     tooltip="The CLIP vision output that Apply Style Model was given. Each "
                     "picture of a batch is a reference of its own. Maps over the reference show "
-                    "what CLIP saw: with crop center, give Collect Attribution that square.",
+                    "what CLIP saw: if it cropped the centre, give Collect Attribution that "
+                    "square.",
                 ),
             ],
             outputs=[
                 io.Conditioning.Output(
                     display_name="conditioning",
-                    tooltip="The same tokens, those of the picture marked for Capture Attention.",
+                    tooltip="The same tokens, with those of the picture marked for Capture "
+                    "Attention.",
                 )
             ],
         )

@@ -17,7 +17,7 @@ from ...i2am.maps import attention_rollout, trace_reference
 from ...i2am.recording import Attribution, Recording
 from ...i2am.tokens import ADAPTER_TOKENS, Grid, Picture
 from ..host.ip_adapter import adapters_of
-from ..look.map import REFERENCE
+from ..inputs import REFERENCE
 from ..sockets import AttributionSocket
 
 _SAME = 0.01  # of the tokens' size: two runs of one projector differ by half precision at most
@@ -33,35 +33,39 @@ class TraceAdapterTokens(io.ComfyNode):
             node_id="I2AM_TraceAdapter",
             display_name="Trace IP-Adapter Tokens",
             category="I2AM",
-            description="IP-Adapter Plus gives the model sixteen tokens that each speak of the "
-            "whole picture. This traces them back to the places of the picture they were made "
-            "of, so that there are maps over the reference too.",
+            description="IP-Adapter Plus gives the model sixteen tokens, each of which describes "
+            "the whole picture. This node traces them back to the places of the picture they were "
+            "made of, so that there are maps over the reference, too.",
             search_aliases=["ip-adapter", "plus", "resampler", "rollout", "reference", "I2AM"],
             inputs=[
                 AttributionSocket.Input("attribution", tooltip="From Collect Attribution."),
                 io.Model.Input(
                     "model",
-                    tooltip="The model with the IP-Adapter on it, as Capture Attention was given "
-                    "it. It is only asked for the adapter.",
+                    tooltip="The model with the IP-Adapter applied, as Capture Attention was "
+                    "given it. Only its adapter is read.",
                 ),
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
-                    tooltip="What CLIP vision saw of the reference. The adapter's own tokens must "
-                    "come out when it is given this, which is checked.",
+                    tooltip="What CLIP vision saw of the reference. It is checked: the adapter "
+                    "must make its own tokens of it.",
                 ),
                 REFERENCE,
             ],
             outputs=[
                 AttributionSocket.Output(
                     display_name="attribution",
-                    tooltip="The same recording with maps over this reference.",
+                    tooltip="The same recording, with maps over this reference.",
                 )
             ],
         )
 
     @classmethod
     def execute(
-        cls, attribution: Attribution, model: ModelPatcher, clip_vision_output: Any, reference: int
+        cls,
+        attribution: Attribution,
+        model: ModelPatcher,
+        clip_vision_output: Any,
+        reference: int = 1,
     ) -> io.NodeOutput:
         recording = attribution.recording
         projector, tokens = _projector_and_tokens(model, recording, reference)

@@ -1,28 +1,14 @@
-"""Capture Attention and Collect Attribution: the two nodes around a user's own sampler."""
+"""Capture Attention: MODEL → the same MODEL, whose sampling runs are recorded."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
-from torch.nn.functional import interpolate
 
-from ...i2am.display import recording_report, recording_summary
 from ...i2am.errors import I2AMError
-from ...i2am.recording import (
-    BUDGETS,
-    Attribution,
-    Direction,
-    Plan,
-    Recording,
-    Refusal,
-    fingerprint,
-    fits_reference,
-    fits_results,
-)
+from ...i2am.recording import BUDGETS, Plan
 from ...i2am.tokens import (
     MAX_POINTS,
     PointQuery,
@@ -31,44 +17,18 @@ from ...i2am.tokens import (
     parse_ranges,
 )
 from ..host.hook import arm
-from ..sockets import RECORDINGS, AttributionSocket
 from ..support import Support
 
 CAPTURE_ID = "I2AM_Capture"
-_GIVEN, _ITSELF = "references", "the picture itself"
-_REFERENCES = [f"reference_{number}" for number in range(1, 9)]
-
-
-def _plan(
-    layers: str,
-    steps: str,
-    branch: str,
-    within: str,
-    budget: str,
-    points: str,
-    reference_points: str,
-    correspondence: bool,
-) -> Plan:
-    return Plan(
-        layers=parse_ranges(layers, "layers"),
-        steps=parse_ranges(steps, "steps"),
-        branch=branch,
-        correspondence=correspondence,
-        within=within == _ITSELF,
-        budget=budget,
-        places=_places(points, reference_points),
-    )
-
-
-def _places(points: str, reference_points: str) -> tuple[PointQuery, ...]:
-    places = parse_point_queries(points, "points")
-    places += parse_point_queries(reference_points, "reference_points", numbered=True)
-    check_point_count(places)
-    return places
+_REFERENCES, _ITSELF = "references", "the picture itself"
+_PLAN_INPUTS = (
+    *("layers", "steps", "branch", "correspondence", "within", "budget"),
+    *("points", "reference_points"),
+)
 
 
 class CaptureAttention(io.ComfyNode):
-    """MODEL → MODEL whose sampling runs are recorded."""
+    """A model that is watched while it samples."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -77,9 +37,9 @@ class CaptureAttention(io.ComfyNode):
             display_name="Capture Attention",
             category="I2AM",
             description="Watches how the model uses its references while it samples. The picture "
-            "does not change by a single bit. Put it right before the sampler.",
+            "stays the same, bit for bit. Place it right before the sampler.",
             search_aliases=["attention map", "heatmap", "explain", "reference", "I2AM"],
-            # The node that shows what is recorded is this very one, not another one like it.
+            # Live maps are shown on this very node, not on another one with the same inputs.
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,
             inputs=[
@@ -87,48 +47,53 @@ class CaptureAttention(io.ComfyNode):
                 io.String.Input(
                     "layers",
                     default="",
+                    optional=True,
                     advanced=True,
-                    tooltip="Which layers to watch, numbered from 0, such as 0-7,12. "
-                    "Empty watches all of them.",
+                    tooltip="Layers to watch, counted from 0, for example 0-7,12. Leave empty for "
+                    "all.",
                 ),
                 io.String.Input(
                     "steps",
                     default="",
+                    optional=True,
                     advanced=True,
-                    tooltip="Which steps of the sampler to watch, such as 0-9. Each sampler's own "
-                    "first step is 0, also in a second stage. Empty watches all of them.",
+                    tooltip="Sampling steps to watch, for example 0-9. Each sampler counts its own "
+                    "steps from 0, also in a second stage. Leave empty for all.",
                 ),
                 io.Combo.Input(
                     "branch",
                     options=["conditional", "unconditional"],
                     default="conditional",
+                    optional=True,
                     advanced=True,
-                    tooltip="Conditional watches what the positive conditioning does, which is "
-                    "what you see in the picture; unconditional the negative one.",
+                    tooltip="Conditional watches the positive conditioning, which is what you see "
+                    "in the picture; unconditional watches the negative one.",
                 ),
                 io.Boolean.Input(
                     "correspondence",
                     default=True,
+                    optional=True,
                     advanced=True,
-                    tooltip="Also keep which place looked at which place, for questions about one "
-                    "point. Off saves a little time and memory.",
+                    tooltip="Also keep which place looked at which, for questions about single "
+                    "points. Turn off to save a little time and memory.",
                 ),
                 io.Combo.Input(
                     "within",
-                    options=[_GIVEN, _ITSELF],
-                    default=_GIVEN,
+                    options=[_REFERENCES, _ITSELF],
+                    default=_REFERENCES,
+                    optional=True,
                     advanced=True,
-                    tooltip="What to watch the result look at. The picture itself: where each "
-                    "place of the result looked within the result, without any reference, in "
-                    "models whose attention has the picture alone in a sequence.",
+                    tooltip="What the result is watched looking at: its references, or the picture "
+                    "itself. The picture itself needs no reference, but a model whose attention "
+                    "has the picture alone in a sequence.",
                 ),
                 io.Boolean.Input(
                     "live",
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="Show on this node, while it samples, where the references are used "
-                    "so far. Neither the picture nor the recording depends on it.",
+                    tooltip="Show on this node, while it samples, where the references are used so "
+                    "far. This changes neither the picture nor the recording.",
                 ),
                 io.Combo.Input(
                     "budget",
@@ -136,32 +101,34 @@ class CaptureAttention(io.ComfyNode):
                     default="exact",
                     optional=True,
                     advanced=True,
-                    tooltip="How closely to watch. Exact: everything. Balanced: every third step, "
-                    "a third of the work. Fast: every sixth step, and in large pictures one place "
-                    "of four. The picture is the same with each.",
+                    tooltip="How much to watch. Exact: everything. Balanced: every third step, a "
+                    "third of the work. Fast: every sixth step, and one place of four in large "
+                    "pictures. The picture is the same with each.",
                 ),
                 io.String.Input(
                     "points",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Places of the result to ask Point Attribution about exactly, in each "
-                    "layer and step: x,y from 0 at the left and top to 1, with ; between them, "
-                    "such as 0.5,0.4; 0.2,0.7. A rectangle goes from corner to corner: "
-                    f"0.1,0.1-0.3,0.2. With reference_points at most {MAX_POINTS}.",
+                    tooltip="Points of the result that Point Attribution can then answer exactly, "
+                    "in every layer and step. Write x,y from 0 (left, top) to 1, separated by ;, "
+                    "for example 0.5,0.4; 0.2,0.7. Write a rectangle from corner to corner: "
+                    f"0.1,0.1-0.3,0.2. At most {MAX_POINTS} together with reference_points.",
                 ),
                 io.String.Input(
                     "reference_points",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="The same in the reference: which places of the result looked there. "
-                    "Of another than reference 1 its number stands in front, such as 2: 0.5,0.4.",
+                    tooltip="The same for the reference: which places of the result looked there. "
+                    "For a reference other than the first, put its number in front, for example "
+                    "2: 0.5,0.4.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
-                    display_name="model", tooltip="The same model, watched. Connect the sampler."
+                    display_name="model",
+                    tooltip="The same model, watched. Connect it to the sampler.",
                 )
             ],
         )
@@ -171,7 +138,7 @@ class CaptureAttention(io.ComfyNode):
         cls, points: str | None = "", reference_points: str | None = ""
     ) -> bool | str:
         try:
-            _places(points or "", reference_points or "")  # of a wire nothing is known yet
+            _point_queries(points or "", reference_points or "")  # a wire's text is not known yet
         except I2AMError as error:
             return str(error)
         return True
@@ -180,156 +147,54 @@ class CaptureAttention(io.ComfyNode):
     def execute(
         cls,
         model: ModelPatcher,
-        layers: str,
-        steps: str,
-        branch: str,
-        correspondence: bool,
-        within: str = _GIVEN,
+        layers: str = "",
+        steps: str = "",
+        branch: str = "conditional",
+        correspondence: bool = True,
+        within: str = _REFERENCES,
         live: bool = True,
         budget: str = "exact",
         points: str = "",
         reference_points: str = "",
     ) -> io.NodeOutput:
-        plan = _plan(
-            *(layers, steps, branch, within, budget), points, reference_points, correspondence
+        plan = make_plan(
+            layers=layers,
+            steps=steps,
+            branch=branch,
+            correspondence=correspondence,
+            within=within,
+            budget=budget,
+            points=points,
+            reference_points=reference_points,
         )
         node = str(cls.hidden.unique_id)
         with Support(node, type(model.model).__name__):
             return io.NodeOutput(arm(model, plan, node if live else ""))
 
 
-class CollectAttribution(io.ComfyNode):
-    """LATENT → the recording of the run that made it, with the pictures to draw on."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        references = io.Autogrow.TemplateNames(
-            io.Image.Input(
-                "reference",
-                tooltip="A reference picture, in the order the model was given them. "
-                "Maps over the reference are drawn on it.",
-            ),
-            names=_REFERENCES,
-            min=0,
-        )
-        return io.Schema(
-            node_id="I2AM_Collect",
-            display_name="Collect Attribution",
-            category="I2AM",
-            description="Finds what Capture Attention recorded while this latent was sampled, and "
-            "adds the pictures to draw the maps on.",
-            search_aliases=["attribution", "attention map", "recording", "I2AM"],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
-            inputs=[
-                io.Latent.Input(
-                    "samples",
-                    tooltip="The latent straight from the sampler that used the watched model.",
-                ),
-                io.Image.Input(
-                    "image",
-                    optional=True,
-                    tooltip="The finished picture, to draw the maps over. Without it, maps are "
-                    "drawn alone.",
-                ),
-                io.Autogrow.Input(
-                    "references",
-                    template=references,
-                    optional=True,
-                    tooltip="The reference pictures, in the order the model was given them.",
-                ),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="Where in the result the reference was meant to go, for the scores. "
-                    "Left open, the inpainting mask that the latent was sampled with is used.",
-                ),
-            ],
-            outputs=[
-                AttributionSocket.Output(
-                    display_name="attribution", tooltip="What was recorded, for the other nodes."
-                ),
-                io.Latent.Output(
-                    display_name="samples", tooltip="The latent that came in, unchanged."
-                ),
-                io.String.Output(
-                    display_name="report",
-                    tooltip="What was recorded, how completely, and how much of the model's "
-                    "attention went to the text, the picture itself and each reference.",
-                ),
-            ],
-        )
-
-    @classmethod
-    def execute(
-        cls,
-        samples: dict[str, Any],
-        image: Tensor | None = None,
-        references: dict[str, Tensor] | None = None,
-        mask: Tensor | None = None,
-    ) -> io.NodeOutput:
-        node = str(cls.hidden.unique_id)
-        with Support(node) as support:
-            plans = _upstream_plans(cls.hidden.prompt or {}, node)
-            support.record = _find(samples["samples"], plans)
-            record = _readable(support.record)
-            given = _reference_pictures(references or {}, record)
-            result = _result_picture(image, record)
-            if record.header.plan.within and result is not None:
-                given = (result,)
-            attribution = Attribution(record, result, given, mask)
-            if mask is None:
-                attribution = replace(
-                    attribution, mask=_sampled_mask(samples, attribution), mask_sampled=True
-                )
-        text = recording_report(record)
-        if attribution.mask is not None:
-            whose = "the inpainting mask it was sampled with" if mask is None else "connected here"
-            text += f"\nMask over the result: {whose}"
-        shown = {"i2am": [recording_summary(record)], "i2am_support": [support.report()]}
-        return io.NodeOutput(attribution, samples, text, ui=shown)
-
-
-def _sampled_mask(samples: dict[str, Any], attribution: Attribution) -> Tensor | None:
-    """The inpainting mask a latent was sampled with, over the result: (1 or batch, height, width).
-
-    None where there is none, or one that is all or nothing, which masks no place from another; and
-    for a video, whose frames may each have their own.
-    """
-    header = attribution.recording.header
-    mask = samples.get("noise_mask")
-    if mask is None or header.generated.grid.frames > 1:
-        return None
-    mask = mask.reshape(-1, 1, *mask.shape[-2:]).float().cpu()
-    if len(mask) not in (1, header.run.batch):  # as the sampler repeats it
-        mask = mask.repeat(-(-header.run.batch // len(mask)), 1, 1, 1)[: header.run.batch]
-    size = attribution.size(Direction.REFERENCE_TO_GENERATED, 0)
-    if tuple(mask.shape[-2:]) != size:
-        mask = interpolate(mask, size, mode="bilinear")
-    inside = mask >= 0.5
-    return mask[:, 0] if bool(inside.any()) and not bool(inside.all()) else None
-
-
-def _find(latent: Tensor, plans: tuple[Plan, ...]) -> Recording | Refusal | None:
-    if latent.is_nested:
-        raise I2AMError("This latent mixes picture and sound, which cannot be read so far.")
-    return RECORDINGS.get(fingerprint(latent), plans)
-
-
-def _readable(record: Recording | Refusal | None) -> Recording:
-    if isinstance(record, Recording):
-        return record
-    if isinstance(record, Refusal):
-        raise I2AMError(record.reason)
-    raise I2AMError(
-        "No recording belongs to this latent. It must come straight from a sampler whose model "
-        "went through Capture Attention: connect the sampler's own LATENT, and put Capture "
-        "Attention before the sampler. If it was sampled before ComfyUI was restarted or its "
-        f"recording was lost to newer ones ({len(RECORDINGS)} are kept), sample it again, for "
-        "instance with another seed and back."
+def make_plan(
+    layers: str = "",
+    steps: str = "",
+    branch: str = "conditional",
+    correspondence: bool = True,
+    within: str = _REFERENCES,
+    budget: str = "exact",
+    points: str = "",
+    reference_points: str = "",
+) -> Plan:
+    """The plan that Capture Attention's widgets ask for. Raises I2AMError if one cannot be read."""
+    return Plan(
+        layers=parse_ranges(layers, "layers"),
+        steps=parse_ranges(steps, "steps"),
+        branch=branch,
+        correspondence=correspondence,
+        within=within == _ITSELF,
+        budget=budget,
+        places=_point_queries(points, reference_points),
     )
 
 
-def _upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
+def upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
     """The plans of every Capture Attention above a Collect's latent, the nearest first.
 
     Runs recorded with different settings make one and the same latent; this tells them apart.
@@ -347,49 +212,15 @@ def _upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
             above += inputs.values()
             continue
         # What lies above it on its wire is replaced by it.
-        widgets = [inputs.get(widget) for widget in ("layers", "steps", "branch")]
-        widgets += [inputs.get("within", _GIVEN), inputs.get("budget", "exact")]
-        widgets += [inputs.get("points", ""), inputs.get("reference_points", "")]
-        if not all(isinstance(widget, str) for widget in widgets):
+        widgets = {name: inputs[name] for name in _PLAN_INPUTS if name in inputs}
+        if any(isinstance(value, list) for value in widgets.values()):
             return ()
-        plans.append(_plan(*widgets, correspondence=bool(inputs.get("correspondence", True))))
+        plans.append(make_plan(**widgets))
     return tuple(plans)
 
 
-def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
-    if image is None:
-        return None
-    batch, frames = record.header.run.batch, record.header.generated.grid.frames
-    if not fits_results(image.shape[0], record.header):
-        sampled = str(batch) if frames == 1 else f"{batch} × {frames} latent frames"
-        raise I2AMError(
-            f"The image input holds {image.shape[0]} pictures, but {sampled} were sampled in this "
-            "run. Connect the decoded pictures of this very latent."
-        )
-    return image[..., :3]
-
-
-def _reference_pictures(given: dict[str, Tensor], record: Recording) -> tuple[Tensor | None, ...]:
-    """The pictures of each reference the model had, (1 or batch, height, width, 3).
-
-    One input for each, or one input that holds them all as a batch.
-    """
-    count, batch = len(record.header.references), record.header.run.batch
-    inputs: list[Tensor | None] = [given.get(name) for name in _REFERENCES]
-    inputs = [None if pictures is None else pictures[..., :3] for pictures in inputs]
-    while inputs and inputs[-1] is None:
-        inputs.pop()
-    if len(inputs) == 1 and inputs[0] is not None and len(inputs[0]) == count > 1:
-        inputs = list(inputs[0].split(1))
-    if len(inputs) > count:
-        raise I2AMError(
-            f"{len(inputs)} reference pictures are connected, but the model was given {count}. "
-            "Connect one picture for each reference, in the order the model was given them."
-        )
-    for number, pictures in enumerate(inputs, start=1):
-        if pictures is not None and not fits_reference(len(pictures), record.header, number - 1):
-            raise I2AMError(
-                f"Reference {number} holds {len(pictures)} pictures, but the model was given "
-                f"{count} references for {batch} results. Connect one picture for each reference."
-            )
-    return (*inputs, *[None] * (count - len(inputs)))
+def _point_queries(points: str, reference_points: str) -> tuple[PointQuery, ...]:
+    queries = parse_point_queries(points, "points")
+    queries += parse_point_queries(reference_points, "reference_points", numbered=True)
+    check_point_count(queries)
+    return queries

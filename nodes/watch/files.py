@@ -35,8 +35,10 @@ class SaveAttribution(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="i2am/attribution",
-                    tooltip="Where below the output folder; a number is added, nothing is "
-                    "overwritten. Placeholders such as %date:yyyy-MM-dd% work as in Save Image.",
+                    optional=True,
+                    tooltip="Where to save it below the output folder. A number is added, so "
+                    "nothing is overwritten. Placeholders such as %date:yyyy-MM-dd% work as in "
+                    "Save Image.",
                 ),
             ],
             outputs=[
@@ -48,7 +50,9 @@ class SaveAttribution(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, attribution: Attribution, filename_prefix: str) -> io.NodeOutput:
+    def execute(
+        cls, attribution: Attribution, filename_prefix: str = "i2am/attribution"
+    ) -> io.NodeOutput:
         root = folder_paths.get_output_directory()
         if not _inside(root, filename_prefix):
             raise I2AMError(

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 def store(comfy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A store of this test alone, that spills early."""
     store = comfy.pack("i2am.recording").Store(1, 2**30, lambda: tmp_path)
-    for module in ("nodes.host.run", "nodes.watch.capture"):
+    for module in ("nodes.host.run", "nodes.watch.collect"):
         monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
     return store
 
@@ -198,7 +198,7 @@ def test_interrupt_below(run_graph: Any, comfy: Any, monkeypatch: pytest.MonkeyP
 
     stop = model_management.InterruptProcessingException
     with monkeypatch.context() as patched:
-        failing(patched, comfy.pack("nodes.watch.capture"), "recording_report", 1, stop)
+        failing(patched, comfy.pack("nodes.watch.collect"), "recording_report", 1, stop)
         stopped = run_graph(flux_graph(), ["collect"])
     assert stopped.errors == {"collect": "interrupted"}
     fine = run_graph(flux_graph(), ["collect"])

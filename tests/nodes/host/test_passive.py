@@ -46,7 +46,7 @@ def arm(comfy: Any) -> Callable[..., Any]:
 def store(comfy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A small store in the place of the pack's own: some recordings of one step, more in files."""
     store = comfy.pack("i2am.recording").Store(30_000, 200_000, lambda: tmp_path)
-    for module in ("nodes.host.run", "nodes.watch.capture"):
+    for module in ("nodes.host.run", "nodes.watch.collect"):
         monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
     return store
 

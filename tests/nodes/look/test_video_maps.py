@@ -31,11 +31,11 @@ def record(comfy: Any) -> Any:
     ],
     ids=["every frame", "mean", "first", "last"],
 )
-def testmaps_over_pictures(
+def test_maps_over_pictures(
     comfy: Any, record: Any, frame: int, expected: list[tuple[int, int]]
 ) -> None:
     """Every frame's map over all pictures it stands for; others over the middle one."""
-    maps, made = comfy.pack("nodes.look.map"), comfy.pack("i2am.maps.levels")
+    maps, made = comfy.pack("nodes.drawing"), comfy.pack("i2am.maps.levels")
     attribution = comfy.pack("i2am.recording").Attribution(record, PICTURES, (None,))
     direction = made.Direction.REFERENCE_TO_GENERATED
     found = made.attribution_map(record, made.Definition.MODEL, direction, frame=frame)
@@ -51,7 +51,7 @@ def testmaps_over_pictures(
 
 def test_pictures_that_do_not_fit(comfy: Any, record: Any) -> None:
     """Sixteen are not two videos of three latent frames."""
-    capture, error = comfy.pack("nodes.watch.capture"), comfy.pack("i2am.errors").I2AMError
+    capture, error = comfy.pack("nodes.watch.collect"), comfy.pack("i2am.errors").I2AMError
     assert len(capture._result_picture(PICTURES, record)) == 18
     with pytest.raises(error, match="16 pictures, but 2 × 3 latent frames"):
         capture._result_picture(PICTURES[:16], record)

@@ -34,7 +34,7 @@ def use_store(comfy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> An
 
     def use(memory_bytes: int = 2**30, file_bytes: int = 2**30) -> Any:
         store = comfy.pack("i2am.recording").Store(memory_bytes, file_bytes, lambda: tmp_path)
-        for module in ("nodes.host.run", "nodes.watch.capture"):
+        for module in ("nodes.host.run", "nodes.watch.collect"):
             monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
         return store
 

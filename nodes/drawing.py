@@ -1,0 +1,126 @@
+"""Maps → the pictures that nodes give and show: overlays, heat maps, sheets, previews."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..i2am.display import Colormap, Scale, contact_sheet, heatmap, legend, overlay, paint
+from ..i2am.maps import EVERY_FRAME, MEAN_FRAME, AttributionMap, caption
+from ..i2am.recording import Attribution, Direction
+from ..i2am.tokens import frames_of
+
+PREVIEW_SIDE = 384  # pixels: the least for the longer side of what a node shows
+
+
+Look = tuple[Colormap, float, Scale, bool]  # colours, opacity, scale, with a legend or not
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A node's pictures, (pictures, height, width, 3), and mask; preview: what it shows itself."""
+
+    overlay: Tensor
+    heatmap: Tensor
+    mask: Tensor
+    sheet: Tensor
+    preview: Tensor
+
+    def shown(self, cls: type[io.ComfyNode], text: str) -> dict[str, object]:
+        """What the page shows on the node."""
+        return {**ui.PreviewImage(self.preview, cls=cls).as_dict(), "i2am_text": [text]}
+
+
+def draw_maps(
+    maps: AttributionMap,
+    pictures: Tensor | None,
+    over: list[tuple[int, int]],
+    size: tuple[int, int],
+    look: Look,
+) -> Drawn:
+    """Maps laid over their pictures.
+
+    over: which map goes over which of the pictures, (1 or batch, pictures, height, width, 3).
+    """
+    overlays, heatmaps, values = _draw(maps, pictures, over, size, *look)
+    # Where a map lies over several pictures, the first is enough to show.
+    numbers = [number for number, _ in over]
+    firsts = [numbers.index(number) for number in range(len(maps.labels))]
+    sheet = contact_sheet(overlays[:, firsts], maps.labels)
+    shown, one_map = sheet, len(maps.labels) == 1
+    if one_map:
+        factor = math.ceil(PREVIEW_SIDE / max(size))
+        shown = overlays
+        if factor > 1:  # the page shows pictures no larger than they are: a small one is lost
+            size = size[0] * factor, size[1] * factor
+            _, number = over[0]
+            picture = None if pictures is None else _enlarged(pictures[:, number], size)[:, None]
+            shown, _, _ = _draw(maps, picture, [(0, 0)], size, *look)
+        shown = shown.flatten(0, 1)
+    return Drawn(overlays.flatten(0, 1), heatmaps.flatten(0, 1), values.flatten(0, 1), sheet, shown)
+
+
+def maps_over(
+    pictures: Tensor | None,
+    maps: int,
+    attribution: Attribution,
+    direction: Direction,
+    reference: int,
+    frame: int,
+) -> list[tuple[int, int]]:
+    """Which map goes over which of a video's pictures: every frame's over all pictures it stands
+    for, others over the one in the middle. A still picture is the only one."""
+    frames = attribution.frames(direction, reference - 1)
+    if pictures is None or frames == 1:
+        return [(number, 0) for number in range(maps)]
+    frame_of = frames_of(pictures.shape[1], frames)
+    if frame == EVERY_FRAME:
+        starts = range(0, maps, frames)
+        return [(start + of, picture) for start in starts for picture, of in enumerate(frame_of)]
+    own = [picture for picture, of in enumerate(frame_of) if frame in (MEAN_FRAME, of)]
+    return [(number, own[len(own) // 2]) for number in range(maps)]
+
+
+def _enlarged(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    pixels = interpolate(picture.movedim(-1, 1), size, mode="bicubic", align_corners=False)
+    return pixels.movedim(1, -1).clamp(0, 1)
+
+
+def _draw(
+    maps: AttributionMap,
+    pictures: Tensor | None,
+    over: list[tuple[int, int]],
+    size: tuple[int, int],
+    colormap: Colormap,
+    opacity: float,
+    scale: Scale,
+    with_legend: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Overlays and heat maps (batch, maps, height, width, 3), and the values painted, 0 to 1.
+
+    over: which map goes over which of the pictures, (1 or batch, pictures, height, width, 3).
+    """
+    painted = paint(maps, scale, size)
+    words = " · ".join(filter(None, (caption(maps), painted.words)))
+    overlays: list[Tensor] = []
+    heatmaps: list[Tensor] = []
+    for column, number in over:
+        values = painted.values[:, column]
+        drawn = heatmap(values, colormap)
+        laid = drawn
+        if pictures is not None:
+            laid = overlay(pictures[:, number], values, colormap, opacity)
+        if with_legend:
+            ends = painted.low[:, column], painted.high[:, column]
+            drawn, laid = (
+                legend(picture, *ends, colormap, words, painted.unit) for picture in (drawn, laid)
+            )
+        overlays.append(laid)
+        heatmaps.append(drawn)
+    columns = [column for column, _ in over]
+    return torch.stack(overlays, 1), torch.stack(heatmaps, 1), painted.values[:, columns]

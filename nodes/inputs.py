@@ -1,0 +1,112 @@
+"""Inputs that several nodes share, and what their values mean."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..i2am.display import Colormap
+from ..i2am.errors import I2AMError
+from ..i2am.recording import Attribution, Definition, Direction, best_definition
+
+AUTO = "auto"
+KEEP, REMOVE = "keep", "remove"
+
+REFERENCE = io.Int.Input(
+    "reference",
+    default=1,
+    optional=True,
+    min=1,
+    max=64,
+    tooltip="Which reference, counted from 1 in the order the model was given them.",
+)
+COLORMAP = io.Combo.Input(
+    "colormap",
+    options=[colormap.value for colormap in Colormap],
+    default=Colormap.INFERNO.value,
+    optional=True,
+    tooltip="The colours. Jet matches the figures of the paper; the others do not invent edges.",
+)
+OPACITY = io.Float.Input(
+    "opacity",
+    default=0.8,
+    optional=True,
+    min=0.0,
+    max=1.0,
+    step=0.05,
+    tooltip="How strongly the colours cover the picture.",
+)
+WITHIN_MASK = io.Boolean.Input(
+    "within_mask",
+    default=False,
+    optional=True,
+    advanced=True,
+    tooltip="For generated to reference: count only the attention of the masked part of the "
+    "result. Uses the mask of Collect Attribution, or the inpainting mask the latent was sampled "
+    "with.",
+)
+SINKS = io.Combo.Input(
+    "sinks",
+    options=[KEEP, REMOVE],
+    default=KEEP,
+    optional=True,
+    advanced=True,
+    tooltip="Sinks are places of the reference, often at its border, that nearly all of the result "
+    "looks at whatever it shows. Remove leaves them out of maps over the reference; the label says "
+    "how many there were and how much attention they took.",
+)
+DEFINITION = io.Combo.Input(
+    "definition",
+    options=[AUTO, *(definition.value for definition in Definition)],
+    default=AUTO,
+    optional=True,
+    advanced=True,
+    tooltip="Model: the model's own attention, in true shares. Paper: the definition of the I2AM "
+    "paper, where every layer counts the same. Auto: model where text, result and references "
+    "compete for attention (Flux), paper elsewhere.",
+)
+
+
+def direction_input(tooltip: str) -> io.Combo.Input:
+    """The picture a map lies over."""
+    return io.Combo.Input(
+        "direction",
+        options=[direction.value for direction in Direction],
+        default=Direction.REFERENCE_TO_GENERATED.value,
+        optional=True,
+        tooltip=tooltip,
+    )
+
+
+def choose_definition(attribution: Attribution, definition: str) -> Definition:
+    """The definition a widget asks for; auto is the one to look at first for this model."""
+    if definition == AUTO:
+        return best_definition(attribution.recording)
+    return Definition(definition)
+
+
+def mask_within(attribution: Attribution, within_mask: bool) -> Tensor | None:
+    """The mask over the result that G2R is limited to, if that is asked for."""
+    if not within_mask:
+        return None
+    if attribution.mask is None:
+        raise I2AMError(
+            "within_mask needs a mask over the result, and there is none. Connect one to Collect "
+            "Attribution, or turn within_mask off."
+        )
+    return attribution.mask
+
+
+def check_mask(mask: Tensor, name: str, batch: int, size: tuple[int, int]) -> None:
+    """Raises I2AMError for a mask of another (height, width) or batch than its picture."""
+    if mask.ndim != 3 or tuple(mask.shape[1:]) != tuple(size):
+        raise I2AMError(
+            f"{name} is {'×'.join(map(str, mask.shape[:0:-1]))} (width × height), but the picture "
+            f"it belongs to is {size[1]}×{size[0]}. Resize the mask, or connect the one made for "
+            "this picture."
+        )
+    if len(mask) not in (1, batch):
+        raise I2AMError(
+            f"{name} is a batch of {len(mask)}, but there are {batch} results. Give one mask for "
+            f"all, or {batch}."
+        )
