@@ -1,12 +1,11 @@
 // Works out what the viewer shows of a payload, for tests/test_viewer_numbers.py:
 //   node numbers.mjs payload.i2am questions.json   → the answers, as JSON, on standard output
 import { readFileSync } from "node:fs";
-
-import { pointMap, rangeOf, selectMaps } from "../../web/js/maps.js";
-import { imacs } from "../../web/js/metric.js";
-import { colorize, dim, lookup, paintedValues } from "../../web/js/paint.js";
-import { colorTable, parsePayload } from "../../web/js/payload.js";
-import { fit, readState } from "../../web/js/state.js";
+import { colorize, dim, lookup, paintedValues } from "../../web/js/drawing/paint.js";
+import { imacs } from "../../web/js/maps/imacs.js";
+import { pointMap, rangeOf, selectMaps } from "../../web/js/maps/maps.js";
+import { colorTable, parsePayload } from "../../web/js/maps/payload.js";
+import { fit, readState } from "../../web/js/viewer/state.js";
 
 const [file, questions] = process.argv.slice(2);
 const bytes = readFileSync(file);

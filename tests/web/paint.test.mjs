@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inflateSync } from "node:zlib";
-
-import { cellAt, coverage, makeGrid, rectangleOf, resample } from "../../web/js/grid.js";
-import { number, stretch } from "../../web/js/maps.js";
-import { outline } from "../../web/js/paint.js";
-import { PayloadError, parsePayload } from "../../web/js/payload.js";
-import { maskPng } from "../../web/js/png.js";
+import { outline } from "../../web/js/drawing/paint.js";
+import { maskPng } from "../../web/js/drawing/png.js";
+import { cellAt, coverage, makeGrid, rectangleOf, resample } from "../../web/js/maps/grid.js";
+import { number, stretch } from "../../web/js/maps/maps.js";
+import { PayloadError, parsePayload } from "../../web/js/maps/payload.js";
 
 const grid = makeGrid([3, 4], [2.5, 4]);
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { arranged, picturesOf } from "../../web/js/pictures.js";
+import { arranged, picturesOf } from "../../web/js/drawing/pictures.js";
 
 const still = { frames: 1 };
 const files = (count, name) => Array.from({ length: count }, (_, n) => `${name} ${n}`);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { fit, INITIAL, readState, reduce } from "../../web/js/state.js";
+import { fit, INITIAL, readState, reduce } from "../../web/js/viewer/state.js";
 
 const side = { grid: [4, 4], covered: [4, 4], size: [64, 64], frames: 1 };
 const header = {

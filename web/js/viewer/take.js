@@ -1,10 +1,10 @@
 // @ts-check
 /** Taking what is shown away: as one picture, as text, as a mask. */
 
+import { paintedValues } from "../drawing/paint.js";
+import { maskPng } from "../drawing/png.js";
 import { make } from "./controls.js";
-import { paintedValues } from "./paint.js";
-import { maskPng } from "./png.js";
-import * as words from "./words.js";
+import * as words from "./wording.js";
 
 /** @typedef {import("./panel.js").Layer} Layer */
 /** @typedef {import("./panel.js").Panel} Panel */
@@ -12,7 +12,7 @@ import * as words from "./words.js";
 const SIDE = [512, 1536]; // pixels: the height of an exported picture, at least and at most
 const GAP = 16;
 const FOOT = 76; // for the colour bars and the sentence
-const PAPER = "#161618"; // as i2am/render.py has it
+const PAPER = "#161618"; // as i2am/display/render.py has it
 const INK = "#ececee";
 
 /**

@@ -1,12 +1,12 @@
 // @ts-check
-/** Maps → pixels: colours, the dimmed picture below them, outlines. As i2am/render.py has them. */
+/** Maps → pixels: colours, the dimmed picture below them, outlines. As i2am/display/render.py has them. */
 
-import { resample } from "./grid.js";
-import { stretch } from "./maps.js";
-import { paperCut } from "./metric.js";
+import { resample } from "../maps/grid.js";
+import { paperCut } from "../maps/imacs.js";
+import { stretch } from "../maps/maps.js";
 
-/** @typedef {import("./grid.js").Grid} Grid */
-/** @typedef {import("./maps.js").Scale} Scale */
+/** @typedef {import("../maps/grid.js").Grid} Grid */
+/** @typedef {import("../maps/maps.js").Scale} Scale */
 
 const DIM = 0.35; // of the picture's light, taken at opacity 1
 const FADE = 0.5; // of the picture's colour, likewise
@@ -86,7 +86,7 @@ export function isPaper(scale) {
 }
 
 /**
- * A map at the size of a picture as its scale brings it to 0 to 1; as `paint` in i2am/render.py.
+ * A map at the size of a picture as its scale brings it to 0 to 1; as `paint` in i2am/display/render.py.
  *
  * @param {{values: Float32Array, grid: Grid, range: [number, number], scale: Scale}} layer
  * @param {number} height in pixels

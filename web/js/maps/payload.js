@@ -1,5 +1,5 @@
 // @ts-check
-/** The viewer's payload → header and tables. Its layout is that of i2am/payload.py. */
+/** The viewer's payload → header and tables. Its layout is that of i2am/display/payload.py. */
 
 export const FORMAT = "i2am.viewer/1";
 const MAGIC = "I2AMVIEW";

@@ -3,7 +3,7 @@
 
 import { isPaper } from "./paint.js";
 
-/** @typedef {import("./panel.js").Layer} Layer */
+/** @typedef {import("../viewer/panel.js").Layer} Layer */
 
 // Maps are smooth: more pixels than these cannot be seen, the browser draws what lies between.
 const HEAT_SIDE = 512;

@@ -2,7 +2,7 @@
 /**
  * How layers are averaged: which, how much each counts, and how each comes to the grid of all.
  *
- * The arithmetic is that of `LayerWeight`, `Order` and `paper_selection` in i2am/attribution.py.
+ * The arithmetic is that of `LayerWeight`, `Order` and `paper_selection` in i2am/maps/levels.py.
  */
 
 import { product, scaleAt } from "./payload.js";

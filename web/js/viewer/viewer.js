@@ -1,22 +1,22 @@
 // @ts-check
 /** The Attribution Viewer: two pictures to point at, and what to look at. Knows no ComfyUI. */
 
+import { arranged, Pictures, picturesOf } from "../drawing/pictures.js";
+import { imacs } from "../maps/imacs.js";
+import { Memo } from "../maps/memo.js";
+import { PayloadError, parsePayload } from "../maps/payload.js";
 import { Answers } from "./answers.js";
 import { make } from "./controls.js";
-import { Memo } from "./memo.js";
-import { imacs } from "./metric.js";
 import { Panel } from "./panel.js";
-import { PayloadError, parsePayload } from "./payload.js";
-import { arranged, Pictures, picturesOf } from "./pictures.js";
 import { sentence } from "./sentence.js";
 import { settings } from "./settings.js";
 import { readState, reduce } from "./state.js";
 import { composed, copyText, download, maskOf, pngOf, valuesText } from "./take.js";
 import { bottomRow, topRow } from "./toolbar.js";
-import * as words from "./words.js";
+import * as words from "./wording.js";
 
 /** @typedef {import("./answers.js").Answer} Answer */
-/** @typedef {import("./payload.js").Header} Header */
+/** @typedef {import("../maps/payload.js").Header} Header */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./state.js").Fitted} Fitted */
 /** @typedef {import("./state.js").Pin} Pin */

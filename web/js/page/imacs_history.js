@@ -1,9 +1,8 @@
 // @ts-check
 /** The scores of an IMACS node's last runs, in a table on it, to compare settings. */
 
-// @ts-expect-error: ComfyUI's own, beside our folder on the page.
-import { app } from "../../../scripts/app.js";
-import { make } from "./controls.js";
+import { make } from "../viewer/controls.js";
+import { after } from "./nodes.js";
 
 /**
  * What one run scored, as nodes/score.py sends it.
@@ -15,7 +14,6 @@ import { make } from "./controls.js";
  * @property {Record<string, any>} run
  */
 
-const NODE = "I2AM_IMACS";
 const PROPERTY = "i2am_imacs_history"; // saved with the workflow
 const LENGTH = 8;
 const ROW_HEIGHT = 18;
@@ -91,21 +89,12 @@ function show(node) {
   node.setSize([Math.max(node.size[0], needed[0]), Math.max(node.size[1], needed[1])]);
 }
 
-app.registerExtension({
-  name: "i2am.imacs-history",
-  /** @param {any} node */
-  nodeCreated(node) {
-    if (node.constructor.comfyClass !== NODE) return;
-    const { onExecuted, onConfigure } = node;
-    node.onExecuted = function (/** @type {any} */ output) {
-      onExecuted?.call(this, output);
-      if (!output?.i2am?.[0]) return;
-      node.properties[PROPERTY] = added(node.properties[PROPERTY] ?? [], output.i2am[0]);
-      show(node);
-    };
-    node.onConfigure = function (/** @type {any} */ saved) {
-      onConfigure?.call(this, saved);
-      show(node);
-    };
-  },
-});
+/** Keeps the table of an IMACS node. @param {any} node */
+export function keepHistory(node) {
+  after(node, "onExecuted", (output) => {
+    if (!output?.i2am?.[0]) return;
+    node.properties[PROPERTY] = added(node.properties[PROPERTY] ?? [], output.i2am[0]);
+    show(node);
+  });
+  after(node, "onConfigure", () => show(node));
+}

@@ -1,9 +1,9 @@
 // @ts-check
 /** What the viewer shows, as one plain value: saved in the workflow, replaced and never edited. */
 
-/** @typedef {import("./payload.js").Header} Header */
-/** @typedef {import("./grid.js").Place} Place */
-/** @typedef {import("./maps.js").Choice} Choice */
+/** @typedef {import("../maps/payload.js").Header} Header */
+/** @typedef {import("../maps/grid.js").Place} Place */
+/** @typedef {import("../maps/maps.js").Choice} Choice */
 
 /** @typedef {"result" | "reference"} SideName */
 /** @typedef {{side: SideName, place: Place}} Pin */
@@ -35,7 +35,7 @@
 /**
  * A state as a payload can show it.
  *
- * @typedef {Omit<State, "scale"> & Choice & {scale: import("./maps.js").Scale}} Fitted
+ * @typedef {Omit<State, "scale"> & Choice & {scale: import("../maps/maps.js").Scale}} Fitted
  */
 
 export const DIRECTIONS = /** @type {const} */ (["r2g", "g2r"]);

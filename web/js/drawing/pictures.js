@@ -1,11 +1,11 @@
 // @ts-check
 /** The pictures below the maps: which one, whether it has come, and how large it is shown. */
 
-/** @typedef {import("./payload.js").Header} Header */
-/** @typedef {import("./payload.js").Side} Side */
-/** @typedef {import("./state.js").Fitted} Fitted */
-/** @typedef {import("./viewer.js").File} File */
-/** @typedef {import("./viewer.js").Output} Output */
+/** @typedef {import("../maps/payload.js").Header} Header */
+/** @typedef {import("../maps/payload.js").Side} Side */
+/** @typedef {import("../viewer/state.js").Fitted} Fitted */
+/** @typedef {import("../viewer/viewer.js").File} File */
+/** @typedef {import("../viewer/viewer.js").Output} Output */
 
 const GAP = 12; // CSS pixels between two pictures, as the style has it
 const AROUND = 52; // of height: the caption and the colour bar

@@ -1,13 +1,13 @@
 // @ts-check
 /** What Capture Attention sees while it samples: the maps so far over the latent's preview. */
 
-import { make } from "./controls.js";
-import { makeGrid } from "./grid.js";
-import { colorize, dim, lookup, normalised } from "./paint.js";
-import { percent } from "./words.js";
+import { colorize, dim, lookup, normalised } from "../drawing/paint.js";
+import { makeGrid } from "../maps/grid.js";
+import { make } from "../viewer/controls.js";
+import { percent } from "../viewer/wording.js";
 
 /**
- * A message, as i2am/live.py has it.
+ * A message, as i2am/display/live.py has it.
  *
  * @typedef {object} Message
  * @property {number} step

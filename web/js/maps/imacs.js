@@ -1,5 +1,5 @@
 // @ts-check
-/** IMACS of a map under a mask: i2am/metric.py's paper preset, with its penalty and threshold. */
+/** IMACS of a map under a mask: i2am/scores/imacs.py's paper preset, with its penalty and threshold. */
 
 import { resample } from "./grid.js";
 import { extent } from "./maps.js";

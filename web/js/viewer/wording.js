@@ -1,11 +1,11 @@
 // @ts-check
 /** What is shown, in a sentence. */
 
-import { number } from "./maps.js";
-import { THRESHOLD } from "./metric.js";
+import { THRESHOLD } from "../maps/imacs.js";
+import { number } from "../maps/maps.js";
 
-/** @typedef {import("./payload.js").Header} Header */
-/** @typedef {import("./maps.js").Maps} Maps */
+/** @typedef {import("../maps/payload.js").Header} Header */
+/** @typedef {import("../maps/maps.js").Maps} Maps */
 /** @typedef {import("./state.js").Fitted} Fitted */
 /** @typedef {import("./state.js").Pin} Pin */
 

@@ -1,24 +1,24 @@
 // @ts-check
 /** What a state asks of a payload → what there is to paint. Knows no page; counts nothing twice. */
 
-import { cellAt } from "./grid.js";
-import { matchGrids, pointMap, rangeOf, selectMaps } from "./maps.js";
-import { Memo } from "./memo.js";
-import { outline } from "./paint.js";
-import { colorTable } from "./payload.js";
+import { outline } from "../drawing/paint.js";
+import { cellAt } from "../maps/grid.js";
+import { matchGrids, pointMap, rangeOf, selectMaps } from "../maps/maps.js";
+import { Memo } from "../maps/memo.js";
+import { colorTable } from "../maps/payload.js";
 import { fit } from "./state.js";
 
-/** @typedef {import("./payload.js").Header} Header */
-/** @typedef {import("./payload.js").Payload} Payload */
+/** @typedef {import("../maps/payload.js").Header} Header */
+/** @typedef {import("../maps/payload.js").Payload} Payload */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./state.js").Fitted} Fitted */
 /** @typedef {import("./state.js").Pin} Pin */
 /** @typedef {import("./state.js").SideName} SideName */
-/** @typedef {import("./maps.js").Maps} Maps */
-/** @typedef {import("./grid.js").Grid} Grid */
+/** @typedef {import("../maps/maps.js").Maps} Maps */
+/** @typedef {import("../maps/grid.js").Grid} Grid */
 /** @typedef {import("./panel.js").Layer} Layer */
 /** @typedef {import("./panel.js").Look} Look */
-/** @typedef {import("./metric.js").Mask} Mask */
+/** @typedef {import("../maps/imacs.js").Mask} Mask */
 
 /**
  * @typedef {object} Answer
@@ -163,7 +163,7 @@ export function otherSide(side) {
 /**
  * @param {Maps} maps
  * @param {number} index
- * @param {import("./maps.js").Scale} scale
+ * @param {import("../maps/maps.js").Scale} scale
  * @returns {Layer}
  */
 function layerOf(maps, index, scale) {

@@ -2,7 +2,7 @@
 /**
  * A choice of what to look at → maps in numbers that mean something.
  *
- * The arithmetic is that of i2am/attribution.py, i2am/correspondence.py and i2am/render.py.
+ * The arithmetic is that of i2am/maps/levels.py, i2am/maps/points.py and i2am/display/render.py.
  */
 
 import { area, cellAt, coverage, makeGrid } from "./grid.js";
@@ -177,7 +177,7 @@ export function within(range, count) {
 }
 
 /**
- * A frame of a video's map, or all of them added up; as `_of_frames` in i2am/attribution.py.
+ * A frame of a video's map, or all of them added up; as `_of_frames` in i2am/maps/levels.py.
  *
  * @param {Float32Array} values
  * @param {number} cells of one frame
@@ -271,7 +271,7 @@ export function unitOf(definition, direction) {
 }
 
 /**
- * As `display_values` in i2am/render.py, of one batch item's maps; writes over them.
+ * As `display_values` in i2am/display/render.py, of one batch item's maps; writes over them.
  *
  * @param {Float32Array[]} maps
  * @param {"%" | "×"} unit
@@ -288,7 +288,7 @@ export function display(maps, unit) {
 }
 
 /**
- * The (low, high) to paint one of some maps between; as `value_range` in i2am/render.py, of cells.
+ * The (low, high) to paint one of some maps between; as `value_range` in i2am/display/render.py, of cells.
  *
  * @param {Maps} maps
  * @param {number} index

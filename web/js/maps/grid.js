@@ -168,7 +168,7 @@ function nearLine(x, y, { points, radius }, across, down) {
  */
 
 /**
- * As `_reading` in i2am/render.py: torch's bicubic, or the average of the cells under a pixel.
+ * As `_reading` in i2am/display/render.py: torch's bicubic, or the average of the cells under a pixel.
  *
  * @param {number} cells
  * @param {number} covered
@@ -204,7 +204,7 @@ function cubic(x) {
 }
 
 /**
- * Cells to the pixels of the picture they divide, as `resample` in i2am/render.py. It can swing
+ * Cells to the pixels of the picture they divide, as `resample` in i2am/display/render.py. It can swing
  * below the lowest and above the highest cell.
  *
  * @param {ArrayLike<number>} values

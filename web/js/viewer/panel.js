@@ -1,14 +1,14 @@
 // @ts-check
 /** One picture with a map over it: its canvases, its colour bar, and the gestures on it. */
 
-import { fitted, heatSides, Painted, pictureSides } from "./canvas.js";
+import { fitted, heatSides, Painted, pictureSides } from "../drawing/canvas.js";
+import { drawMarks } from "../drawing/marks.js";
+import { colorize, dim, gradient, lookup, paintedValues } from "../drawing/paint.js";
 import { make } from "./controls.js";
-import { drawMarks } from "./marks.js";
-import { colorize, dim, gradient, lookup, paintedValues } from "./paint.js";
-import { rangeEnds } from "./words.js";
+import { rangeEnds } from "./wording.js";
 
-/** @typedef {import("./grid.js").Grid} Grid */
-/** @typedef {import("./grid.js").Place} Place */
+/** @typedef {import("../maps/grid.js").Grid} Grid */
+/** @typedef {import("../maps/grid.js").Place} Place */
 
 /**
  * @typedef {object} Layer a map as it is to be painted
@@ -16,7 +16,7 @@ import { rangeEnds } from "./words.js";
  * @property {Grid} grid
  * @property {"%" | "×"} unit
  * @property {[number, number]} range
- * @property {import("./maps.js").Scale} scale
+ * @property {import("../maps/maps.js").Scale} scale
  */
 
 /**

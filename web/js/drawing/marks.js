@@ -1,14 +1,14 @@
 // @ts-check
 /** What is drawn above a map: its outline, a mask's, and the places that are asked about. */
 
-import { cellAt, middle, rectangleOf } from "./grid.js";
+import { cellAt, middle, rectangleOf } from "../maps/grid.js";
 import { outline, paintedValues } from "./paint.js";
 
-/** @typedef {import("./grid.js").Grid} Grid */
-/** @typedef {import("./grid.js").Place} Place */
-/** @typedef {import("./panel.js").Layer} Layer */
-/** @typedef {import("./panel.js").Look} Look */
-/** @typedef {import("./panel.js").Marks} Marks */
+/** @typedef {import("../maps/grid.js").Grid} Grid */
+/** @typedef {import("../maps/grid.js").Place} Place */
+/** @typedef {import("../viewer/panel.js").Layer} Layer */
+/** @typedef {import("../viewer/panel.js").Look} Look */
+/** @typedef {import("../viewer/panel.js").Marks} Marks */
 
 const PER_CELL = 6; // points an outline has for a cell
 const OUTLINE_CELLS = 320; // points of a side, at most

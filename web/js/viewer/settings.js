@@ -3,10 +3,10 @@
 
 import { make, rangeSlider, select, slider } from "./controls.js";
 import { DEFINITIONS, PRESETS, SCALES, WEIGHTS } from "./state.js";
-import * as words from "./words.js";
+import * as words from "./wording.js";
 
 /** @typedef {import("./answers.js").Answer} Answer */
-/** @typedef {import("./payload.js").Header} Header */
+/** @typedef {import("../maps/payload.js").Header} Header */
 /** @typedef {import("./state.js").State} State */
 
 const PART = { min: 0, max: 1, step: 0.05 };

@@ -1,7 +1,7 @@
 // @ts-check
 /** A node's support report, and the button that copies it. */
 
-import { make } from "./controls.js";
+import { make } from "../viewer/controls.js";
 
 const LABEL = "Copy support report";
 const SAID_FOR = 2500; // milliseconds

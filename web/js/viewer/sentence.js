@@ -1,14 +1,14 @@
 // @ts-check
 /** The line that says what is shown, and the notes that explain it. */
 
+import { extent } from "../maps/maps.js";
+import { Memo } from "../maps/memo.js";
 import { make } from "./controls.js";
-import { extent } from "./maps.js";
-import { Memo } from "./memo.js";
 import { button } from "./toolbar.js";
-import * as words from "./words.js";
+import * as words from "./wording.js";
 
 /** @typedef {import("./answers.js").Answer} Answer */
-/** @typedef {import("./payload.js").Header} Header */
+/** @typedef {import("../maps/payload.js").Header} Header */
 
 /** @param {() => void} resized called when the notes were folded or unfolded */
 export function sentence(resized) {

@@ -1,12 +1,12 @@
 // @ts-check
 /** The rows above and below the pictures: which reference and picture, which maps, and taking away. */
 
+import { Memo } from "../maps/memo.js";
 import { make, segmented, slider } from "./controls.js";
-import { Memo } from "./memo.js";
-import * as words from "./words.js";
+import * as words from "./wording.js";
 
 /** @typedef {import("./answers.js").Answer} Answer */
-/** @typedef {import("./payload.js").Header} Header */
+/** @typedef {import("../maps/payload.js").Header} Header */
 /** @typedef {import("./state.js").State} State */
 
 /**
