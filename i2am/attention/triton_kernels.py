@@ -40,6 +40,34 @@ def _pooled(a, b):
 
 
 @triton.jit
+def _load_queries(q, row, valid, q_row, dim, BLOCK_DIM: tl.constexpr):
+    """(rows, dim) of one head, zero where a row is not valid."""
+    axis = tl.arange(0, BLOCK_DIM)
+    return tl.load(
+        q + row[:, None] * q_row + axis[None, :],
+        mask=valid[:, None] & (axis < dim)[None, :],
+        other=0.0,
+    )
+
+
+@triton.jit
+def _load_keys(k, column, valid, k_column, dim, BLOCK_DIM: tl.constexpr):
+    """(dim, columns) of one key head, zero where a column is not valid."""
+    axis = tl.arange(0, BLOCK_DIM)
+    return tl.load(
+        k + column[None, :] * k_column + axis[:, None],
+        mask=valid[None, :] & (axis < dim)[:, None],
+        other=0.0,
+    )
+
+
+@triton.jit
+def _logits(queries, keys, valid, scale):
+    """S in powers of two, (rows, columns); minus infinity where it is not valid."""
+    return tl.where(valid, _product(queries, keys) * (scale * LOG2_E), -float("inf"))
+
+
+@triton.jit
 def log_sums(
     q,  # (items, heads, rows, dim), any strides but 1 for the last
     k,  # (items, key heads, columns, dim), of one span
@@ -63,7 +91,7 @@ def log_sums(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
-    """The rows' log-sums of the logits with one span's keys; and the columns' of each block."""
+    """Log-sum-exp of the logits with one span's keys: of each row, and of each column by blocks."""
     block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     item, head = pair // heads, pair % heads
     q += item * q_item + head * q_head
@@ -71,35 +99,25 @@ def log_sums(
     column_sums += (pair * tl.num_programs(0) + block) * columns
 
     row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    axis = tl.arange(0, BLOCK_DIM)
-    queries = tl.load(
-        q + row[:, None] * q_row + axis[None, :],
-        mask=(row < rows)[:, None] & (axis < dim)[None, :],
-        other=0.0,
-    )  # (rows, dim)
+    queries = _load_queries(q, row, row < rows, q_row, dim, BLOCK_DIM)
     high = tl.full((BLOCK_ROWS,), -float("inf"), tl.float32)
     total = tl.zeros((BLOCK_ROWS,), tl.float32)  # relative to 2^high
     for first in range(0, columns, BLOCK_COLUMNS):
         column = first + tl.arange(0, BLOCK_COLUMNS)
-        keys = tl.load(
-            k + column[None, :] * k_column + axis[:, None],
-            mask=(column < columns)[None, :] & (axis < dim)[:, None],
-            other=0.0,
-        )  # (dim, columns)
-        logits = _product(queries, keys) * (scale * LOG2_E)
-        logits = tl.where((column < columns)[None, :], logits, -float("inf"))
+        keys = _load_keys(k, column, column < columns, k_column, dim, BLOCK_DIM)
+        logits = _logits(queries, keys, (column < columns)[None, :], scale)
         higher = tl.maximum(high, tl.max(logits, 1))
         powers = tl.exp2(logits - higher[:, None])
         total = total * tl.exp2(high - higher) + tl.sum(powers, 1)
         high = higher
         if WITH_COLUMNS:
-            # The same exponentials serve the columns, once all rows are brought to one level.
-            level = tl.max(tl.where(row < rows, high, -float("inf")))
-            lift = tl.where(row < rows, tl.exp2(high - level), 0.0)
-            sums = tl.sum(powers * lift[:, None], 0)
+            # The same exponentials serve the columns, once all rows have one offset.
+            offset = tl.max(tl.where(row < rows, high, -float("inf")))
+            factor = tl.where(row < rows, tl.exp2(high - offset), 0.0)
+            sums = tl.sum(powers * factor[:, None], 0)
             if tl.min(tl.where(column < columns, sums, 1.0)) >= WEAK:
-                found = level + tl.log2(sums)
-            else:  # rare: some column lies so far below that it is lost; by their own levels, then
+                found = offset + tl.log2(sums)
+            else:  # rare: some column lies so far below that it is lost; take its own offset
                 alone = tl.where((row < rows)[:, None], logits, -float("inf"))
                 own = tl.max(tl.where((column < columns)[None, :], alone, 0.0), 0)
                 found = own + tl.log2(tl.sum(tl.exp2(alone - own[None, :]), 0))
@@ -144,7 +162,7 @@ def marginal_sums(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
-    """Every sum that needs the log-sums: one block of one reference's logits, head by head."""
+    """All sums that divide by a log-sum-exp: one block of one reference's logits, head by head."""
     column_block, row_block = tl.program_id(0), tl.program_id(1)
     column_blocks, row_blocks = tl.num_programs(0), tl.num_programs(1)
     first_pair = tl.program_id(2).to(tl.int64) * heads_here
@@ -152,7 +170,6 @@ def marginal_sums(
     q += item * q_item
     k += item * k_item
 
-    axis = tl.arange(0, BLOCK_DIM)
     row = tl.load(row_order + row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))
     column = tl.load(column_order + column_block * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS))
     if WITH_PAIRS:
@@ -161,23 +178,12 @@ def marginal_sums(
     for index in range(heads_here):
         pair = first_pair + index
         head = pair % heads
-        queries = tl.load(
-            q + head * q_head + row[:, None] * q_row + axis[None, :],
-            mask=(row >= 0)[:, None] & (axis < dim)[None, :],
-            other=0.0,
-        )  # (rows, dim)
-        keys = tl.load(
-            k
-            + (first_head + head) // heads_each * k_head
-            + column[None, :] * k_column
-            + axis[:, None],
-            mask=(column >= 0)[None, :] & (axis < dim)[:, None],
-            other=0.0,
-        )  # (dim, columns)
-        logits = _product(queries, keys) * (scale * LOG2_E)
-        there = (row >= 0)[:, None] & (column >= 0)[None, :]
-        logits = tl.where(there, logits, -float("inf"))
-        # Nor do the sums of a row or column that is none set a level.
+        key_head = k + (first_head + head) // heads_each * k_head
+        queries = _load_queries(q + head * q_head, row, row >= 0, q_row, dim, BLOCK_DIM)
+        keys = _load_keys(key_head, column, column >= 0, k_column, dim, BLOCK_DIM)
+        valid = (row >= 0)[:, None] & (column >= 0)[None, :]
+        logits = _logits(queries, keys, valid, scale)
+        # Padding must not set the offset either.
         over_row = tl.load(row_sums + pair * rows + row, mask=row >= 0, other=float("inf"))
         over_column = tl.load(
             column_sums + pair * columns + column, mask=column >= 0, other=float("inf")

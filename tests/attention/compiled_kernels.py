@@ -13,7 +13,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from i2am.attention import triton_backend, triton_kernels
+from i2am.attention import pooling_plan, triton_kernels, triton_passes
 
 # Of shared memory for a program: of the smallest of the cards (GeForce 30 and 40), which are
 # served by what is compiled for the A100 (80). The H100 (90) has more, the GeForce 50 as little.
@@ -26,7 +26,7 @@ SMALLEST = 99 * 2**10
 def test_fits(name: str, card: int, dim: int) -> None:
     """The compiler takes them, and they ask for no more shared memory than there is."""
     kernel: Any = getattr(triton_kernels, name)
-    tile = triton_backend.tiles(torch.bfloat16, dim)[name == "marginal_sums"]
+    tile = triton_passes.tiles(torch.bfloat16, dim)[name == "marginal_sums"]
     fixed = {
         "WITH_COLUMNS": True,
         "WITH_PAIRS": True,
@@ -34,7 +34,7 @@ def test_fits(name: str, card: int, dim: int) -> None:
         "COLUMN_CELLS": 16,
         "BLOCK_ROWS": tile.rows,
         "BLOCK_COLUMNS": tile.columns,
-        "BLOCK_DIM": triton_backend.padded(dim),
+        "BLOCK_DIM": pooling_plan.padded(dim),
     }
     types = dict.fromkeys(kernel.arg_names, "i32") | {"scale": "fp32"}
     types |= {"q": "*bf16", "k": "*bf16"}

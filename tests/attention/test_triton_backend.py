@@ -17,7 +17,7 @@ from test_attention import assert_right, call, dense
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import i2am.attention.compute
-from i2am.attention import attention_marginals, triton_backend
+from i2am.attention import attention_marginals, triton_backend, triton_passes, triton_trials
 from i2am.tokens import TokenLayout
 from tools.comfyui.server import ROOT
 
@@ -140,7 +140,7 @@ def test_other_makers_cards(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card, which fail there without an interpreter."""
     monkeypatch.setattr(triton_backend, "_suits", lambda q, k, layout: True)
-    monkeypatch.setattr(triton_backend, "_TRIALS", triton_backend._Trials())
+    monkeypatch.setattr(triton_backend, "_TRIALS", triton_trials.Trials())
     monkeypatch.setattr(i2am.attention.compute, "SMALL_BYTES", 0)
 
 
@@ -167,7 +167,7 @@ def test_failing_kernel(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError("no such instruction\nin line 1")
 
-    monkeypatch.setattr(triton_backend, "_kernels", Failing)
+    monkeypatch.setattr(triton_passes, "_kernels", Failing)
     assert_plain(caplog, "gives the same: no such instruction")
     assert "line 1" not in caplog.text
 
@@ -181,7 +181,7 @@ def test_fails_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
         tries.append(1)
         raise RuntimeError("too many blocks")
 
-    monkeypatch.setattr(triton_backend, "_trouble", lambda *kind: "")
+    monkeypatch.setattr(triton_trials, "_trouble", lambda *kind: "")
     monkeypatch.setattr(triton_backend, "kernel_marginals", fail)
     assert_plain(caplog, "too many blocks")
     assert len(tries) == 2, "once a kind of inputs"
@@ -194,7 +194,7 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("none left")
 
-    monkeypatch.setattr(triton_backend, "_trouble", lambda *kind: "")
+    monkeypatch.setattr(triton_trials, "_trouble", lambda *kind: "")
     monkeypatch.setattr(triton_backend, "kernel_marginals", fail)
     q, k, spans = call()
     for _ in range(2):

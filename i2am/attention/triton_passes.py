@@ -1,0 +1,211 @@
+"""The two passes of the Triton kernels over one call.
+
+1. The generated queries with all keys: each row's log-sum-exp over each span, which gives the
+   shares, and each reference token's over the generated tokens.
+2. The generated queries with each reference's keys again, divided by those sums: both directions
+   of both definitions. Heads follow one another, so that the correspondence is added up over
+   heads, and pooled, where it is computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..tokens import Role, Span, TokenLayout, grid_of
+from .marginals import Marginals
+from .pooling_plan import PoolingPlan, padded, pooling_plan
+
+PARTIAL_BYTES = 64 * 2**20  # of what blocks leave to be added up, at once
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How many queries and keys a program of a kernel takes at once, and with how many warps."""
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+
+def tiles(dtype: torch.dtype, dim: int) -> tuple[Tile, Tile]:
+    """Those of the first and of the second pass: what fits into a card's registers.
+
+    The second keeps two more tiles, of the correspondence, all the while.
+    """
+    if dtype == torch.float32:  # without tensor cores
+        return Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)
+    if padded(dim) > 128:
+        return Tile(64, 64, 4, 2), Tile(64, 64, 8, 1)
+    return Tile(128, 64, 4, 3), Tile(128, 64, 8, 2)
+
+
+def kernel_marginals(
+    q: Tensor,
+    k: Tensor,
+    layout: TokenLayout,
+    *,
+    scale: float,
+    correspondence: bool,
+) -> Marginals:
+    """What `blocked_marginals` gives, by the kernels, of a call that suits them."""
+    references = layout.references
+    q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
+    batch, heads, queries, dim = q.shape
+    tile = tiles(q.dtype, dim)[1]
+    cuts = [
+        (
+            pooling_plan(grid_of(layout.generated), tile.rows, correspondence, True, q.device),
+            pooling_plan(grid_of(span), tile.columns, correspondence, False, q.device),
+        )
+        for span in references
+    ]
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.float32, device=q.device)
+
+    share = zeros(batch, heads, 2 + len(references), queries)
+    paper_r2g = zeros(batch, heads, len(references), queries)
+    g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
+    matches = [zeros(batch, 2, one.cells, other.cells) for one, other in cuts if correspondence]
+    on_device = contextlib.nullcontext() if q.device.type == "cpu" else torch.cuda.device(q.device)
+    with on_device:
+        for here in _chunks(batch, heads, cuts, correspondence):
+            part = _Part(q[here], k[here[0]], here[1].start, heads // k.shape[1], scale)
+            log_sums = [part.log_sums(span) for span in layout.keys]
+            portions = torch.stack([over_columns for over_columns, _ in log_sums]).softmax(0)
+            found = iter(range(len(references)))
+            for span, sums, portion in zip(layout.keys, log_sums, portions, strict=True):
+                if span.role is not Role.REFERENCE:
+                    share[here][:, :, 0 if span.role is Role.TEXT else 1] += portion
+                    continue
+                r = next(found)
+                share[here][:, :, 2 + r] = portion
+                over_generated, over_reference, pairs = part.marginals(
+                    span, *sums, portion, *cuts[r], correspondence
+                )
+                paper_r2g[here][:, :, r] = over_generated.div_(span.length)
+                g2r[r][here] = over_reference.div_(queries)
+                if pairs is not None:
+                    matches[r][here[0]] += pairs.div_(heads)
+    return Marginals(share, paper_r2g, g2r, tuple(matches))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some items and heads of a call: q (items, heads, rows, dim), k (items, key heads, …).
+
+    first_head: the call's number of its first; heads_each: how many share a key head.
+    """
+
+    q: Tensor
+    k: Tensor
+    first_head: int
+    heads_each: int
+    scale: float
+
+    def _inputs(self, span: Span) -> tuple[Tensor, Tensor]:
+        return self.q, self.k[:, :, span.slice]
+
+    @property
+    def _layout(self) -> tuple[int, ...]:
+        """Where the kernels find what of the inputs."""
+        heads = (self.q.shape[1], self.first_head, self.heads_each)
+        return *self.q.stride()[:3], *self.k.stride()[:3], *heads
+
+    def _options(self, tile: Tile) -> dict[str, int]:
+        """What both kernels are compiled for."""
+        return {
+            "BLOCK_ROWS": tile.rows,
+            "BLOCK_COLUMNS": tile.columns,
+            "BLOCK_DIM": padded(self.q.shape[-1]),
+            "num_warps": tile.warps,
+            "num_stages": tile.stages,
+        }
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=self.q.device)
+
+    def log_sums(self, span: Span) -> tuple[Tensor, Tensor]:
+        """Of the logits with a span's keys, over them and over all rows: (items, heads, rows),
+        (items, heads, keys). The second of a reference only."""
+        items, heads, rows, dim = self.q.shape
+        tile = tiles(self.q.dtype, dim)[0]
+        blocks = math.ceil(rows / tile.rows)
+        over_rows = span.role is Role.REFERENCE
+        sums = self._empty(items, heads, rows)
+        parts = self._empty(items, heads, blocks, span.length if over_rows else 0)
+        _kernels().log_sums[blocks, items * heads](
+            *(*self._inputs(span), sums, parts),
+            *(*self._layout, rows, span.length, dim, self.scale),
+            WITH_COLUMNS=over_rows,
+            **self._options(tile),
+        )
+        return sums, parts.logsumexp(2)
+
+    def marginals(
+        self,
+        span: Span,
+        row_sums: Tensor,
+        column_sums: Tensor,
+        share: Tensor,
+        by_row: PoolingPlan,
+        by_column: PoolingPlan,
+        correspondence: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The sums of one reference over its tokens, (items, heads, rows), of M_g; over the rows,
+        (items, heads, 2, keys), of M_r and the model's; and of both over heads, pooled, (items, 2,
+        generated cells, reference cells)."""
+        items, heads, rows, dim = self.q.shape
+        r2g = self._empty(items, heads, by_column.blocks, rows)
+        g2r = self._empty(items, heads, 2, by_row.blocks, span.length)
+        pairs = self._empty(items, 2, by_row.slots, by_column.slots) if correspondence else None
+        at_once = heads if correspondence else 1
+        grid = (by_column.blocks, by_row.blocks, items * heads // at_once)
+        _kernels().marginal_sums[grid](
+            *(*self._inputs(span), row_sums, column_sums, share, by_row.order, by_column.order),
+            *(by_row.weights, by_column.weights, r2g, g2r, g2r if pairs is None else pairs),
+            *(*self._layout, at_once, rows, span.length, dim, self.scale),
+            *(by_row.slots // by_row.blocks, by_column.slots // by_column.blocks),
+            WITH_PAIRS=correspondence,
+            ROW_CELLS=by_row.pooled,
+            COLUMN_CELLS=by_column.pooled,
+            **self._options(tiles(self.q.dtype, dim)[1]),
+        )
+        if pairs is not None:
+            pairs = by_column.gathered(by_row.gathered(pairs, -2), -1)
+        return r2g.sum(2), g2r.sum(3), pairs
+
+
+def _kernels() -> Any:
+    """Where something runs them: without Triton there is no such module."""
+    from . import triton_kernels
+
+    return triton_kernels
+
+
+def _chunks(
+    batch: int, heads: int, cuts: list[tuple[PoolingPlan, PoolingPlan]], correspondence: bool
+) -> Iterator[tuple[slice, slice]]:
+    """Cut a call into items × heads that leave no more than PARTIAL_BYTES to be added up."""
+    pair = item = 0
+    for by_row, by_column in cuts:
+        tokens = (by_row.tokens * by_column.blocks, 2 * by_row.blocks * by_column.tokens)
+        pair = max(pair, 4 * sum(tokens))
+        item = max(item, 8 * by_row.slots * by_column.slots * correspondence)
+    items = PARTIAL_BYTES // (heads * pair + item)
+    if items:
+        for first in range(0, batch, items):
+            yield slice(first, first + items), slice(0, heads)
+        return
+    some = max(1, PARTIAL_BYTES // pair)
+    for number, first in itertools.product(range(batch), range(0, heads, some)):
+        yield slice(number, number + 1), slice(first, first + some)
