@@ -183,7 +183,7 @@ def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]
 
     rows = []
     for definition in pack.Definition:
-        pairs = pack.pairs_of(occluded.recording, definition, OBJECT).values.flatten(1)
+        pairs = pack.correspondence_of(occluded.recording, definition, OBJECT).values.flatten(1)
         found = []
         for change in (muted, grey):
             change = change.mT.flatten(1)  # result cells first

@@ -94,7 +94,10 @@ def _muting(muted: Tensor) -> Callable[..., Tensor]:
 
 def pack_names(package: str) -> SimpleNamespace:
     """Everything these tools use of the pack, which is loaded under this name."""
-    modules = ("nodes.host.hook", "nodes.sockets", "i2am.recording", "i2am.maps", "i2am.scores")
+    modules = (
+        *("nodes.host.hook", "nodes.sockets"),
+        *("i2am.tokens", "i2am.recording", "i2am.maps", "i2am.scores"),
+    )
     return names_of(package, *modules)
 
 

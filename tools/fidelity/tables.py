@@ -109,7 +109,7 @@ def _ways_to_average(pack: Any, record: Any, definition: Any) -> list[tuple[str,
     """Every layer weight and order, those that make the same maps under one name."""
     found: list[tuple[list[str], Tensor, Tensor]] = []
     for weight in pack.LayerWeight:
-        for order in pack.Order:
+        for order in pack.ResampleOrder:
             g2r, r2g = (
                 part / part.sum(1, keepdim=True)
                 for part in _maps(pack, record, definition, weight=weight, order=order)
@@ -133,7 +133,7 @@ def _pairs(pack: Any, records: list[Any], definition: Any, equal: bool = False) 
 
     equal: each layer is first brought to the same sum, as the equal layer weight does with maps.
     """
-    pairs = [pack.pairs_of(record, definition, OBJECT).values for record in records]
+    pairs = [pack.correspondence_of(record, definition, OBJECT).values for record in records]
     if equal:
         pairs = [layer / layer.sum((1, 2), keepdim=True) for layer in pairs]
     return torch.stack(pairs).mean(0)

@@ -43,7 +43,7 @@ class Localisation:
         self.pack, self.scenes = pack, scenes
         self.size = (scenes.scene.shape[1], scenes.scene.shape[2])
         self.demo = pack.module("nodes.prepare.demo")
-        self.maps, self.masks = pack.module("i2am.maps"), pack.module("i2am.scores")
+        self.maps, self.masks = pack.module("i2am.maps.levels"), pack.module("i2am.scores")
         self.locate, self.box = (
             pack.module("i2am.scores").locate_object,
             pack.module("i2am.scores").Box,

@@ -40,23 +40,24 @@ class Pack:
         """The pictures a stock sampler makes, and the recording of its conditional branch."""
         import comfy.sample
 
-        hook, store = self.module("nodes.host.hook"), self.module("i2am.recording")
+        hook, recording = self.module("nodes.host.hook"), self.module("i2am.recording")
         output = comfy.sample.sample(
-            hook.arm(model, hook.Plan(branch="conditional")),
+            hook.arm(model, recording.Plan(branch="conditional")),
             comfy.sample.prepare_noise(start, 1), STEPS, cfg, "euler", "simple", positive, negative,
             start, disable_pbar=True, seed=1,
         )  # fmt: skip
-        record = hook.RECORDINGS.get(store.fingerprint(output))
+        recordings = self.module("nodes.sockets").RECORDINGS
+        record = recordings.get(recording.fingerprint(output))
         if not hasattr(record, "arrays"):
             raise SystemExit(f"Nothing was recorded: {record}")
         return self.vae.decode(output).clamp(0, 1), record
 
     def heatmaps(self, maps: Any, size: tuple[int, int]) -> Tensor:
         """Each map of a level in colours of its own range: (batch, maps, height, width, 3)."""
-        render, colormaps = self.module("i2am.display"), self.module("i2am.display")
-        values = render.resize(maps.values, maps.grid, size).flatten(0, 1)
+        display, tokens = self.module("i2am.display"), self.module("i2am.tokens")
+        values = tokens.resample_nonnegative(maps.values, maps.grid, size).flatten(0, 1)
         low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-        drawn = render.heatmap((values - low) / (high - low), colormaps.Colormap.INFERNO)
+        drawn = display.heatmap((values - low) / (high - low), display.Colormap.INFERNO)
         return drawn.unflatten(0, maps.values.shape[:2])
 
 

@@ -72,7 +72,7 @@ class Upscaling:
         import comfy.sd
 
         self.pack = pack
-        self.maps = pack.module("i2am.maps")
+        self.maps = pack.module("i2am.maps.levels")
         self.model = comfy.sd.load_diffusion_model(str(model))
 
     def upscale(self, low: Tensor) -> tuple[Tensor, Any]:

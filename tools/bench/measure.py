@@ -1,0 +1,285 @@
+"""Time and memory of one case under each variant, by turns."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tools.bench.cases import DTYPES, MIB, Case, noise
+from tools.bench.variants import Dense, Meter, Variant, dense_maps, of_references
+from tools.comfyui.in_process import names_of
+
+GROWTH = (256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table. ratio: time with capture over without, median of pairs.
+
+    scratch_mib: the most memory one call takes beside its result; record_mib: what is kept.
+    """
+
+    case: str
+    variant: str
+    ratio: float
+    ratio_min: float
+    ratio_max: float
+    scratch_mib: float
+    record_mib: float
+    device: str
+    dtype: str
+
+
+def seconds(device: torch.device) -> float:
+    """Time so far, all work done: the processor's where that is the whole story."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+class Bench:
+    """Runs one case with and without capture, by turns."""
+
+    def __init__(self, pack: SimpleNamespace, case: Case, dtype: str, device: torch.device) -> None:
+        self.pack, self.case, self.dtype, self.device = pack, case, dtype, device
+        self.model = case.build(DTYPES[dtype], device)
+        self.meter = Meter(device)
+
+    def sample(self, model: Any) -> tuple[float, Tensor]:
+        """Seconds of one run, and its latent."""
+        import comfy.sample
+
+        start = torch.zeros(self.case.latent)
+        conditioning = self.case.conditioning()
+        started = seconds(self.device)
+        latent = comfy.sample.sample(
+            model, comfy.sample.prepare_noise(start, 1), self.case.steps, 1.0, "euler", "simple",
+            conditioning, conditioning, start, disable_pbar=True, seed=1,
+        )  # fmt: skip
+        return seconds(self.device) - started, latent
+
+    def run(self, variant: Variant) -> tuple[float, float]:
+        """Seconds with capture, and MiB of what it kept."""
+        if variant.plan is None:
+            dense = Dense(self.case, self.meter)
+            model = self.model.clone()
+            model.model_options["transformer_options"]["optimized_attention_override"] = dense
+            return self.sample(model)[0], dense.mebibytes
+        model = self.pack.arm(self.model, self.pack.Plan(**variant.plan))
+        with self.watching(variant):
+            seconds, latent = self.sample(model)
+        record = self.pack.RECORDINGS.get(self.pack.fingerprint(latent))
+        if not isinstance(record, self.pack.Recording):
+            raise SystemExit(f"Nothing was recorded: {record}")
+        return seconds, record.bytes / MIB
+
+    @contextlib.contextmanager
+    def watching(self, variant: Variant) -> Iterator[None]:
+        """Capture measured, if the meter is on, and changed as a variant asks."""
+        names, recorder, sums = self.pack.recording, self.pack.Recorder, self.pack.SoftmaxSums
+        attention, paper_only = self.pack.attention, variant.paper_only
+        compute, add, start, observe, fused = (
+            *(names.attention_marginals, recorder.add, recorder.softmax_sums, sums.add),
+            attention.triton_marginals,
+        )
+        keys = slice(self.case.references[0].start, self.case.references[-1].stop)
+
+        def computed(*args: Any, **given: Any) -> Any:
+            with self.meter():
+                return compute(*args, **given)
+
+        def observed_(of: Any, observed: Any, first: int = 0) -> None:
+            if paper_only and observed.logits.shape[-1] == self.case.keys:
+                observed = type(observed)(observed.logits[..., keys], observed.softmax[..., keys])
+            with self.meter():
+                observe(of, observed, first)
+
+        def added(of: Any, layer: Any, q: Tensor, k: Tensor, layout: Any, **given: Any) -> None:
+            add(of, layer, q, k[:, :, keys], of_references(layout), **given)
+
+        def started(of: Any, layer: Any, layout: Any, region: Any) -> Any:
+            return start(of, layer, of_references(layout), region)
+
+        if self.meter.on or paper_only:
+            names.attention_marginals, sums.add = computed, observed_
+        if paper_only:
+            recorder.add, recorder.softmax_sums = added, started
+        if not variant.kernels:
+            attention.triton_marginals = lambda *args, **given: None
+        try:
+            yield
+        finally:
+            names.attention_marginals, sums.add = compute, observe
+            recorder.add, recorder.softmax_sums = add, start
+            attention.triton_marginals = fused
+
+    def scratch(self, variant: Variant) -> tuple[float, float]:
+        """MiB of the most one call takes, and of what is kept."""
+        self.meter.on, self.meter.peak = True, 0
+        _, kept = self.run(variant)
+        self.meter.on = False
+        return self.meter.peak / MIB, kept
+
+    def figures(self, wanted: list[Variant], rounds: int) -> list[Figure]:
+        """Every variant's line. Each round takes each variant once, beside a plain run."""
+        memory = {variant.name: self.scratch(variant) for variant in wanted}  # and warms up
+        self.sample(self.model)
+        ratios: dict[str, list[float]] = {variant.name: [] for variant in wanted}
+        for turn in range(rounds):
+            for variant in wanted:
+                plain = watched = 0.0
+                for what in ("plain", "watched") if turn % 2 else ("watched", "plain"):
+                    if what == "plain":
+                        plain = self.sample(self.model)[0]
+                    else:
+                        watched = self.run(variant)[0]
+                ratios[variant.name].append(watched / plain)
+        return [
+            Figure(
+                self.case.name,
+                name,
+                statistics.median(found),
+                min(found),
+                max(found),
+                *memory[name],
+                self.device.type,
+                self.dtype,
+            )
+            for name, found in ratios.items()
+        ]
+
+
+def growth(
+    pack: SimpleNamespace, dtype: str, device: torch.device, limit: int, rounds: int
+) -> list[Figure]:
+    """From 256 tokens a side on, 8 heads: ComfyUI's attention alone, and watched."""
+    from comfy.ldm.modules import attention
+
+    figures: list[Figure] = []
+    heads, dim = 8, 128
+    for tokens in (tokens for tokens in GROWTH if tokens <= limit):
+        name = f"e {tokens}"
+        side = int(tokens**0.5)
+        while tokens % side:
+            side -= 1
+        grid = pack.Grid(side, tokens // side)
+        spans = (
+            pack.Span(pack.Role.GENERATED, 0, tokens, grid),
+            pack.Span(pack.Role.REFERENCE, tokens, 2 * tokens, grid),
+        )
+        layout = pack.TokenLayout(spans, spans)
+        q, k = (noise(s, 1, heads, 2 * tokens, dim).to(device, DTYPES[dtype]) for s in (1, 2))
+        meter = Meter(device, on=True)
+        call = functools.partial(attention.optimized_attention, q, k, k, heads, skip_reshape=True)
+        methods: dict[str, Callable[[], Any]] = {
+            "exact": functools.partial(watched, pack, meter, call, q, k, layout),
+            "dense": functools.partial(dense_beside, meter, call, q, k, layout),
+        }
+        for variant, method in methods.items():
+            meter.peak = 0
+            needed = 4 * heads * tokens**2 * 3
+            if variant == "dense" and device.type == "cpu" and needed > available_memory():
+                print(f"  {name:10} dense needs {needed / 2**30:.0f} GiB at once: it dies here")
+                dies = float("inf")
+                figures.append(
+                    Figure(name, variant, dies, dies, dies, needed / MIB, 0.0, device.type, dtype)
+                )
+                continue
+            meter.on = True
+            method()
+            meter.on = False
+            ratios = [timed(method, device) / timed(call, device) for _ in range(rounds)]
+            figures.append(
+                Figure(
+                    name,
+                    variant,
+                    statistics.median(ratios),
+                    min(ratios),
+                    max(ratios),
+                    meter.peak / MIB,
+                    0.0,
+                    device.type,
+                    dtype,
+                )
+            )
+            show(figures[-1])
+    return figures
+
+
+def watched(
+    pack: SimpleNamespace, meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any
+) -> None:
+    """An attention call as a recording run makes it."""
+    sums: Any = None
+    if pack.can_tap(q, k):
+        sums = pack.SoftmaxSums(layout, True)
+
+        def tell(observed: Any, first: int) -> None:
+            with meter():
+                sums.add(observed, first)
+
+        with pack.SoftmaxTap(q, k, None, None, tell):
+            call()
+    else:
+        call()
+    with meter():
+        pack.attention_marginals(q, k, layout, observed=sums)
+
+
+def dense_beside(meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any) -> None:
+    """An attention call, and the dense method's maps of it."""
+    call()
+    with meter():
+        dense_maps(q, k, layout.generated.slice, tuple(s.slice for s in layout.references))
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one go."""
+    started = seconds(device)
+    work()
+    return seconds(device) - started
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free for use; half of all there is where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    return 4 * 2**30
+
+
+def show(figure: Figure) -> None:
+    print(
+        f"  {figure.case:8} {figure.variant:18} {figure.dtype:5} × {figure.ratio:6.3f}  "
+        f"({figure.ratio_min:.3f} … {figure.ratio_max:.3f})  scratch {figure.scratch_mib:8.1f} MiB"
+        f"  record {figure.record_mib:7.2f} MiB",
+        flush=True,
+    )
+
+
+def pack_names(package: str) -> SimpleNamespace:
+    """Everything this tool uses of the pack, which is loaded under this name."""
+    modules = (
+        "nodes.host.hook",
+        "nodes.sockets",
+        "i2am.tokens",
+        "i2am.attention",
+        "i2am.recording",
+    )
+    names = names_of(package, *modules)
+    names.recording = importlib.import_module(f"{package}.i2am.recording.call")
+    names.attention = importlib.import_module(f"{package}.i2am.attention.compute")
+    return names
