@@ -14,8 +14,8 @@ Everything goes through ComfyUI's sampler and the pack's own nodes and capture.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Localisation:
 
     def insert(self, reference: Tensor, model: Any = None, cfg: float = 1.0) -> tuple[Tensor, Any]:
         """Fill the boxes: the pictures, and the recording."""
-        nodes = sys.modules["nodes"]  # ComfyUI's
+        nodes: Any = importlib.import_module("nodes")  # ComfyUI's: its folder comes first
         positive = self.demo.ReferenceTokens.execute(reference, self.pack.vae).args[0]
         positive, negative, latent = nodes.InpaintModelConditioning().encode(
             positive,
