@@ -147,8 +147,8 @@ def test_any_call(asked: tuple[Tensor, Tensor, TokenLayout, float | None], pairs
         patched.setattr(triton_passes, "tiles", lambda dtype, dim: SMALL)
         found = by_kernels(q, k, spans, scale, pairs)
     assert bool(found.correspondence) == pairs
-    # At scale 1 a log-sum-exp reaches about 60, which float32 rounds by 4e-6: shares are exponentials
-    # of the difference of two of them, so 1e-5 can be missed by a hair.
+    # At scale 1 a log-sum-exp reaches about 60, which float32 rounds by 4e-6. Shares are the
+    # exponentials of differences of two of them, so 1e-5 can be missed by a hair.
     assert_right(found, dense(q, k, spans, scale), 2e-5)
     plain = attention_marginals(q, k, spans, scale=scale, correspondence=pairs)
     assert_same(found, plain, 2e-5)

@@ -12,9 +12,8 @@ from PIL import Image
 from tools.comfyui.server import ROOT, ComfyServer, ServerError
 from tools.demo.run import WORKFLOW
 from tools.workflows.api_prompt import find, to_prompt
-from tools.workflows.examples import WORKFLOWS
+from tools.workflows.catalog import MODEL_WORKFLOWS, WORKFLOWS
 from tools.workflows.make import FOLDER, PICTURES
-from tools.workflows.models import MODEL_WORKFLOWS
 
 NAMES = [workflow.name for workflow in WORKFLOWS]
 MODEL_NAMES = [workflow.name for workflow in MODEL_WORKFLOWS]

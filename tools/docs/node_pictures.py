@@ -25,9 +25,9 @@ from tools.comfyui.in_process import comfyui_path
 from tools.comfyui.server import ROOT, ComfyServer
 from tools.demo.run import WORKFLOW
 from tools.workflows.api_prompt import to_prompt
-from tools.workflows.examples import GOLD, WORKFLOWS, Group, Node, Workflow
+from tools.workflows.catalog import MODEL_WORKFLOWS, WORKFLOWS, Workflow
+from tools.workflows.catalog.parts import GOLD, Group, Node
 from tools.workflows.make import ARRANGE, BUILD, VIEW, open_page, plain, run_in_page
-from tools.workflows.models import MODEL_WORKFLOWS
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
 SCALE = 1.25  # pixels of the picture for one of the page

@@ -30,8 +30,7 @@ from tools.comfyui.browser import FLAGS, need_chromium
 from tools.comfyui.in_process import comfyui_path
 from tools.comfyui.server import PACK, ROOT, ComfyServer, make_base
 from tools.workflows.api_prompt import to_prompt
-from tools.workflows.examples import WORKFLOWS, Workflow
-from tools.workflows.models import MODEL_WORKFLOWS
+from tools.workflows.catalog import MODEL_WORKFLOWS, WORKFLOWS, Workflow
 
 FOLDER = ROOT / "example_workflows"
 PICTURES = ROOT / "docs" / "workflows"

@@ -1,0 +1,131 @@
+"""Parts of the workflows for models that people have: they need only the model files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.workflows.catalog.parts import (
+    G2R,
+    GOLD,
+    GREEN,
+    INFLUENCE,
+    LILAC,
+    MAP_SIZE,
+    R2G,
+    SEED,
+    Group,
+    Node,
+)
+
+PICTURE, PROMPT = 320, 140  # heights
+
+
+def note(text: str, height: int) -> Node:
+    return Node("note", "MarkdownNote", "Read me", widgets={"0": text}, width=460, height=height)
+
+
+def loader(kind: str, **files: str) -> Node:
+    return Node(kind.lower(), kind, widgets=dict(files), width=340)
+
+
+def picture(key: str, title: str) -> Node:
+    # The picture every ComfyUI has.
+    return Node(key, "LoadImage", title, widgets={"image": "example.png"}, height=PICTURE)
+
+
+def prompt(key: str, title: str, text: str) -> Node:
+    wires = {"clip": ("dualcliploader", 0)}
+    return Node(key, "CLIPTextEncode", title, wires, {"text": text}, width=340, height=PROMPT)
+
+
+Wire = tuple[str, int]
+
+
+def sampler(positive: Wire, negative: Wire, latent: Wire, **widgets: Any) -> Node:
+    wires = {
+        "model": ("capture", 0),
+        "positive": positive,
+        "negative": negative,
+        "latent_image": latent,
+    }
+    usual = {
+        "seed": SEED,
+        "control_after_generate": "fixed",
+        "steps": 20,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "denoise": 1.0,
+    }
+    return Node("sampler", "KSampler", wires=wires, widgets=usual | widgets)
+
+
+def watched(
+    model: str,
+    positive: Wire,
+    negative: Wire,
+    latent: Wire,
+    *shown: str,
+    vae: Wire = ("vaeloader", 0),
+    **widgets: Any,
+) -> Group:
+    """From the model to the attribution; `shown`: the references' pictures, in their order."""
+    references = {f"references.reference_{n}": (key, 0) for n, key in enumerate(shown, start=1)}
+    return Group(
+        "Sample, watched",
+        GREEN,
+        (
+            (
+                Node("capture", "I2AM_Capture", wires={"model": (model, 0)}, width=320),
+                sampler(positive, negative, latent, **widgets),
+                Node(
+                    "decode",
+                    "VAEDecode",
+                    wires={"samples": ("sampler", 0), "vae": vae},
+                ),
+                Node(
+                    "collect",
+                    "I2AM_Collect",
+                    wires={"samples": ("sampler", 0), "image": ("decode", 0)} | references,
+                ),
+                Node(
+                    "save",
+                    "SaveImage",
+                    "The result",
+                    {"images": ("decode", 0)},
+                    {"filename_prefix": "i2am/result"},
+                    height=PICTURE,
+                ),
+            ),
+        ),
+    )
+
+
+def viewed() -> Group:
+    viewer = Node(
+        "viewer", "I2AM_Viewer", wires={"attribution": ("collect", 0)}, width=820, height=700
+    )
+    return Group("Point at a place", LILAC, ((viewer,),))
+
+
+def asked(reference: int = 1, over: str | None = G2R) -> Group:
+    """Influence, and the maps of one reference."""
+    maps = [
+        Node(
+            key,
+            "I2AM_Map",
+            title,
+            {"attribution": ("collect", 0)},
+            {"direction": direction, "reference": reference},
+            **MAP_SIZE,
+        )
+        for key, title, direction in (
+            ("r2g", "Where it was used", R2G),
+            ("g2r", "What of it was used", over),
+        )
+        if direction
+    ]
+    influence = Node(
+        "influence", "I2AM_Influence", wires={"attribution": ("collect", 0)}, **INFLUENCE
+    )
+    return Group("Who gave what, and where?", GOLD, ((influence,), *((map,) for map in maps)))

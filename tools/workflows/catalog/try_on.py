@@ -1,0 +1,103 @@
+"""i2am_try_on: score both sides with IMACS."""
+
+from __future__ import annotations
+
+from tools.workflows.catalog.parts import (
+    G2R,
+    GOLD,
+    GREEN,
+    R2G,
+    RED,
+    Group,
+    Node,
+    Workflow,
+    capture,
+    collected,
+    decoded,
+    given,
+    mapped,
+    models,
+    pictures,
+    sampler,
+    saved,
+    scored,
+)
+
+TRY_ON_NOTE = """# Did it put on the right thing?
+
+Try-on is inpainting from a reference: a person with a hole where the garment goes, and a picture \
+of the garment. Here a small stand-in: the hole has the shape of the object.
+
+**Press Run.** *IMACS* asks on **both sides**:
+
+- **over the result**: did the garment go where it should, and nowhere else?
+- **over the reference**: did the model look at the garment, and not at what is around it?
+
+1 is best. Above 0 the map is over three times as high inside the mask as outside. The paper's \
+preset can be compared with published numbers; the robust one does not let a single bright cell \
+decide.
+
+**With a real try-on model**: the first mask is your inpainting mask, the second is the garment's \
+own mask in its picture.
+"""
+TRY_ON = Workflow(
+    "i2am_try_on",
+    (
+        (models(TRY_ON_NOTE),),
+        (pictures("i2am_try_on", "person", "garment"), given()),
+        (
+            Group(
+                "4 · Sample, watched",
+                GREEN,
+                (
+                    (
+                        capture(),
+                        sampler(),
+                        decoded(),
+                        collected(),
+                        saved("save", "The result", ("decode", 0), "try_on"),
+                    ),
+                ),
+            ),
+        ),
+        (
+            Group(
+                "5 · Over the result, and over the garment",
+                GOLD,
+                (
+                    (mapped("r2g", "Where the garment went", R2G),),
+                    (mapped("g2r", "What was looked at", G2R, within_mask=True),),
+                ),
+            ),
+            Group(
+                "6 · IMACS on both sides",
+                RED,
+                (
+                    (
+                        scored(
+                            "imacs",
+                            "As the paper has it",
+                            generated_mask=("hole", 0),
+                            reference_mask=("shape", 0),
+                        ),
+                    ),
+                    (
+                        Node(
+                            "robust",
+                            "I2AM_IMACS",
+                            "Robust",
+                            {
+                                "attribution": ("collect", 0),
+                                "generated_mask": ("hole", 0),
+                                "reference_mask": ("shape", 0),
+                            },
+                            {"reference": 2, "preset": "robust"},
+                            width=380,
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    ("scene", "object", "save", "r2g"),
+)

@@ -1,0 +1,76 @@
+"""i2am_two_references: see which reference gave what."""
+
+from __future__ import annotations
+
+from tools.workflows.catalog.parts import (
+    GOLD,
+    INFLUENCE,
+    LILAC,
+    ONE_RUN,
+    R2G,
+    Group,
+    Node,
+    Workflow,
+    given,
+    mapped,
+    models,
+    pictures,
+)
+
+TWO_NOTE = """# Two references: who gave what?
+
+The model has two references here: the **scene** around the hole, and the **object** that goes in.
+
+**Press Run.**
+
+- **Reference Influence** colours every place by the reference it drew from, and says in plain \
+words how much each was used. The hole should have the object's colour.
+- **One against the other** subtracts the object's map from the scene's: orange is where the \
+object gave more, blue where the scene did.
+- The two maps below show each reference alone.
+
+**With your own model**: as many references as you like, in the order the model is given them.
+"""
+TWO_REFERENCES = Workflow(
+    "i2am_two_references",
+    (
+        (models(TWO_NOTE, 460),),
+        (pictures("i2am_demo", "scene", "object"), given()),
+        (ONE_RUN,),
+        (
+            Group(
+                "5 · Who gave what?",
+                GOLD,
+                (
+                    (
+                        Node(
+                            "influence",
+                            "I2AM_Influence",
+                            wires={"attribution": ("collect", 0), "region": ("hole", 0)},
+                            **INFLUENCE,
+                        ),
+                    ),
+                    (
+                        Node(
+                            "compare",
+                            "I2AM_Compare",
+                            "One against the other",
+                            {"attribution": ("collect", 0), "other": ("collect", 0)},
+                            {"reference": 1, "other_reference": 2},
+                            **INFLUENCE,
+                        ),
+                    ),
+                ),
+            ),
+            Group(
+                "6 · Each alone",
+                LILAC,
+                (
+                    (mapped("map_1", "From the scene", R2G, reference=1, scale="absolute"),),
+                    (mapped("map_2", "From the object", R2G, scale="absolute"),),
+                ),
+            ),
+        ),
+    ),
+    ("influence", "compare", "map_1", "map_2"),
+)
