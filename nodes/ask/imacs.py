@@ -26,8 +26,8 @@ class Imacs(io.ComfyNode):
             node_id="I2AM_IMACS",
             display_name="IMACS",
             category="I2AM",
-            description="Scores how well attention agrees with a mask: the mean of the map inside the "
-            "mask, minus a penalty times the mean outside. 1 is best. Above 0, at the default "
+            description="Scores how well attention agrees with a mask: the mean of the map inside "
+            "the mask, minus a penalty times the mean outside. 1 is best. Above 0, at the default "
             "penalty, the map is more than three times higher inside than outside. The scores of "
             "the last runs stay on the node.",
             search_aliases=["score", "metric", "consistency", "evaluate", "I2AM"],
