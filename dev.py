@@ -110,7 +110,7 @@ def run_serve(options: argparse.Namespace) -> int:
     say("Starting ComfyUI ...")
     with server:
         say(f"Open {server.url} in your browser; Ctrl-C stops it. Log: {shown(server.log)}")
-        say("The demo: menu Workflow > Browse Templates > comfyui-i2am > i2am_demo, then Run.")
+        say("The demo: menu Workflow > Browse Templates > comfyui-i2am > i2am_01_demo, then Run.")
         assert server.process is not None
         return server.process.wait()
 

@@ -14,7 +14,7 @@ from tools.comfyui.browser import FLAGS, find_chromium
 from tools.comfyui.server import PACK, ROOT, ComfyServer
 
 SHOTS = ROOT / "output" / "page"
-TEMPLATE = "i2am_demo"
+TEMPLATE = "i2am_01_demo"
 READY = "() => window.app?.graph && window.app.extensionManager"
 PATIENCE = 120_000  # milliseconds, for a slow machine
 # The page asks for a help text in its language first, then for the one in English.

@@ -115,7 +115,7 @@ class TestWhatTheySay:
     """The sentences in the notes hold."""
 
     def test_the_mistake_shows_in_the_score(self, server: ComfyServer) -> None:
-        prompt, outputs = ran(server, "i2am_inpaint_debug")
+        prompt, outputs = ran(server, "i2am_02_inpaint_debug")
         scores = {
             found["_meta"]["title"]: outputs[node]["i2am"][0]["imacs_generated"][0]
             for node, found in prompt.items()
@@ -125,24 +125,24 @@ class TestWhatTheySay:
         assert scores["B · IMACS"] < 0
 
     def test_try_on_scores_well_on_both_sides(self, server: ComfyServer) -> None:
-        prompt, outputs = ran(server, "i2am_try_on")
+        prompt, outputs = ran(server, "i2am_03_try_on")
         shown = outputs[find(prompt, "I2AM_IMACS", preset="paper")]["i2am"][0]
         assert shown["imacs_generated"][0] > 0
         assert shown["imacs_reference"][0] > 0
 
     def test_eight_tries_are_ranked_and_none_is_lost(self, server: ComfyServer) -> None:
-        prompt, outputs = ran(server, "i2am_best_of_eight")
+        prompt, outputs = ran(server, "i2am_06_best_of_eight")
         assert len(outputs[find(prompt, "PreviewImage")]["images"]) == 7
         assert len(outputs[find(prompt, "I2AM_PickBest")]["images"]) == 1
 
     def test_a_reference_turned_down_is_used_less(self, server: ComfyServer) -> None:
-        prompt, outputs = ran(server, "i2am_reference_strength")
+        prompt, outputs = ran(server, "i2am_07_reference_strength")
         text = outputs[find(prompt, "I2AM_Compare")]["i2am_text"][0]
         before, _, after = text.partition("attention: ")[2].partition(" (")[0].partition(" → ")
         assert float(after.rstrip("%")) < 0.5 * float(before.rstrip("%"))
 
     def test_the_map_tells_the_truth(self, server: ComfyServer) -> None:
-        prompt, outputs = ran(server, "i2am_truth_test")
+        prompt, outputs = ran(server, "i2am_08_truth_test")
         assert "tells the truth" in outputs[find(prompt, "I2AM_TruthTest")]["i2am_text"][0]
 
 

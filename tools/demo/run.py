@@ -27,7 +27,7 @@ from tools.comfyui.in_process import comfyui_path
 from tools.comfyui.server import ROOT, ComfyServer, ServerError
 from tools.workflows.api_prompt import WorkflowError, bypass, find, only, to_prompt
 
-WORKFLOW = ROOT / "example_workflows" / "i2am_demo.json"
+WORKFLOW = ROOT / "example_workflows" / "i2am_01_demo.json"
 INPUTS = ROOT / "example_workflows" / "inputs"
 TARGET = INPUTS / "i2am_demo_target.png"
 HOLE = INPUTS / "i2am_demo_hole_mask.png"
@@ -222,7 +222,7 @@ Done in {total:.0f} s. Look at {place}:
   g2r.png         which part of the reference was used
   report.json     these numbers;  *.safetensors  the record, for Load Attribution
 
-Next: python dev.py serve, then Workflow > Browse Templates > comfyui-i2am > i2am_demo.
+Next: python dev.py serve, then Workflow > Browse Templates > comfyui-i2am > i2am_01_demo.
   Press Run, change the seed, load another reference picture, and watch the maps follow.""")
 
 

@@ -1,8 +1,8 @@
 """Makes the files of example_workflows/: ComfyUI's own page builds, runs, arranges and saves them.
 
     python -m tools.workflows.make              # all of them
-    python -m tools.workflows.make i2am_try_on  # one
-    python -m tools.workflows.make i2am_sdxl_ip_adapter --pack ../ComfyUI_IPAdapter_plus
+    python -m tools.workflows.make i2am_03_try_on  # one
+    python -m tools.workflows.make i2am_14_sdxl_ip_adapter --pack ../ComfyUI_IPAdapter_plus
 
 Run it in .venv after a node of a workflow has changed. The page, in a headless browser, saves the
 file just as a person would, so it opens without warnings. Each workflow is run first, so that there

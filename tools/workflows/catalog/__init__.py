@@ -26,7 +26,7 @@ from .two_references import TWO_REFERENCES
 __all__ = ["MODEL_WORKFLOWS", "WORKFLOWS", "Workflow"]
 
 WORKFLOWS = (
-    Workflow("i2am_demo", DEMO),
+    Workflow("i2am_01_demo", DEMO),
     DEBUG,
     TRY_ON,
     TWO_REFERENCES,

@@ -1,4 +1,4 @@
-"""i2am_auto_mask: the attention of one pass is the mask of the next."""
+"""i2am_05_auto_mask: the attention of one pass is the mask of the next."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ The second mask cuts the object out of its **reference** picture.
 **Try this**: another *method* or *value*; *grow* for a wider seam; the second pass' *denoise*.
 """
 AUTO_MASK = Workflow(
-    "i2am_auto_mask",
+    "i2am_05_auto_mask",
     (
         (models(MASK_NOTE, 480),),
         (pictures("i2am_demo", "scene", "object"), given()),

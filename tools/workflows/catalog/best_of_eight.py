@@ -1,4 +1,4 @@
-"""i2am_best_of_eight: keep the best of eight seeds."""
+"""i2am_06_best_of_eight: keep the best of eight seeds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ hard scenes the gain was within chance. With your model, look before you trust i
 **Try this**: connect another score; *count* 3; *better* lower, to see the worst.
 """
 BEST = Workflow(
-    "i2am_best_of_eight",
+    "i2am_06_best_of_eight",
     (
         (models(BEST_NOTE, 500),),
         (pictures("i2am_demo", "scene", "object"), given(8)),

@@ -1,4 +1,4 @@
-"""i2am_demo: look at a picture from all sides."""
+"""i2am_01_demo: look at a picture from all sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""i2am_flux_fill_redux: did the hole get my reference?"""
+"""i2am_13_flux_fill_redux: did the hole get my reference?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ reference, and **press Run**. *Mark Redux Tokens* names the reference's tokens, 
 be watched. *IMACS* scores over the result inside the very hole that was sampled: connect no mask.
 """
 FILL = Workflow(
-    "i2am_flux_fill_redux",
+    "i2am_13_flux_fill_redux",
     (
         (
             Group(

@@ -1,4 +1,4 @@
-"""i2am_flux_kontext: two references of FLUX.1 Kontext."""
+"""i2am_11_flux_kontext: two references of FLUX.1 Kontext."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ If a reference is hardly used, put **Reference Strength** between *Load Diffusio
 *Capture Attention* and turn it up.
 """
 KONTEXT = Workflow(
-    "i2am_flux_kontext",
+    "i2am_11_flux_kontext",
     (
         (
             Group(

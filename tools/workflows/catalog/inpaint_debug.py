@@ -1,4 +1,4 @@
-"""i2am_inpaint_debug: find out why an inpainting went wrong."""
+"""i2am_02_inpaint_debug: find out why an inpainting went wrong."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ The score tells *where* a reference was used. A wrong object that fits the hole 
 look at the picture.
 """
 DEBUG = Workflow(
-    "i2am_inpaint_debug",
+    "i2am_02_inpaint_debug",
     (
         (models(DEBUG_NOTE, 640),),
         (

@@ -1,4 +1,4 @@
-"""i2am_locate_object: find the box an object was put into."""
+"""i2am_09_locate_object: find the box an object was put into."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ The model is told the box, so this tells that the map follows the object, not th
 detected: see docs/tasks.md.
 """
 LOCATE = Workflow(
-    "i2am_locate_object",
+    "i2am_09_locate_object",
     (
         (
             Group(

@@ -1,4 +1,4 @@
-"""i2am_qwen_image_edit: is the second picture used?"""
+"""i2am_12_qwen_image_edit: is the second picture used?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def qwen_prompt(key: str, title: str, text: str) -> Node:
 
 
 QWEN = Workflow(
-    "i2am_qwen_image_edit",
+    "i2am_12_qwen_image_edit",
     (
         (
             Group(

@@ -1,4 +1,4 @@
-"""i2am_reference_strength: turn a reference up and down, and measure the effect."""
+"""i2am_07_reference_strength: turn a reference up and down, and measure the effect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ reference really got: the dial is measured, not guessed. *What changed* shows wh
 1 changes nothing, to the last bit.
 """
 STRENGTH = Workflow(
-    "i2am_reference_strength",
+    "i2am_07_reference_strength",
     (
         (models(STRENGTH_NOTE, 470),),
         (pictures("i2am_demo", "scene", "object"), given()),

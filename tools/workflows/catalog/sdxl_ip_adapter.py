@@ -1,4 +1,4 @@
-"""i2am_sdxl_ip_adapter: what did the adapter bring in?"""
+"""i2am_14_sdxl_ip_adapter: what did the adapter bring in?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def words(key: str, title: str, text: str) -> Node:
 
 
 SDXL = Workflow(
-    "i2am_sdxl_ip_adapter",
+    "i2am_14_sdxl_ip_adapter",
     (
         (
             Group(

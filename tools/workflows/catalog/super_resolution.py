@@ -1,4 +1,4 @@
-"""i2am_super_resolution: what of a small picture a larger one is made of."""
+"""i2am_10_super_resolution: what of a small picture a larger one is made of."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ It is a small upscaler, made to watch: its edges are sharper and its errors smal
 the enlarged picture, but fine texture does not come back.
 """
 UPSCALE = Workflow(
-    "i2am_super_resolution",
+    "i2am_10_super_resolution",
     (
         (
             Group(

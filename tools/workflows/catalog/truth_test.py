@@ -1,4 +1,4 @@
-"""i2am_truth_test: does the map tell the truth?"""
+"""i2am_08_truth_test: does the map tell the truth?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def muted(key: str, title: str, part: int) -> Node:
 
 
 TRUTH = Workflow(
-    "i2am_truth_test",
+    "i2am_08_truth_test",
     (
         (models(TRUTH_NOTE, 460),),
         (pictures("i2am_demo", "scene", "object"), given()),

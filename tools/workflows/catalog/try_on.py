@@ -1,4 +1,4 @@
-"""i2am_try_on: score both sides with IMACS."""
+"""i2am_03_try_on: score both sides with IMACS."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ decide.
 own mask in its picture.
 """
 TRY_ON = Workflow(
-    "i2am_try_on",
+    "i2am_03_try_on",
     (
         (models(TRY_ON_NOTE),),
         (pictures("i2am_try_on", "person", "garment"), given()),

@@ -1,4 +1,4 @@
-"""i2am_two_references: see which reference gave what."""
+"""i2am_04_two_references: see which reference gave what."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ object gave more, blue where the scene did.
 **With your own model**: as many references as you like, in the order the model is given them.
 """
 TWO_REFERENCES = Workflow(
-    "i2am_two_references",
+    "i2am_04_two_references",
     (
         (models(TWO_NOTE, 460),),
         (pictures("i2am_demo", "scene", "object"), given()),
