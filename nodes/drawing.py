@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from comfy_api.latest import io, ui
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -61,8 +62,11 @@ def draw_maps(
             _, number = over[0]
             picture = None if pictures is None else _enlarged(pictures[:, number], size)[:, None]
             shown, _, _ = _draw(maps, picture, [(0, 0)], size, *look)
-        shown = shown.flatten(0, 1)
-    return Drawn(overlays.flatten(0, 1), heatmaps.flatten(0, 1), values.flatten(0, 1), sheet, shown)
+        shown = rearrange(shown, "b pictures ... -> (b pictures) ...")
+    overlays, heatmaps, values = (
+        rearrange(x, "b pictures ... -> (b pictures) ...") for x in (overlays, heatmaps, values)
+    )
+    return Drawn(overlays, heatmaps, values, sheet, shown)
 
 
 def maps_over(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import I2AMError
@@ -48,7 +49,7 @@ def correspondence_of(
     result = recording.header.generated.grid.one_frame
     over = recording.header.references[reference].grid.one_frame
     return Correspondence(
-        values.flatten(3).flatten(1, 2),
+        rearrange(values, "b hg wg hr wr -> b (hg wg) (hr wr)"),
         result.with_cells(*values.shape[1:3]),
         over.with_cells(*values.shape[3:]),
     )

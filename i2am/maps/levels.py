@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import I2AMError
@@ -187,7 +188,7 @@ def _of_frames(
         names = [f"frame {number}" for number in range(frames)]
         if len(labels) > 1:
             names = [f"{label}, {name}" for label in labels for name in names]
-        return values.flatten(1, 2), tuple(names)
+        return rearrange(values, "b maps frames h w -> b (maps frames) h w"), tuple(names)
     if not 0 <= frame < frames:
         raise I2AMError(
             f"Frame {frame} does not exist: the latent has {frames}, numbered from 0. "
@@ -207,7 +208,7 @@ def _g2r_within(
     weights = inside / inside.sum(1, keepdim=True)
     values = (weights.unsqueeze(1) @ pairs.values).squeeze(1)
     return AttributionMap(
-        values.reshape(-1, 1, *pairs.reference.sides),
+        rearrange(values, "b (h w) -> b 1 h w", h=pairs.reference.height),
         ("unified",),
         pairs.reference,
         definition,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import I2AMError
@@ -64,7 +65,7 @@ def point_map(
         weights, grid = place.weights(pairs.reference), pairs.result
         values = (pairs.values @ weights.unsqueeze(2)).squeeze(2) / grid.area
         notes = f"to {place.name} of the reference, pooled"
-    values = values.reshape(-1, 1, *grid.sides)
+    values = rearrange(values, "b (h w) -> b 1 h w", h=grid.height)
     return AttributionMap(
         values, ("point",), grid, definition, direction, Level.UNIFIED, notes=(notes,)
     )
@@ -133,7 +134,8 @@ def exact_point_map(
     weight = seen * (paper.sum(-1) > 0)
     mean = (weight.unsqueeze(-1) * values).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)[:, None]
     grid = header.token_grids[1 + reference if over_reference else 0]
-    values = mean.reshape(-1, grid.frames, *grid.sides).sum(1, keepdim=True)
+    frames = rearrange(mean, "b (f h w) -> b f h w", f=grid.frames, h=grid.height)
+    values = frames.sum(1, keepdim=True)
     whose = "of the result" if over_reference else "of the reference"
     notes = [f"{'from' if over_reference else 'to'} {place.name} {whose}, exact"]
     chosen = ("steps", selection.steps), ("layers", selection.layers)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..recording import Recording
@@ -53,7 +54,8 @@ def trace_reference(
     ]
     for name in arrays.keys() & set(names):
         maps = arrays[name]
-        rows = maps.flatten(-2).flatten(1, -2) @ portions
+        # (batch, layers × steps or heads, tokens) @ (1 or batch, tokens, patches)
+        rows = rearrange(maps, "b ... h w -> b (...) (h w)") @ portions
         arrays[name] = rows.reshape(*maps.shape[:-2], *sides)
     references = list(header.references)
     references[reference] = picture

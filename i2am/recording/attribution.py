@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import I2AMError
@@ -65,7 +66,7 @@ class Attribution:
         # A reference that is a video is one for all results.
         results = direction is Direction.REFERENCE_TO_GENERATED or self.recording.header.plan.within
         batch = self.recording.header.run.batch if results else 1
-        return picture.reshape(batch, -1, *picture.shape[1:])
+        return rearrange(picture, "(b pictures) h w c -> b pictures h w c", b=batch)
 
     def size(self, direction: Direction, reference: int) -> tuple[int, int]:
         """The (height, width) in pixels of that picture; of its latent × 8 where none was given.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import I2AMError
@@ -128,9 +129,14 @@ def correspondence_arrays(sums: RunningSums) -> dict[str, Tensor]:
             match = spread(running.mean, reference, columns)
             total = total + len(running.layers) * mean_over_cells(match, result, rows)
         mean = total / sum(len(running.layers) for running in pairs.values())
-        sides = (rows.height, rows.width, columns.height, columns.width)
-        arrays[f"correspondence.{r}"] = mean[:, 0].reshape(-1, *sides).contiguous()
-        arrays[f"correspondence.model.{r}"] = mean[:, 1].reshape(-1, *sides).contiguous()
+        paper, model = rearrange(
+            mean,
+            "b kind (hg wg) (hr wr) -> kind b hg wg hr wr",
+            hg=rows.height,
+            hr=columns.height,
+        )
+        arrays[f"correspondence.{r}"] = paper.contiguous()
+        arrays[f"correspondence.model.{r}"] = model.contiguous()
     return arrays
 
 

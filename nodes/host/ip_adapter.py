@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ...i2am.errors import LayoutMismatch
@@ -46,7 +47,7 @@ class Heard:
                 f"an IP-Adapter of {adapter.images}×{adapter.tokens} tokens attended to "
                 f"{tuple(keys.shape[:2])} for a batch of {batch}"
             )
-        return keys.reshape(batch, -1, keys.shape[2])
+        return rearrange(keys, "(b pictures) tokens width -> b (pictures tokens) width", b=batch)
 
     @property
     def weight(self) -> Tensor:

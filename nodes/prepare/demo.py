@@ -15,6 +15,7 @@ import comfy.supported_models
 import comfy.utils
 import torch
 from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 
 from ...i2am.errors import I2AMError
@@ -167,10 +168,9 @@ def picture_tokens(latents: Tensor) -> Tensor:
     The first 64 channels are the patch of 2×2 latent pixels, the last 16 where it is in the
     picture: sines and cosines down and across.
     """
-    batch, channels, height, width = latents.shape
+    batch, _, height, width = latents.shape
     rows, columns = height // PATCH, width // PATCH
-    patches = latents.view(batch, channels, rows, PATCH, columns, PATCH)
-    patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+    patches = rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH)
     down = ((torch.arange(rows) + 0.5) / rows)[:, None].expand(rows, columns)
     across = ((torch.arange(columns) + 0.5) / columns)[None, :].expand(rows, columns)
     waves = torch.stack(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 
 from ...i2am.errors import I2AMError
@@ -162,7 +163,7 @@ def _project(projector: Any, seen: Tensor) -> tuple[Tensor, Tensor]:
         patches, tokens = look.norm1(given[0]), look.norm2(given[1])
         q = look.to_q(tokens)
         k = look.to_kv(torch.cat((patches, tokens), -2)).chunk(2, -1)[0]
-        q, k = (x.unflatten(-1, (look.heads, -1)).transpose(1, 2).float() for x in (q, k))
+        q, k = (rearrange(x, "b n (h d) -> b h n d", h=look.heads).float() for x in (q, k))
         layers.append((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1).cpu())
 
     weight = next(projector.parameters())
