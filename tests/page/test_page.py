@@ -62,6 +62,11 @@ def visit(server: ComfyServer) -> Iterator[Visit]:
         listen(visit)
         page.goto(server.url)
         page.wait_for_function(READY)
+        # A first visit is shown the templates and a graph of its own: late, on a busy machine.
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(1500)
+        page.keyboard.press("Escape")
+        page.get_by_test_id("dialog-overlay").wait_for(state="hidden")
         yield visit
         browser.close()
 
