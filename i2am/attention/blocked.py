@@ -1,4 +1,4 @@
-"""One attention call's sums from its queries and keys, block by block within a budget of memory."""
+"""One attention call → its marginals, block by block within a memory budget."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def blocked_marginals(
     scratch_bytes: int,
     workspace: Workspace,
 ) -> Marginals:
-    """What `attention_marginals` gives, of the generated queries alone.
+    """As `attention_marginals`, for q of the generated tokens alone.
 
     mask: additive, (batch|1, heads|1, generated, keys). weights: (batch, softmaxes, generated).
     """
@@ -71,20 +71,20 @@ def blocked_marginals(
             row_share = _share_out(found, layout, portion, share[here][..., tile])
             over = [f for f, span in zip(found, layout.keys, strict=True) if span in references]
             for index, (span, m_r) in enumerate(zip(references, over, strict=True)):
-                level, lift = columns[index].lift(m_r.log_sum)
-                even = torch.ones_like(lift)
+                offset, factor = columns[index].relative(m_r.log_sum)
+                even = torch.ones_like(factor)
                 if emphasis is not None:
                     even *= emphasis[items, span.softmax, tile].unsqueeze(1)
                 # One product takes both G2R and the columns' sums.
-                factors = torch.stack((even, row_share[index], lift), dim=-2)
+                factors = torch.stack((even, row_share[index], factor), dim=-2)
                 sums = factors @ m_r.values
                 g2r[index][here] += sums[:, :, :2]
-                columns[index].add(sums[:, :, 2], level)
+                columns[index].add(sums[:, :, 2], offset)
                 if correspondence:
                     matches[index].add(items, tile, factors[:, :, :2], m_r.values)
             kept.append(over if keep else [])
         for index, span in enumerate(references):
-            if not can_read_back(q.device):  # there, which columns are weak is not to be asked
+            if not can_read_back(q.device):  # there, asking which columns are weak would wait
                 paper_r2g[here][:, :, index] += columns[index].mean_of(block, span, scratch_bytes)
                 continue
             for tile, over in zip(tiles, kept, strict=True):
@@ -107,12 +107,12 @@ def blocked_marginals(
 
 
 def can_read_back(device: torch.device) -> bool:
-    """Whether reading a value costs no wait for a device that works by itself."""
+    """Whether a value can be read without waiting for a device that runs on its own."""
     return device.type == "cpu"
 
 
 def _key_heads(some: slice, heads: int, key_heads: int) -> slice | list[int]:
-    """The key heads of some heads, which may share them in groups."""
+    """The key heads of some heads; groups of heads may share one."""
     if key_heads == heads:
         return some
     return [head * key_heads // heads for head in range(heads)[some]]
@@ -121,10 +121,10 @@ def _key_heads(some: slice, heads: int, key_heads: int) -> slice | list[int]:
 def _blocks(
     q: Tensor, k: Tensor, layout: TokenLayout, scratch_bytes: int
 ) -> Iterator[tuple[slice, slice, list[slice], bool]]:
-    """Cut a call into blocks of batch items × heads, each in tiles of queries that fit.
+    """Blocks of batch items × heads that fit, each with its tiles of queries.
 
-    Also says whether what a block finds over its references can be kept until its columns are
-    known; if not, it is computed twice.
+    The last value says whether a block's softmax over the references can be kept until its column
+    sums are known. If not, it is computed twice.
     """
     batch, heads, queries, dim = q.shape
     on_cpu = can_read_back(q.device)
@@ -179,7 +179,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Softmax:
-    """The softmax over the keys of one span, each row by itself, so that no row is ever lost.
+    """The softmax over the keys of one span, each row on its own, so that no row underflows.
 
     values: (items, heads, rows, keys); log_sum: (items, heads, rows), of what was divided by.
     """
@@ -199,55 +199,57 @@ class _Softmax:
 
 
 class ColumnSums:
-    """The sums of M_g's columns, and what follows from them, for one block and reference.
+    """The column sums that M_g divides by, for one block and reference, and the means over them.
 
-    A column's sum is taken of softmaxes that were made row by row: rows are brought to one
-    level, that of the highest. What underflows on the way is below 1e-38, so a column whose sum is
-    far above that is exact, and the others, which are rare, are computed by themselves.
+    They are summed from softmaxes that were taken row by row, with all rows relative to one
+    log-sum-exp offset, the highest. What underflows on the way is below 1e-38, so a column whose
+    sum is far above that is exact. The others are rare, and are computed on their own.
     """
 
     def __init__(self) -> None:
-        self.level = torch.zeros(())  # (items, heads, 1)
+        self.offset = torch.zeros(())  # (items, heads, 1)
         self._sums: Tensor | None = None
 
-    def lift(self, log_sum: Tensor) -> tuple[Tensor, Tensor]:
-        """The level of some rows, (items, heads, 1), and their sums relative to it."""
-        level = log_sum.amax(-1, keepdim=True).clamp_(min=_LOWEST)
-        return level, (log_sum - level).exp_()
+    def relative(self, log_sum: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-sum-exp offset of some rows, (items, heads, 1), and their sums relative to it."""
+        offset = log_sum.amax(-1, keepdim=True).clamp_(min=_LOWEST)
+        return offset, (log_sum - offset).exp_()
 
-    def add(self, sums: Tensor, level: Tensor) -> None:
-        """Take in the columns' sums (items, heads, keys) of some rows, relative to their level."""
+    def add(self, sums: Tensor, offset: Tensor) -> None:
+        """Add the column sums (items, heads, keys) of some rows, relative to their offset."""
         if self._sums is None:
-            self._sums, self.level = sums, level
+            self._sums, self.offset = sums, offset
             return
-        higher = torch.maximum(level, self.level)
-        self._sums = self._sums * (self.level - higher).exp_() + sums * (level - higher).exp_()
-        self.level = higher
+        higher = torch.maximum(offset, self.offset)
+        self._sums = self._sums * (self.offset - higher).exp_() + sums * (offset - higher).exp_()
+        self.offset = higher
 
     @property
     def sums(self) -> Tensor:
-        """Relative to the level: (items, heads, keys)."""
+        """Relative to the offset: (items, heads, keys)."""
         assert self._sums is not None, "no rows were added"
         return self._sums
 
     @property
     def weak(self) -> Tensor | None:
-        """Where columns are weak, (items, heads, keys); None if none is. Waits for the device."""
+        """Columns that may have underflowed, (items, heads, keys), or None. Waits."""
         if float(self.sums.amin()) >= WEAK:
             return None
         return self.sums < WEAK
 
     def mean_of_rows(self, m_r: _Softmax) -> Tensor:
-        """Mean over the columns of M_g of these rows, weak columns left out."""
+        """Mean of M_g over its columns, for these rows; weak columns are left out."""
         inverse = torch.where(self.sums < WEAK, 0, 1 / self.sums)
         means = (m_r.values @ inverse.unsqueeze(-1)).squeeze(-1)
-        return means * (m_r.log_sum - self.level).exp_() / inverse.shape[-1]
+        return means * (m_r.log_sum - self.offset).exp_() / inverse.shape[-1]
 
     def mean_of(
         self, block: _Block, span: Span, scratch_bytes: int, weak: Tensor | None = None
     ) -> Tensor:
-        """That mean of all rows, column by column: (items, heads, rows). Of the weak ones alone
-        if it is told which they are."""
+        """The same mean for all rows, column by column: (items, heads, rows).
+
+        weak: only these columns.
+        """
         items, heads, rows, _ = block.q.shape
         if weak is None:
             keys = torch.arange(span.start, span.stop, device=block.q.device)

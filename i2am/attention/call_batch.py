@@ -1,6 +1,6 @@
-"""Small calls wait for others like them: a batch takes hardly more operations than one call.
+"""Small calls wait for others like them: computing a batch takes hardly more operations than one.
 
-Where a call lasts microseconds, the number of operations is all that its sums cost.
+For a call that lasts microseconds, the number of operations is all that its sums cost.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class CallSignature:
 
     @staticmethod
     def of(q: Tensor, k: Tensor, layout: TokenLayout, scale: float | None) -> CallSignature:
-        """That of a call without a mask, as `attention_marginals` takes it."""
+        """The signature of a call without a mask; arguments as in `attention_marginals`."""
         return CallSignature(q.shape, k.shape, q.dtype, q.device, layout, scale)
 
     @property
     def bytes(self) -> int:
-        """A call's logits or its copies, whichever are more, in float32."""
+        """Bytes of a call's logits, or of its copies in float32 if those take more."""
         batch, heads, queries, dim = self.queries
         logits = batch * heads * queries * self.keys[2]
         return 4 * max(logits, batch * heads * queries * dim + self.keys.numel())
@@ -48,7 +48,7 @@ class CallSignature:
 
 @dataclass(frozen=True)
 class StackedCalls(Generic[_Name]):
-    """Calls of one kind, one after the other along the first axis of q and k."""
+    """Calls of one signature, stacked along the batch of q and k."""
 
     names: tuple[_Name, ...]
     q: Tensor
@@ -57,26 +57,26 @@ class StackedCalls(Generic[_Name]):
 
 
 class CallBatch(Generic[_Name]):
-    """The calls that wait, all of one kind."""
+    """A queue of calls of one signature."""
 
     def __init__(self) -> None:
         self._kind: CallSignature | None = None
         self._calls: list[tuple[_Name, Tensor, Tensor]] = []
 
     def has_room(self, kind: CallSignature) -> bool:
-        """Whether a call is like those that wait, and does not make them too many."""
+        """Whether a call has the signature of those queued, and fits with them."""
         if self._kind is None:
             return True
         return self._kind == kind and (1 + len(self._calls)) * kind.bytes <= SMALL_BYTES
 
     def put(self, name: _Name, q: Tensor, k: Tensor, kind: CallSignature) -> None:
-        """Take in a call there is room for."""
+        """Queue a call; there must be room for it."""
         self._kind = kind
         # Copies: after the call the model may use its memory for something else.
         self._calls.append((name, q.clone(), k.clone()))
 
     def take(self) -> StackedCalls[_Name] | None:
-        """All that wait, which then wait no more; None if none does."""
+        """The queued calls as one, or None; the queue is empty then."""
         kind, calls = self._kind, self._calls
         self._kind, self._calls = None, []
         if kind is None:

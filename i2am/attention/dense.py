@@ -1,7 +1,7 @@
-"""One attention call's sums from a single softmax over all its keys.
+"""One attention call → its marginals, from a single softmax over all its keys.
 
-That is there where a model's own attention computes it and is listened to, and is the fewest
-operations where a call is small.
+That softmax is at hand if the model's own attention was tapped. For a small call, computing it
+takes the fewest operations.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from .blocked import ColumnSums
 from .marginals import CACHE_BYTES, ENOUGH_ROWS, WEAK, Marginals
 from .pooling import CorrespondenceSum, correspondence_grid
 
-SMALL_BYTES = 2**20  # of logits: a call so small is a matter of how many operations it takes
-_FEW = 64  # places of a row
+SMALL_BYTES = 2**20  # of logits: in so small a call, the number of operations is what costs
+_FEW = 64  # keys of a row
 
 
 @dataclass(frozen=True)
 class ObservedSoftmax:
-    """What a model's own attention computes on its way, masks included, float32.
+    """The logits of a call, masks included, and their softmax over all keys.
 
-    logits, and their softmax over all keys: (batch, heads, queries, keys).
+    Each (batch, heads, queries, keys), float32.
     """
 
     logits: Tensor
     softmax: Tensor
 
     def of(self, items: slice) -> ObservedSoftmax:
-        """Of some of the batch."""
+        """The same for some items of the batch."""
         return ObservedSoftmax(self.logits[items], self.softmax[items])
 
 
 def dense_softmax(q: Tensor, k: Tensor, factor: float, mask: Tensor | None) -> ObservedSoftmax:
-    """The logits of a call, and their softmax over all keys."""
+    """q (batch, heads, queries, dim), k (batch, heads or fewer, keys, dim) → logits and softmax."""
     k = k.float()
     if k.shape[1] != q.shape[1]:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
@@ -48,29 +48,29 @@ def dense_softmax(q: Tensor, k: Tensor, factor: float, mask: Tensor | None) -> O
 
 
 class SoftmaxSums:
-    """The sums of one call as its softmax over all keys becomes known, some rows after others.
+    """The marginals of one call, added up from rows of its softmax over all keys.
 
-    With P that softmax, s_r a row's sum of it over reference r (its share), and L the log of what
-    the row was divided by: M_r = P / s_r, and M_g = P·exp(L) over its column's sum.
+    With P that softmax, s_r the sum of a row over reference r (its share) and L the row's
+    log-sum-exp: M_r = P / s_r, and M_g = P·exp(L) divided by the sum of its column.
     """
 
     def __init__(self, layout: TokenLayout, correspondence: bool) -> None:
         references = layout.references
         self._layout = layout
-        self._seen = slice(references[0].start, references[-1].stop)
-        # The places of each reference among those seen.
-        self._places = [
-            slice(span.start - self._seen.start, span.stop - self._seen.start)
+        self._keys = slice(references[0].start, references[-1].stop)
+        # Where each reference lies among these keys.
+        self._spans = [
+            slice(span.start - self._keys.start, span.stop - self._keys.start)
             for span in references
         ]
-        # Along an axis of one for each reference and one of all: its own, and that of all.
+        # `factors` below has a row for each reference and one for all: the two of each reference.
         count = len(references)
-        self._kinds = [slice(index, count + 1, count - index) for index in range(count)]
+        self._row_factorsrows = [slice(index, count + 1, count - index) for index in range(count)]
         self._correspondence = correspondence
-        self._matches: list[CorrespondenceSum] = []
-        self._at_once: tuple[Tensor, ...] = ()  # correspondence of a small call
-        self._known = 0  # how many generated rows
-        self._lost = False  # whether float32 may have lost what a sum is made of
+        self._correspondences: list[CorrespondenceSum] = []
+        self._small_correspondence: tuple[Tensor, ...] = ()  # of a small call, not pooled
+        self._row_count = 0  # generated rows so far
+        self._underflowed = False  # whether float32 may have lost part of a sum
         self._shares: list[Tensor] = []
         self._log_sums: list[Tensor] = []
         self._columns = ColumnSums()
@@ -78,14 +78,14 @@ class SoftmaxSums:
 
     @staticmethod
     def suits(layout: TokenLayout) -> bool:
-        """Whether the softmax of such a call is one over all keys, in the order of its spans."""
+        """Whether such a call has one softmax over all keys, in the order of the layout's spans."""
         in_order = layout.query_order is None and layout.key_order is None
         return in_order and not any(span.softmax for span in layout.keys)
 
     @property
     def complete(self) -> bool:
-        """Whether all generated rows are known, and nothing of them is lost."""
-        return self._known == self._layout.generated.length and not self._lost
+        """Whether all generated rows were added without underflow."""
+        return self._row_count == self._layout.generated.length and not self._underflowed
 
     @property
     def log_sum(self) -> Tensor:
@@ -93,75 +93,77 @@ class SoftmaxSums:
         return _joined(self._log_sums)
 
     def add(self, observed: ObservedSoftmax, first: int = 0) -> None:
-        """Take in the call's rows from `first` on, next to those that are known."""
+        """Add the call's rows from `first` on; they must follow those added before."""
         rows = self._layout.generated
         stop = min(first + observed.softmax.shape[2], rows.stop)
         start = max(first, rows.start)
-        if self._lost or start >= stop or start != rows.start + self._known:
+        if self._underflowed or start >= stop or start != rows.start + self._row_count:
             return
-        self._known += stop - start
+        self._row_count += stop - start
         here = slice(start - first, stop - first)
         softmax = observed.softmax[:, :, here]
-        logits, values = observed.logits[:, :, here, self._seen], softmax[..., self._seen]
+        logits, values = observed.logits[:, :, here, self._keys], softmax[..., self._keys]
         share = _shares(softmax, self._layout)
         over = share[:, :, 2:]
-        if not float(over.amin()) >= WEAK:  # which is so of what is not a number, too
-            self._lost = True
+        if not float(over.amin()) >= WEAK:  # true for NaN, too
+            self._underflowed = True
             return
         log_sum = _log_sum(logits, values)
-        level, lift = self._columns.lift(log_sum)
-        lift = lift.unsqueeze(2)
-        # One product takes G2R in both definitions and the columns' sums.
-        factors = torch.cat((over.reciprocal(), torch.ones_like(lift), lift), 2)
+        offset, row_factors = self._columns.relative(log_sum)
+        row_factors = row_factors.unsqueeze(2)
+        # One product gives G2R in both definitions and the column sums.
+        factors = torch.cat((over.reciprocal(), torch.ones_like(row_factors), row_factors), 2)
         sums = factors @ values
         self._shares.append(share)
         self._log_sums.append(log_sum)
-        self._columns.add(sums[:, :, -1], level)
+        self._columns.add(sums[:, :, -1], offset)
         self._g2r = sums[:, :, :-1] if self._g2r.ndim == 0 else self._g2r + sums[:, :, :-1]
         if self._correspondence:
-            self._match(slice(start - rows.start, stop - rows.start), factors, values)
+            self._add_correspondence(slice(start - rows.start, stop - rows.start), factors, values)
         if self.complete and len(self._shares) == 1:
-            self._r2g = self._means(values)
+            self._r2g = self._r2g_sums(values)
 
     def marginals(
         self, q: Tensor, k: Tensor, factor: float, mask: Tensor | None
     ) -> Marginals | None:
-        """The sums of the whole call.
+        """The marginals of the whole call; None if rows are missing or may have underflowed.
 
-        q: of the generated rows; factor, mask: as `marginals_in_blocks` takes them. None if not all
-        of it is known, or so little of a row or column that float32 may have lost it.
+        q: the generated rows. factor, mask: as in `blocked_marginals`.
         """
         if not self.complete or self._columns.weak is not None:
             return None
         if self._r2g.ndim == 0:
-            self._r2g = self._means_again(q, k, factor, mask)
+            self._r2g = self._r2g_sums_again(q, k, factor, mask)
         rows, heads = self._layout.generated, q.shape[1]
         g2r = self._g2r / rows.length
-        lift = (self.log_sum - self._columns.level).exp_().unsqueeze(2)
-        lengths = lift.new_tensor([[span.length] for span in self._layout.references])
+        row_factors = (self.log_sum - self._columns.offset).exp_().unsqueeze(2)
+        lengths = row_factors.new_tensor([[span.length] for span in self._layout.references])
         return Marginals(
             _joined(self._shares),
-            self._r2g * (lift / lengths),
-            tuple(g2r[:, :, k, at] for k, at in zip(self._kinds, self._places, strict=True)),
-            self._at_once or tuple(match.mean(heads) for match in self._matches),
+            self._r2g * (row_factors / lengths),
+            tuple(
+                g2r[:, :, k, at] for k, at in zip(self._row_factorsrows, self._spans, strict=True)
+            ),
+            self._small_correspondence
+            or tuple(match.mean(heads) for match in self._correspondences),
         )
 
-    def _match(self, rows: slice, factors: Tensor, values: Tensor) -> None:
-        """Add up the correspondence of some rows; factors: (batch, heads, kinds, rows)."""
+    def _add_correspondence(self, rows: slice, factors: Tensor, values: Tensor) -> None:
+        """Add the correspondence of some rows. factors: (batch, heads, references + 1, rows)."""
         batch, _, count, _ = values.shape
-        each = [factors[:, :, kinds] for kinds in self._kinds]
+        each = [factors[:, :, kinds] for kinds in self._row_factorsrows]
         grids = [grid_of(span) for span in (self._layout.generated, *self._layout.references)]
         small = 8 * values.numel() <= SMALL_BYTES and self.complete
-        if small and not self._matches and all(correspondence_grid(g) == g for g in grids):
-            self._at_once = tuple(
+        if small and not self._correspondences and all(correspondence_grid(g) == g for g in grids):
+            self._small_correspondence = tuple(
                 (weights.unsqueeze(-1) * values[..., place].unsqueeze(2)).mean(1)
-                for weights, place in zip(each, self._places, strict=True)
+                for weights, place in zip(each, self._spans, strict=True)
             )
             return
-        self._matches = self._matches or [
+        self._correspondences = self._correspondences or [
             CorrespondenceSum(values.new_zeros, batch, grids[0], grid) for grid in grids[1:]
         ]
-        for match, weights, place in zip(self._matches, each, self._places, strict=True):
+        for match, weights, place in zip(self._correspondences, each, self._spans, strict=True):
             wide = place.stop - place.start
             at_once = max(1, min(ENOUGH_ROWS, CACHE_BYTES // (8 * batch * wide)))
             for first in range(0, count, at_once):
@@ -169,42 +171,42 @@ class SoftmaxSums:
                 into = slice(rows.start + tile.start, rows.start + tile.stop)
                 match.add(slice(None), into, weights[..., tile], values[:, :, tile, place])
 
-    def _means(self, values: Tensor) -> Tensor:
-        """For each reference the sum of P over what its columns sum to: (batch, heads, …, rows)."""
+    def _r2g_sums(self, values: Tensor) -> Tensor:
+        """Σ_r P / column sum, for each reference: (batch, heads, references, rows)."""
         inverse = self._columns.sums.unsqueeze(2).reciprocal()
-        return torch.cat([inverse[..., at] @ values[..., at].mT for at in self._places], 2)
+        return torch.cat([inverse[..., at] @ values[..., at].mT for at in self._spans], 2)
 
-    def _means_again(self, q: Tensor, k: Tensor, factor: float, mask: Tensor | None) -> Tensor:
-        """The same of rows that were not known all at once, from their logits and L."""
+    def _r2g_sums_again(self, q: Tensor, k: Tensor, factor: float, mask: Tensor | None) -> Tensor:
+        """The same for rows that were added in pieces, from their logits and L."""
         batch, heads, count, _ = q.shape
         inverse = self._columns.sums.reciprocal()
-        width = self._seen.stop - self._seen.start
+        width = self._keys.stop - self._keys.start
         at_once = max(ENOUGH_ROWS, CACHE_BYTES // (4 * width))
-        means = q.new_zeros(batch, heads, len(self._places), count, dtype=torch.float32)
+        means = q.new_zeros(batch, heads, len(self._spans), count, dtype=torch.float32)
         below, log_sum = q.new_empty(at_once, width, dtype=torch.float32), self.log_sum
         for item, head in itertools.product(range(batch), range(heads)):
-            keys = k[item, head * k.shape[1] // heads, self._seen].float().mT
+            keys = k[item, head * k.shape[1] // heads, self._keys].float().mT
             for first in range(0, count, at_once):
                 tile = slice(first, min(first + at_once, count))
-                level = log_sum[item, head, tile, None]
+                offset = log_sum[item, head, tile, None]
                 rows = q[item, head, tile].float() * factor
-                values = torch.addmm(level, rows, keys, beta=-1, out=below[: len(rows)])
+                values = torch.addmm(offset, rows, keys, beta=-1, out=below[: len(rows)])
                 if mask is not None:
                     some = mask[item if len(mask) > 1 else 0, head if mask.shape[1] > 1 else 0]
-                    values += some[tile, self._seen]
+                    values += some[tile, self._keys]
                 values.exp_()
-                for index, place in enumerate(self._places):
+                for index, place in enumerate(self._spans):
                     means[item, head, index, tile] = values[:, place] @ inverse[item, head, place]
         return means
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:
-    """Rows that became known one after the other, (…, rows)."""
+    """Pieces of rows as one, (…, rows)."""
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
 
 
 def _shares(softmax: Tensor, layout: TokenLayout) -> Tensor:
-    """What each row of a softmax gives text, the picture itself and each reference."""
+    """Shares of text, the picture itself and each reference: (batch, heads, 2 + R, rows)."""
     shares: list[Tensor | None] = [None, None]
     for span in layout.keys:
         sums = softmax[..., span.slice].sum(-1)
@@ -219,9 +221,9 @@ def _shares(softmax: Tensor, layout: TokenLayout) -> Tensor:
 
 
 def _log_sum(logits: Tensor, values: Tensor) -> Tensor:
-    """The log of what rows were divided by when their softmax was taken: (…, rows).
+    """The log-sum-exp of each row, from its logits and their softmax: (…, rows).
 
-    Any place that did not underflow tells; the largest of a few does, or else that of all.
+    Any key that did not underflow gives it: the largest of a few, or else the largest of all.
     """
     few = values.shape[-1] > 2 * _FEW and float(values[..., :_FEW].amax(-1).amin()) >= WEAK
     if few:

@@ -1,7 +1,7 @@
-"""Listening to an attention function: logits and softmax as it computes them for itself.
+"""Tap the softmax of an attention function: read its logits and softmax as it computes them.
 
-Functions that hold the logits at once (ComfyUI's own on a CPU) call torch's softmax on them. What
-goes in and comes out is all that the sums of a call are made of, so it need not be computed again.
+Functions that hold all logits at once (ComfyUI's own on a CPU) call torch's softmax on them. What
+goes in and comes out is all that a call's marginals are made of, so nothing is computed again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def can_tap(q: Tensor, k: Tensor) -> bool:
-    """Whether a call may be listened to, and costs more to compute again.
+    """Whether a call can be tapped, and would cost more to compute again.
 
     q: (batch, heads, queries, dim), k: (batch, heads or fewer, keys, dim).
     """
@@ -31,10 +31,10 @@ def can_tap(q: Tensor, k: Tensor) -> bool:
 
 
 class SoftmaxTap(TorchFunctionMode):
-    """While entered: hears the softmax of one attention call, in this thread.
+    """While entered, observes the softmax of one attention call in this thread.
 
-    Every function is called as it is, once, and its result is passed on. q, k, scale, mask: as
-    `observed_softmax` takes them. tell: is given what was observed, and its first row.
+    Every function is called as it is, once, and its result is passed on. q, k, scale, mask: as in
+    `observed_softmax`. tell: called with what was observed and its first row.
     """
 
     def __init__(
@@ -48,25 +48,25 @@ class SoftmaxTap(TorchFunctionMode):
         super().__init__()
         self._call = q, k, scale, mask
         self._tell = tell
-        self._heard = 0  # rows, from the first on
+        self._rows_seen = 0  # from the first on
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in _SOFTMAXES and args:
-            self._hear(args[0], result)
+            self._observe(args[0], result)
         return result
 
-    def _hear(self, logits: Tensor, softmax: Tensor) -> None:
-        first = self._heard
+    def _observe(self, logits: Tensor, softmax: Tensor) -> None:
+        first = self._rows_seen
         try:
             observed = observed_softmax(logits, softmax, *self._call, first)
         except Exception as error:
-            _log.debug("I2AM: an attention function computes something unheard of", exc_info=error)
+            _log.debug("I2AM: an attention function computes something unexpected", exc_info=error)
             return
         if observed is not None:
-            self._heard += observed.softmax.shape[2]
+            self._rows_seen += observed.softmax.shape[2]
             self._tell(observed, first)
 
 
@@ -79,11 +79,11 @@ def observed_softmax(
     mask: Tensor | None,
     first: int = 0,
 ) -> ObservedSoftmax | None:
-    """What was observed, if it is the attention of these queries and keys: None if it is not.
+    """A softmax as the attention of these queries and keys, or None if it is something else.
 
-    logits, softmax: as a softmax was given and gave them. q: (batch, heads, queries, dim), k:
-    (batch, heads or fewer, keys, dim); scale, mask: as `attention_marginals` takes them.
-    A function may work through the queries in pieces: this one is to start at `first`.
+    logits, softmax: input and output of a softmax. q: (batch, heads, queries, dim), k: (batch,
+    heads or fewer, keys, dim). scale, mask: as in `attention_marginals`. A function may work
+    through the queries in pieces; this one starts at `first`. Some entries are compared.
     """
     batch, heads, queries, dim = q.shape
     keys = k.shape[2]

@@ -41,28 +41,28 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an array with one value for each cell: (height, width), a video's frames first."""
+        """The shape of one value for each cell: (height, width), with frames first for a video."""
         return self.sides if self.frames == 1 else (self.frames, *self.sides)
 
     @property
     def one_frame(self) -> Grid:
-        """The grid of each of its frames."""
+        """The grid of a single frame."""
         return replace(self, frames=1)
 
     def at_most(self, side: int) -> Grid:
-        """This grid, or the one of its shape whose longer side is `side` cells if it is longer."""
+        """This grid, scaled down so that its longer side has at most `side` cells."""
         longer = max(self.height, self.width)
         if longer <= side:
             return self
         return self.with_cells(*(max(1, round(n * side / longer)) for n in self.sides))
 
     def with_cells(self, height: int, width: int) -> Grid:
-        """The same padded picture, or each of its frames, in another number of cells."""
+        """The same padded picture (each frame of a video) in another number of cells."""
         down, across = (c / n for c, n in zip(self.covered, self.sides, strict=True))
         return Grid(height, width, (down * height, across * width), self.frames)
 
     def with_tokens_of(self, side: int) -> Grid:
-        """The same picture, or frames, in cells of `side` × `side` of these; the last stick out."""
+        """The same picture in cells of `side` × `side` of these; the last ones may stick out."""
         height, width = (-(-cells // side) for cells in self.sides)
         down, across = (covered / side for covered in self.covered)
         return Grid(height, width, (down, across), self.frames)
@@ -73,7 +73,7 @@ class Grid:
         return self.height, self.width
 
     def cell_at(self, x: float, y: float) -> int:
-        """The cell of a frame that holds a place, given in parts of the picture, 0 to 1."""
+        """The cell of a frame at x, y, given as fractions of the picture, 0 to 1."""
         row, column = (
             min(int(at * covered), cells - 1)
             for at, covered, cells in zip((y, x), self.covered, self.sides, strict=True)
@@ -82,7 +82,7 @@ class Grid:
 
 
 def frames_of(pictures: int, frames: int) -> tuple[int, ...]:
-    """The latent frame of each of a video's pictures; none if so many cannot be of these frames.
+    """The latent frame of each of a video's pictures; () if the counts do not fit.
 
     Video VAEs give the first picture a frame of its own, and each further frame equally many.
     """
@@ -110,11 +110,11 @@ class Rectangle:
 
     @property
     def area(self) -> float:
-        """The fraction of the picture it takes."""
+        """The fraction of the picture it covers."""
         return self.height * self.width
 
     def whole(self, grid: Grid) -> Grid:
-        """The grid of the whole picture in cells of the size that `grid` has over this part."""
+        """The grid of the whole picture, with cells of the size that `grid` has over this part."""
         if self == WHOLE_PICTURE:
             return grid
         down, across = (

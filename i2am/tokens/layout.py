@@ -8,7 +8,7 @@ from enum import Enum
 from ..errors import LayoutMismatch
 from .grids import Grid
 
-# The kinds of tokens that tell of a whole picture each.
+# Kinds of tokens that each describe a whole picture.
 STYLE_TOKENS, ADAPTER_TOKENS = "style tokens", "IP-Adapter tokens"
 UNCLIP_TOKENS = "unCLIP tokens"
 
@@ -27,7 +27,7 @@ class Picture:
 
     @property
     def has_places(self) -> bool:
-        """Whether its tokens lie at places of a picture, so that there can be a map over it."""
+        """Whether its tokens have positions in the picture, so that there can be a map over it."""
         return self.kind not in (STYLE_TOKENS, ADAPTER_TOKENS, UNCLIP_TOKENS) and self.grid.area > 1
 
 
@@ -110,5 +110,5 @@ class TokenLayout:
 
 
 def grid_of(span: Span) -> Grid:
-    """The grid of a span; tokens without a place of their own count as one row."""
+    """The grid of a span; tokens without positions count as one row."""
     return span.grid or Grid(1, span.length)

@@ -20,7 +20,7 @@ _PLACE = re.compile(rf"(?:\s*(\d+)\s*:)?{_CORNER}(?:-{_CORNER})?")
 
 @dataclass(frozen=True)
 class PointQuery:
-    """A point or rectangle of a picture, in parts of its sides from the top left.
+    """A point or rectangle of a picture, as fractions of its sides from the top left.
 
     reference: the number of the reference it is in, from 0, or RESULT. A point is a rectangle
     without extent: it asks about the one token it lies in; of a video, in all frames.
@@ -34,17 +34,17 @@ class PointQuery:
 
     @property
     def is_point(self) -> bool:
-        """Whether it has no extent."""
+        """Whether it is a point rather than a rectangle."""
         return (self.left, self.top) == (self.right, self.bottom)
 
     @property
     def name(self) -> str:
-        """Short, for labels and messages: as it is written."""
+        """A short name for labels and messages, as the user writes it."""
         start, end = f"{self.left:g},{self.top:g}", f"{self.right:g},{self.bottom:g}"
         return start if self.is_point else f"{start}-{end}"
 
     def weights(self, grid: Grid, part: Rectangle = WHOLE_PICTURE) -> Tensor:
-        """How much of each token is asked about, 0 to 1: (grid's area,).
+        """How much of each token it covers, 0 to 1: (grid area,).
 
         part: of the picture, what the grid is of; what lies outside is not asked about there.
         """
@@ -62,7 +62,7 @@ class PointQuery:
 
 
 def _covered(cells: int, covered: float, low: float, high: float) -> Tensor:
-    """How much of each cell of a line lies between two of its places, in parts of the line."""
+    """The fraction of each cell of a line between `low` and `high`, fractions of the line."""
     edges = torch.arange(cells + 1, dtype=torch.float64).div(covered).clamp(max=1)
     inside = edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)
     # Rounded, so that a rectangle does not touch cells that it ends at.
@@ -91,13 +91,13 @@ def parse_point_queries(text: str, name: str, *, numbered: bool = False) -> tupl
         right, bottom = (float(match[4]), float(match[5])) if match[4] else (left, top)
         if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1) or number < 1:
             raise I2AMError(
-                f"{name} asks about “{one[:40]}”, which is no place of a picture. x and y go from "
-                "0 at the left and top to 1 at the right and bottom, a rectangle from its top left "
-                "to its bottom right corner, references are counted from 1."
+                f"{name} asks about “{one[:40]}”, which is outside the picture. x and y go from "
+                "0 (left, top) to 1 (right, bottom), a rectangle from its top left to its bottom "
+                "right corner, and references are counted from 1."
             )
         if match[4] and (left == right or top == bottom):
             raise I2AMError(
-                f"{name} asks about “{one[:40]}”, a rectangle of no area. Write its top left and "
+                f"{name} asks about “{one[:40]}”, an empty rectangle. Write its top left and "
                 "bottom right corners, or one x,y for a point."
             )
         places.append(PointQuery(number - 1 if numbered else RESULT, left, top, right, bottom))
@@ -105,10 +105,10 @@ def parse_point_queries(text: str, name: str, *, numbered: bool = False) -> tupl
 
 
 def check_point_count(places: tuple[PointQuery, ...]) -> None:
-    """Raises I2AMError for more places than are recorded."""
+    """Raises I2AMError for more points than can be recorded."""
     if len(places) > MAX_POINTS:
         raise I2AMError(
-            f"{len(places)} places are asked about, and at most {MAX_POINTS} can be, of the "
-            "result and the references together. Take some out: the correspondence tells of all "
-            "places at once, only less finely."
+            f"{len(places)} points are named, but at most {MAX_POINTS} can be recorded, result and "
+            "references together. Remove some: the correspondence covers every place, only less "
+            "finely."
         )

@@ -1,4 +1,4 @@
-"""Where one of several conditionings acts: its portion of each place, and sums weighed by it."""
+"""Where one of several conditionings acts, and how much it counts at each token."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Region:
         return self.portions.shape[-2], self.portions.shape[-1]
 
     def of_tokens(self, grid: Grid) -> Tensor:
-        """Its portion of each token of this rectangle: (1 or batch, tokens)."""
+        """Its portion of each token of its rectangle: (1 or batch, tokens)."""
         frames, height, width = self.portions.shape[1:]
         pixels = Grid(height, width, frames=frames)
         # A cell may stick out of the picture: its portion is that of the places it does cover.
@@ -40,7 +40,7 @@ class Region:
 def region_weights(
     weights: Tensor | None, portions: Tensor, layout: TokenLayout, q: Tensor
 ) -> Tensor:
-    """The weights of a call's softmaxes where only a portion of each place is the region's.
+    """The weights of a call's softmaxes, where the region has only a portion of each token.
 
     The rest of a place goes to one more softmax, of which no key is a part.
     """

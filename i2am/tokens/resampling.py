@@ -12,7 +12,7 @@ from .grids import WHOLE_PICTURE, Grid, Rectangle
 
 
 def resample_nonnegative(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """`resample` without the swing below zero: attention is never negative."""
+    """`resample`, clamped at zero: bicubic swings below it, but attention is never negative."""
     return resample(values, grid, size).clamp(min=0)
 
 
@@ -34,11 +34,11 @@ def _overlap(
     start: float = 0.0,
     length: float = 1.0,
 ) -> Tensor:
-    """How much of each source interval lies in each target interval: (target, source).
+    """The fraction of each source interval that lies in each target interval: (target, source).
 
-    The target's intervals divide one line of picture, the source's the part of it that starts at
-    the fraction `start` and is so long; what sticks out of it is cut off first. Every column sums
-    to one.
+    The target's intervals divide one line of the picture; the source's divide the part of it that
+    starts at the fraction `start` and has that `length`. What sticks out is cut off first. Every
+    column sums to one.
     """
     edges = torch.arange(source + 1, dtype=torch.float64).div(covered).clamp(max=1)
     edges = start + length * edges
@@ -49,7 +49,7 @@ def _overlap(
 
 
 def spread(maps: Tensor, source: Grid, target: Grid, part: Rectangle = WHOLE_PICTURE) -> Tensor:
-    """Move mass from one grid of a picture to another: (..., source area) to (..., target area).
+    """Move mass between grids of one picture: (..., source area) → (..., target area).
 
     part: the part of the target's picture that the source is a grid of.
     Each cell's mass is spread evenly over the place it covers, so every sum is kept, and a map
@@ -72,8 +72,10 @@ def spread(maps: Tensor, source: Grid, target: Grid, part: Rectangle = WHOLE_PIC
 
 
 def invert_spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
-    """What `spread` brought from `target` to the finer `source`: (…, source area) to (…, target
-    area). A finer grid keeps all there was, so this is exact."""
+    """Undo `spread` from `target` to the finer `source`: (…, source area) → (…, target area).
+
+    A finer grid keeps everything, so this is exact.
+    """
     if source == target:
         return maps
     down, across = (
@@ -87,7 +89,7 @@ def invert_spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
 
 
 def resample(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Cells to the pixels of the picture they divide: (..., h, w) to (..., height, width).
+    """Interpolate cells to the pixels of their picture: (..., h, w) → (..., height, width).
 
     Torch's bicubic (align_corners=False) over the padded picture, of which `grid.covered` is
     kept; the average of the cells under each pixel along a side with fewer pixels than cells.
@@ -100,8 +102,10 @@ def resample(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 
 
 def resample_cells(maps: Tensor, source: Grid, target: Grid) -> Tensor:
-    """`resample` to the cells of another grid of the same picture: (…, source area) to (…, target
-    area). It keeps values, not sums."""
+    """`resample` to the cells of another grid: (…, source area) → (…, target area).
+
+    It keeps values, not sums.
+    """
     down, across = (
         _interpolation_weights(cells, covered / target_covered * wanted, wanted)
         for cells, covered, wanted, target_covered in zip(
@@ -113,7 +117,7 @@ def resample_cells(maps: Tensor, source: Grid, target: Grid) -> Tensor:
 
 
 def _interpolation_weights(cells: int, covered: float, pixels: int) -> Tensor:
-    """How much each pixel of a line reads of each cell: (pixels, cells), rows sum to one."""
+    """Interpolation weights of a line: (pixels, cells), rows sum to one."""
     cells_per_pixel = covered / pixels
     edges = torch.arange(pixels + 1, dtype=torch.float64) * cells_per_pixel
     if cells_per_pixel > 1:
@@ -133,7 +137,7 @@ def _interpolation_weights(cells: int, covered: float, pixels: int) -> Tensor:
 
 
 def pooling_weights(source: Grid, target: Grid) -> tuple[Tensor, Tensor]:
-    """How to average over the source cells in each target cell, first across and then down.
+    """Weights that average the source cells in each target cell, first across, then down.
 
     Gives the weights (target height, source height) and (target width, source width), float64, of
     the source cells by the part of them that lies in each target cell; rows sum to one.
@@ -146,7 +150,7 @@ def pooling_weights(source: Grid, target: Grid) -> tuple[Tensor, Tensor]:
 
 
 def row_runs(tokens: slice, grid: Grid) -> Iterator[tuple[slice, int, int, slice]]:
-    """A run of a grid's tokens in rectangles, which are whole lines but at its ends.
+    """Cut a run of a grid's tokens into rectangles: whole lines, except at its ends.
 
     Gives of each its tokens, counted from the first of the run; its first line, and how many; and
     its columns. Frames are one over the other.

@@ -107,9 +107,9 @@ class TestText:
             ("nan,0.2", "found “nan,0.2”"),
             ("1e-1,0.2", "found “1e-1,0.2”"),
             ("2: 0.5,0.4", "found “2: 0.5,0.4”"),
-            ("0.1,0.1; 320,240", "“320,240”, which is no place of a picture"),
-            ("0.5,0.5-0.2,0.9", "which is no place of a picture"),
-            ("0.5,0.5-0.5,0.9", "a rectangle of no area"),
+            ("0.1,0.1; 320,240", "“320,240”, which is outside the picture"),
+            ("0.5,0.5-0.2,0.9", "which is outside the picture"),
+            ("0.5,0.5-0.5,0.9", "an empty rectangle"),
         ],
     )
     def test_errors(self, text: str, words: str) -> None:
@@ -123,7 +123,7 @@ class TestText:
 
     def test_too_many(self) -> None:
         check_point_count(ALL[:16])
-        with pytest.raises(I2AMError, match="17 places are asked about, and at most 16"):
+        with pytest.raises(I2AMError, match="17 points are named, but at most 16"):
             check_point_count(ALL[:17])
 
 

@@ -134,9 +134,9 @@ def test_what_was_not_recorded_is_told(run_graph: Any, inputs: Any, words: str) 
     ("inputs", "words"),
     [
         ({"points": "0.5"}, "points cannot be read: found “0.5”"),
-        ({"points": "640,480"}, "no place of a picture"),
-        ({"reference_points": "0.1,0.1-0.1,0.2"}, "a rectangle of no area"),
-        ({"points": "0.1,0.1;" * 17}, "17 places are asked about, and at most 16"),
+        ({"points": "640,480"}, "outside the picture"),
+        ({"reference_points": "0.1,0.1-0.1,0.2"}, "an empty rectangle"),
+        ({"points": "0.1,0.1;" * 17}, "17 points are named, but at most 16"),
     ],
 )
 def test_bad_texts_are_told_before_anything_runs(run_graph: Any, inputs: Any, words: str) -> None:
