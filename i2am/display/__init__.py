@@ -4,6 +4,7 @@ Nothing here measures; what is drawn never feeds back into a number.
 """
 
 from .colormaps import Colormap, Diverging, colorize
+from .descriptions import describe, describe_exact, describe_point, describe_pooled
 from .flow import arrow_image, flow_image, most_confident
 from .live import Live
 from .payload import pack_payload, read_payload_header
@@ -18,15 +19,7 @@ from .render import (
     paint_sources,
     source_legend,
 )
-from .report import (
-    describe,
-    describe_exact,
-    describe_point,
-    describe_pooled,
-    recording_report,
-    recording_summary,
-    support_lines,
-)
+from .report import recording_report, recording_summary, support_lines
 
 __all__ = [
     "Colormap",

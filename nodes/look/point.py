@@ -229,7 +229,7 @@ def _exact(header: Header, picked: int, place: Location, source: str, asked: int
     if source == POOLED:
         if asked:
             raise I2AMError(
-                f"asked names place {asked}, which pooled cannot read: it goes by x and y or a "
+                f"asked names point {asked}, which pooled cannot read: it goes by x and y or a "
                 "region. Set asked to 0, or source to auto."
             )
         return None
@@ -237,8 +237,8 @@ def _exact(header: Header, picked: int, place: Location, source: str, asked: int
     names = ", ".join(f"{n} ({one.name})" for n, one in enumerate(places, start=1)) or "none"
     if asked > len(places):
         raise I2AMError(
-            f"There is no place {asked}: those that Capture Attention was asked about in this "
-            f"picture are {names}. Choose one of them, or 0 to go by x and y."
+            f"There is no point {asked}: those named in Capture Attention for this picture are "
+            f"{names}. Choose one of them, or 0 to go by x and y."
         )
     if asked:
         return asked - 1
@@ -248,8 +248,8 @@ def _exact(header: Header, picked: int, place: Location, source: str, asked: int
     if number is None and source == EXACT:
         widget = "points" if picked == RESULT else "reference_points"
         raise I2AMError(
-            f"{place.name} was not recorded exactly: the places that Capture Attention was asked "
-            f"about in this picture are {names}. Choose one of them by asked, write this one into "
-            f"its {widget} and sample again, or set source to auto."
+            f"{place.name} was not recorded exactly: the points named in Capture Attention for "
+            f"this picture are {names}. Choose one of them with asked, add this one to its "
+            f"{widget} and sample again, or set source to auto."
         )
     return number

@@ -522,7 +522,7 @@ class TestRecording:
         assert "point.paper.r2g.2" not in made.arrays
         text = recording_report(made)
         assert "reference 1: 0.5,0.5" in text
-        assert "reference 3: 0.5,0.5 not recorded, the model was given no such reference" in text
+        assert "reference 3: 0.5,0.5 not recorded: the model was not given this reference" in text
 
 
 class TestReading:
@@ -580,6 +580,6 @@ class TestReading:
 
     def test_the_report_says_what_was_asked(self) -> None:
         text = recording_report(self.MADE)
-        assert "Exact places, each step by itself, " in text
+        assert "Exact points, each step on its own, " in text
         assert "  result: 0.1,0.1; 0.9,0.6; 0,0-0.5,0.5\n  reference 1: 0.2,0.2\n" in text
-        assert "Exact places" not in recording_report(recording())
+        assert "Exact points" not in recording_report(recording())

@@ -196,6 +196,6 @@ def test_the_report_names_sinks() -> None:
     planted = arrays["correspondence.model.1"]
     planted[..., 2, 1] = 9 * planted.sum((-2, -1))
     text = recording_report(replace(made, arrays=arrays))
-    assert "Sinks: 1 of 6 places of reference 2 get 4 times an even spread or more" in text
+    assert "Sinks: 1 of 6 places of reference 2 get at least 4 times an even spread" in text
     part = planted[..., 2, 1].sum() / planted.sum()
-    assert f"{float(part):.0%} of what the reference gets" in text
+    assert f"They take {float(part):.0%} of the reference's attention" in text

@@ -48,12 +48,12 @@ def test_exact_and_pooled_agree_where_nothing_is_pooled(run_graph: Any, definiti
     torch.testing.assert_close(
         run.value("row", 2), run.value("pooled_row", 2), atol=1e-5, rtol=1e-4
     )
-    assert "Exact, as this place was asked about" in run.value("row", 3)
+    assert "Exact, since this point was named" in run.value("row", 3)
     assert "from 0.3,0.6 of the result, exact" in run.value("row", 3)
     assert "From the correspondence, pooled to" in run.value("pooled_row", 3)
     same = torch.allclose(run.value("column", 2), run.value("pooled_column", 2), atol=1e-5)
     assert same == (definition == "model")  # the paper's column is another softmax
-    assert ("its SRAM the other way round" in run.value("column", 3)) == (definition == "paper")
+    assert ("SRAM the other way round" in run.value("column", 3)) == (definition == "paper")
     report = run.value("collect", 2)
     assert "result: 0.3,0.6; 0.8,0.1; 0,0-1,1\n  reference 1: 0.7,0.2" in report
 
@@ -111,11 +111,11 @@ def test_elsewhere_it_is_pooled(run_graph: Any) -> None:
         ({"source": "pooled", "steps": "0"}, "steps asks for “0”, but of 0.30, 0.60"),
         ({"layers": "9"}, "there are only 0 to 3"),
         ({"steps": "x"}, "steps cannot be read"),
-        ({"asked": 1, "source": "pooled"}, "asked names place 1, which pooled cannot read"),
-        ({"y": 0.9, "source": "exact"}, "0.30, 0.90 was not recorded exactly: the places that"),
+        ({"asked": 1, "source": "pooled"}, "asked names point 1, which pooled cannot read"),
+        ({"y": 0.9, "source": "exact"}, "0.30, 0.90 was not recorded exactly: the points named"),
         (
             {"asked": 4},
-            "There is no place 4: those that Capture Attention was asked about in this ",
+            "There is no point 4: those named in Capture Attention for this ",
         ),
         ({"asked": 2, "picked_on": "reference"}, "picture are 1 (0.7,0.2). Choose one of them"),
     ],

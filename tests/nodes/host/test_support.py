@@ -45,7 +45,7 @@ def test_what_was_not_seen_is_a_warning(comfy: Any, run_graph: Any) -> None:
     lines = comfy.pack("i2am.display").support_lines(replace(record, header=header))
     assert "4 of 5 layers" in lines[1]
     assert lines[-2:] == [
-        "Warning: Some layers were not seen: another node replaces their attention.",
+        "Warning: Some layers were not recorded: another node replaces their attention.",
         "Warning: The model's attention was steered.",
     ]
 

@@ -95,7 +95,7 @@ def test_outputs_say_their_definition(run_graph: Any) -> None:
     assert "model definition: share of the model's own attention" in text
     assert "Level layer, 2 maps: mean over steps all, layers 1-2, heads all" in text
     assert "of 10 steps and 4 layers recorded; each layer counts the same." in text
-    assert "Numbers: × an even spread." in text
+    assert "Numbers: times an even spread." in text
     sheet, overlay = run.value("maps", 3), run.value("maps", 0)
     assert sheet.shape[0] == BATCH
     assert overlay.shape[0] == 2 * BATCH
