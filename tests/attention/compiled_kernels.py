@@ -13,7 +13,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from i2am.attention import pooling_plan, triton_kernels, triton_passes
+from i2am.attention.triton_backend import kernels, passes, pooling_plan
 
 # Of shared memory for a program: of the smallest of the cards (GeForce 30 and 40), which are
 # served by what is compiled for the A100 (80). The H100 (90) has more, the GeForce 50 as little.
@@ -25,8 +25,8 @@ SMALLEST = 99 * 2**10
 @pytest.mark.parametrize("dim", [128, 160])
 def test_fits(name: str, card: int, dim: int) -> None:
     """The compiler takes them, and they ask for no more shared memory than there is."""
-    kernel: Any = getattr(triton_kernels, name)
-    tile = triton_passes.tiles(torch.bfloat16, dim)[name == "marginal_sums"]
+    kernel: Any = getattr(kernels, name)
+    tile = passes.tiles(torch.bfloat16, dim)[name == "marginal_sums"]
     fixed = {
         "WITH_COLUMNS": True,
         "WITH_PAIRS": True,

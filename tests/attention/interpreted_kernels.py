@@ -13,24 +13,17 @@ from typing import Any
 import pytest
 import torch
 import triton.language as tl
+from dense_attention import assert_right, call, dense, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import rand
-from test_attention import assert_right, call, dense, named
 from torch import Tensor
 from triton.runtime import interpreter
 
 import i2am.attention.compute
-from i2am.attention import (
-    Marginals,
-    attention_marginals,
-    pooling_plan,
-    triton_backend,
-    triton_kernels,
-    triton_passes,
-    triton_trials,
-)
-from i2am.attention.triton_passes import Tile
+from i2am.attention import Marginals, attention_marginals
+from i2am.attention.triton_backend import backend, kernels, passes, pooling_plan, trials
+from i2am.attention.triton_backend.passes import Tile
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
 CPU = torch.device("cpu")
@@ -67,7 +60,7 @@ def _in_blocks() -> Iterator[None]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_passes, "tiles", lambda dtype, dim: SMALL)
+    monkeypatch.setattr(passes, "tiles", lambda dtype, dim: SMALL)
 
 
 def by_kernels(
@@ -80,9 +73,7 @@ def by_kernels(
     """What the kernels give of a whole call, as `attention_marginals` takes it."""
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     rows = q[:, :, spans.generated.slice]
-    return triton_backend.kernel_marginals(
-        rows, k, spans, scale=factor, correspondence=correspondence
-    )
+    return backend.kernel_marginals(rows, k, spans, scale=factor, correspondence=correspondence)
 
 
 class Wrapped:
@@ -144,7 +135,7 @@ def test_any_call(asked: tuple[Tensor, Tensor, TokenLayout, float | None], pairs
     """Whatever the spans, sizes, heads and kind: what full matrices in float64 give."""
     q, k, spans, scale = asked
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(triton_passes, "tiles", lambda dtype, dim: SMALL)
+        patched.setattr(passes, "tiles", lambda dtype, dim: SMALL)
         found = by_kernels(q, k, spans, scale, pairs)
     assert bool(found.correspondence) == pairs
     # At scale 1 a log-sum-exp reaches about 60, which float32 rounds by 4e-6. Shares are the
@@ -229,7 +220,7 @@ def test_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, spans = call(batch=2, heads=4, generated=Grid(5, 4), references=(Grid(2, 3),), text=0)
     k = k[:, :2]
     cuts = [
-        [pooling_plan.pooling_plan(Grid(*sides), 16, True, True, CPU) for sides in ((5, 4), (2, 3))]
+        [pooling_plan.plan_pooling(Grid(*sides), 16, True, True, CPU) for sides in ((5, 4), (2, 3))]
     ]
     parts = {
         fitting: list(patched_chunks(monkeypatch, fitting, cuts)) for fitting in (2**30, 9000, 1)
@@ -237,22 +228,22 @@ def test_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(found) for found in parts.values()] == [1, 2, 8]
     whole = by_kernels(q, k, spans)
     for fitting in parts:
-        monkeypatch.setattr(triton_passes, "PARTIAL_BYTES", fitting)
+        monkeypatch.setattr(passes, "PARTIAL_BYTES", fitting)
         cut = by_kernels(q, k, spans)
         assert_same(cut, whole, 1e-6)
         assert_same(by_kernels(q, k, spans), cut, 0.0)
 
 
 def patched_chunks(monkeypatch: pytest.MonkeyPatch, fitting: int, cuts: Any) -> Any:
-    monkeypatch.setattr(triton_passes, "PARTIAL_BYTES", fitting)
-    return triton_passes._chunks(2, 4, cuts, True)
+    monkeypatch.setattr(passes, "PARTIAL_BYTES", fitting)
+    return passes._chunks(2, 4, cuts, True)
 
 
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card that was not tried yet."""
-    monkeypatch.setattr(triton_backend, "_suits", lambda q, k, layout: True)
-    monkeypatch.setattr(triton_backend, "_TRIALS", triton_trials.Trials())
+    monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
+    monkeypatch.setattr(backend, "_TRIALS", trials.Trials())
 
 
 @pytest.mark.usefixtures("forced")
@@ -261,8 +252,8 @@ def test_from_the_door(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptur
     `attention_marginals`, whatever order their tokens are in."""
     launched: list[int] = []
     for name in ("log_sums", "marginal_sums"):
-        kernel = Wrapped(getattr(triton_kernels, name), lambda *_: launched.append(1))
-        monkeypatch.setattr(triton_kernels, name, kernel)
+        kernel = Wrapped(getattr(kernels, name), lambda *_: launched.append(1))
+        monkeypatch.setattr(kernels, name, kernel)
     q, k, spans = call(batch=1, heads=1)
     q, k = q.bfloat16(), k.bfloat16()
     wanted = dense(q, k, spans)
@@ -294,14 +285,14 @@ def test_tampered_kernel(
     trouble: str,
 ) -> None:
     """Each output that is wrong by a thousandth is found; the kernels are off, and it is told."""
-    right = getattr(triton_kernels, kernel)
+    right = getattr(kernels, kernel)
     place = right.arg_names.index(output)
     wrong = Wrapped(right, lambda *args: args[place].mul_(1.001))
-    monkeypatch.setattr(triton_kernels, kernel, wrong)
+    monkeypatch.setattr(kernels, kernel, wrong)
     q, k, spans = call(batch=1, heads=1, references=(Grid(4, 5),))
     options = {"scale": 0.3, "correspondence": True}
-    trial = (q[:, :, spans.generated.slice], k, spans, options, triton_trials._CLOSE)
-    monkeypatch.setattr(triton_trials, "_trial_calls", lambda *_: [trial])
+    trial = (q[:, :, spans.generated.slice], k, spans, options, trials._CLOSE)
+    monkeypatch.setattr(trials, "_trial_calls", lambda *_: [trial])
     for _ in range(2):
         assert_right(attention_marginals(q, k, spans), dense(q, k, spans))
     (line,) = caplog.messages

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from dense_attention import assert_right, call, dense, few
 from hypothesis import given
 from hypothesis import strategies as st
 from recordings import rand
-from test_attention import assert_right, call, dense, few
 from torch import Tensor
 
 from i2am.attention import ObservedSoftmax, SoftmaxSums, SoftmaxTap, attention_marginals, can_tap

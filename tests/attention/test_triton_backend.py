@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from dense_attention import assert_right, call, dense
 from recordings import layout
-from test_attention import assert_right, call, dense
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import i2am.attention.compute
-from i2am.attention import attention_marginals, triton_backend, triton_passes, triton_trials
+from i2am.attention import attention_marginals
+from i2am.attention.triton_backend import backend, passes, trials
 from i2am.tokens import TokenLayout
 from tools.comfyui.server import ROOT
 
@@ -63,7 +64,7 @@ grid = Grid(2, 3)
 keys = Span(Role.GENERATED, 0, 6, grid), Span(Role.REFERENCE, 6, 12, grid)
 q = k = torch.ones(1, 1, 12, 8)
 i2am.attention.compute.attention_marginals(q, k, TokenLayout(keys, keys))
-assert not {"triton", "i2am.attention.triton_kernels"} & set(sys.modules)
+assert not {"triton", "i2am.attention.triton_backend.kernels"} & set(sys.modules)
 """
 
 
@@ -74,7 +75,7 @@ assert not {"triton", "i2am.attention.triton_kernels"} & set(sys.modules)
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """The kinds of inputs that the kernels were asked for; they are given none."""
     kinds: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(triton_backend._TRIALS, "passed", lambda *kind: kinds.append(kind))
+    monkeypatch.setattr(backend._TRIALS, "passed", lambda *kind: kinds.append(kind))
     return kinds
 
 
@@ -90,10 +91,7 @@ def ask(spans: TokenLayout = SPANS, keys: int = 4, dim: int = 8, **options: Any)
     q = torch.empty(2, 4, spans.generated.length, dim, **like)
     k = torch.empty(2, keys, spans.key_count, dim, **like)
     options = {"mask": None, "weights": None, **options}
-    assert (
-        triton_backend.triton_marginals(q, k, spans, scale=1.0, correspondence=True, **options)
-        is None
-    )
+    assert backend.triton_marginals(q, k, spans, scale=1.0, correspondence=True, **options) is None
 
 
 @pytest.mark.usefixtures("card")
@@ -139,8 +137,8 @@ def test_other_makers_cards(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card, which fail there without an interpreter."""
-    monkeypatch.setattr(triton_backend, "_suits", lambda q, k, layout: True)
-    monkeypatch.setattr(triton_backend, "_TRIALS", triton_trials.Trials())
+    monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
+    monkeypatch.setattr(backend, "_TRIALS", trials.Trials())
     monkeypatch.setattr(i2am.attention.compute, "SMALL_BYTES", 0)
 
 
@@ -167,7 +165,7 @@ def test_failing_kernel(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError("no such instruction\nin line 1")
 
-    monkeypatch.setattr(triton_passes, "_kernels", Failing)
+    monkeypatch.setattr(passes, "_kernels", Failing)
     assert_plain(caplog, "gives the same: no such instruction")
     assert "line 1" not in caplog.text
 
@@ -181,8 +179,8 @@ def test_fails_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
         tries.append(1)
         raise RuntimeError("too many blocks")
 
-    monkeypatch.setattr(triton_trials, "_trouble", lambda *kind: "")
-    monkeypatch.setattr(triton_backend, "kernel_marginals", fail)
+    monkeypatch.setattr(trials, "_trouble", lambda *kind: "")
+    monkeypatch.setattr(backend, "kernel_marginals", fail)
     assert_plain(caplog, "too many blocks")
     assert len(tries) == 2, "once a kind of inputs"
 
@@ -194,8 +192,8 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("none left")
 
-    monkeypatch.setattr(triton_trials, "_trouble", lambda *kind: "")
-    monkeypatch.setattr(triton_backend, "kernel_marginals", fail)
+    monkeypatch.setattr(trials, "_trouble", lambda *kind: "")
+    monkeypatch.setattr(backend, "kernel_marginals", fail)
     q, k, spans = call()
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError):

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tokens import Role, Span, TokenLayout, grid_of
-from .marginals import Marginals
-from .pooling_plan import PoolingPlan, padded, pooling_plan
+from ...tokens import Role, Span, TokenLayout, grid_of
+from ..marginals import Marginals
+from .pooling_plan import PoolingPlan, padded, plan_pooling
 
 PARTIAL_BYTES = 64 * 2**20  # of what blocks leave to be added up, at once
 
@@ -63,8 +63,8 @@ def kernel_marginals(
     tile = tiles(q.dtype, dim)[1]
     cuts = [
         (
-            pooling_plan(grid_of(layout.generated), tile.rows, correspondence, True, q.device),
-            pooling_plan(grid_of(span), tile.columns, correspondence, False, q.device),
+            plan_pooling(grid_of(layout.generated), tile.rows, correspondence, True, q.device),
+            plan_pooling(grid_of(span), tile.columns, correspondence, False, q.device),
         )
         for span in references
     ]
@@ -187,9 +187,9 @@ class _Part:
 
 def _kernels() -> Any:
     """Where something runs them: without Triton there is no such module."""
-    from . import triton_kernels
+    from . import kernels
 
-    return triton_kernels
+    return kernels
 
 
 def _chunks(

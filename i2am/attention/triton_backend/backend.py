@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..tokens import TokenLayout
-from .marginals import Marginals
-from .triton_passes import kernel_marginals
-from .triton_trials import Trials, first_line
+from ...tokens import TokenLayout
+from ..marginals import Marginals
+from .passes import kernel_marginals
+from .trials import Trials, first_line
 
 LARGEST_DIM = 256
 _LARGEST_OFFSET = 2**31  # within one item and head, which the kernels count in 32 bits

@@ -10,8 +10,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..tokens import Grid, pooling_weights, spread
-from .pooling import correspondence_grid
+from ...tokens import Grid, pooling_weights, spread
+from ..pooling import correspondence_grid
 
 
 def padded(count: int) -> int:
@@ -54,7 +54,7 @@ class PoolingPlan:
 
 
 @lru_cache(maxsize=16)  # small constants, slow to find out; a call has two for each reference
-def pooling_plan(
+def plan_pooling(
     grid: Grid, size: int, pooled: bool, mean: bool, device: torch.device
 ) -> PoolingPlan:
     """Blocks of so many tokens of a grid; its cells are the mean of their tokens, or the sum."""

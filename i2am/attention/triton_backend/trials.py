@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tokens import Grid, Role, Span, TokenLayout
-from .blocked import blocked_marginals
-from .marginals import SCRATCH_BYTES, Marginals, Workspace
-from .triton_passes import kernel_marginals
+from ...tokens import Grid, Role, Span, TokenLayout
+from ..blocked import blocked_marginals
+from ..marginals import SCRATCH_BYTES, Marginals, Workspace
+from .passes import kernel_marginals
 
 _CLOSE = 1e-4  # of the largest value: how near the kernels' sums must come to the blocked ones
 _log = logging.getLogger(__name__)

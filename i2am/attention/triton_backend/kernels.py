@@ -1,4 +1,4 @@
-"""The two Triton kernels behind `triton_backend`: products of queries and keys stay on the chip.
+"""The two Triton kernels of this backend: products of queries and keys stay on the chip.
 
 Both work on one block of queries × keys at a time and keep what they find of it: sums. Logarithms
 of sums are natural where they are stored; inside, exponentials are to the base of two, which is
