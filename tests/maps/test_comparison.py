@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_masks import rand, unified
+from unified_maps import rand, unified
 
 from i2am.display import difference_overlay
 from i2am.errors import I2AMError

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_masks import unified
 from torch import Tensor
+from unified_maps import unified
 
 from i2am.scores import Box, box_around, locate_object
 from i2am.scores.locate import pieces

@@ -7,31 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from unified_maps import rand, unified
 
 from i2am.errors import I2AMError
-from i2am.maps import AttributionMap, Level
-from i2am.recording import Definition, Direction
+from i2am.maps import AttributionMap
 from i2am.scores import Method, feather, grow, mask_of
-from i2am.tokens import Grid
 
 SEEDS = st.integers(0, 10_000)
-
-
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def unified(values: Tensor) -> AttributionMap:
-    """(height, width) or (batch, height, width) as a map of the unified level."""
-    values = values if values.ndim == 3 else values[None]
-    return AttributionMap(
-        values[:, None],
-        ("unified",),
-        Grid(values.shape[1], values.shape[2]),
-        Definition.PAPER,
-        Direction.REFERENCE_TO_GENERATED,
-        Level.UNIFIED,
-    )
 
 
 def square(height: int = 16, width: int = 12) -> Tensor:

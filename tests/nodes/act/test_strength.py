@@ -184,7 +184,7 @@ def test_cross_attention_of_a_repeated_context(comfy: Any, steer: Callable[..., 
 
 def test_shared_key_heads(steer: Callable[..., Any]) -> None:
     """OmniGen2: fewer key heads than query heads; references (28, 9) before the result (30)."""
-    import test_omnigen2 as family
+    import tiny_omnigen2 as family
 
     def matrix(options: dict[str, Any], queries: int, keys: int) -> Tensor | None:
         return block(range(44, 74), range(7, 35), math.log(6)) if keys == 74 else None

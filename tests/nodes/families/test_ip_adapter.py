@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +12,8 @@ import tiny
 import torch
 from oracle import Place, Seen, asking, expected, largest_deviation, points, resampled
 from proof import TOLERANCE, asked_places, recording, rows_of
-from test_unet import (
+from tiny_adapters import SD15_PLACES, SIZE, TEXT, pack_module
+from tiny_unets import (
     SD15,
     SDXL,
     SDXL_SITES,
@@ -24,12 +22,6 @@ from test_unet import (
 )
 from torch import Tensor
 
-TEXT, SIZE = 7, (9, 14)
-# Where the pack puts its patches: the middle block under a number that never comes up.
-SD15_PLACES = {
-    **{("input", 1): 32, ("input", 3): 64, ("output", 0): 64, ("output", 1): 64},
-    **{("output", 2): 32, ("output", 3): 32, ("middle", 1): 64},
-}
 SDXL_PLACES = {
     ("middle", 1, place[2]) if place[0] == "middle" else place: 32 * cell
     for place, cell in SDXL_SITES.items()
@@ -311,7 +303,7 @@ def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
     folder = comfy.path / "custom_nodes" / "ComfyUI_IPAdapter_plus"
     if not folder.is_dir():
         pytest.skip("ComfyUI_IPAdapter_plus is not installed")
-    real = _module(folder, "CrossAttentionPatch")
+    real = pack_module(folder, "CrossAttentionPatch")
     records = []
     for used in (None, real):
         model = tiny.build("SD15", **SD15)
@@ -332,11 +324,3 @@ def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
     assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()  # other roundings
     deviations = largest_deviation(dict(theirs_recorded.arrays), dict(ours_recorded.arrays))
     assert max(deviations.values()) < TOLERANCE, deviations
-
-
-def _module(folder: Path, name: str) -> Any:
-    """A module of a pack, and what it imports from beside it, without the pack's nodes."""
-    package = ModuleType(folder.name)
-    package.__path__ = [str(folder)]
-    sys.modules[folder.name] = package
-    return importlib.import_module(f"{folder.name}.{name}")

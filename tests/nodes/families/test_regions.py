@@ -11,7 +11,7 @@ import tiny
 import torch
 from oracle import ASKED, ASKED_OF, Place, Seen, Spy, expected, largest_deviation, resampled
 from proof import TOLERANCE, asked_places, recording
-from test_unet import GRIDS, MARKS, SD15, SPANS, TWO_LEVEL_SITES
+from tiny_unets import GRIDS, MARKS, SD15, SPANS, TWO_LEVEL_SITES
 from torch import Tensor
 
 LATENT = (12, 16)
@@ -273,7 +273,7 @@ def test_an_area_over_levels(comfy: Any) -> None:
 
 def test_an_area_of_some_frames(comfy: Any) -> None:
     """A refusal that says what was found; the video is safe."""
-    from test_wan import START, texts, wan
+    from tiny_wan import START, texts, wan
 
     image = tiny.latent(65, 1, 16, 1, 8, 10)
     positive, negative = texts(reference_latents=[image])
@@ -294,7 +294,7 @@ def test_an_area_of_some_frames(comfy: Any) -> None:
 def test_windows(comfy: Any) -> None:
     """A sampler that shows the model some frames at a time: a refusal, and the video is safe."""
     import comfy.context_windows as windows
-    from test_wan import EVEN, texts, wan
+    from tiny_wan import EVEN, texts, wan
 
     positive, negative = texts(reference_latents=[tiny.latent(65, 1, 16, 1, 8, 10)])
     model = wan("WAN21_T2V", in_dim_ref_conv=16)

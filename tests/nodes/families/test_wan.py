@@ -10,19 +10,8 @@ import pytest
 import tiny
 import torch
 from oracle import Place, Seen
+from tiny_wan import EVEN, START, TEXT, texts, wan
 from video import prove_video
-
-# Three latent frames of 7×10, which are 4×5 tokens each: the last row sticks out.
-START = tiny.latent(60, 2, 16, 3, 7, 10)
-EVEN = tiny.latent(60, 2, 16, 3, 8, 10)
-TEXT = 9
-
-
-def wan(family: str, seed: int = 0, **config: Any) -> Any:
-    """Two blocks of two heads of 12."""
-    settings = {"image_model": "wan2.1", "model_type": "t2v", "in_dim": 16, "out_dim": 16}
-    settings |= {"dim": 24, "ffn_dim": 32, "freq_dim": 32, "text_dim": 24}
-    return tiny.build(family, seed, **settings | {"num_heads": 2, "num_layers": 2} | config)
 
 
 def clip(seed: int, pictures: int = 1) -> Any:
@@ -32,11 +21,6 @@ def clip(seed: int, pictures: int = 1) -> Any:
     output: Any = comfy.clip_vision.Output()
     output.penultimate_hidden_states = tiny.latent(seed, 1, 257 * pictures, 1280) * 2
     return output
-
-
-def texts(**extra: Any) -> tuple[list[Any], list[Any]]:
-    """The positive and the negative conditioning."""
-    return tiny.conditioning(61, TEXT, 24, **extra), tiny.conditioning(62, TEXT, 24, **extra)
 
 
 def beside_the_text(pictures: int, columns: int = 5) -> Callable[[Seen], Place | None]:

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from oracle import Place, Seen
 from proof import prove, recording
-from test_wan import START, texts, wan
+from tiny_wan import START, texts, wan
 
 
 def test_still(comfy: Any, record_property: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from proof import recording
-from test_wan import EVEN, texts, wan
+from tiny_wan import EVEN, texts, wan
 
 PICTURES = torch.rand(18, 64, 80, 3)  # two videos of nine: three latent frames
 

@@ -9,8 +9,8 @@ import pytest
 import tiny
 import torch
 from proof import recording
-from test_ip_adapter import SD15_PLACES, SIZE, TEXT, _module
-from test_unet import SD15
+from tiny_adapters import SD15_PLACES, SIZE, TEXT, pack_module
+from tiny_unets import SD15
 from torch import Tensor, nn
 
 TOKENS, PATCHES, WIDTH = 16, 16, 12
@@ -185,7 +185,7 @@ def test_the_real_resampler(comfy: Any) -> None:
     if not folder.is_dir():
         pytest.skip("ComfyUI_IPAdapter_plus is not installed")
     torch.manual_seed(5)
-    made = _module(folder, "image_proj_models").Resampler(
+    made = pack_module(folder, "image_proj_models").Resampler(
         dim=16, depth=4, dim_head=8, heads=2, num_queries=16, embedding_dim=10, output_dim=WIDTH
     )
     seen = clip(1)
