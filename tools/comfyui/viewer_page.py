@@ -1,7 +1,6 @@
 """ComfyUI's page with an Attribution Viewer on it, as a person has it before them.
 
-For the page tests, for the figures of tools/viewer_speed.py and for the picture of
-tools/docs/viewer_picture.py.
+For the page tests and for tools/docs/viewer_picture.py.
 """
 
 from __future__ import annotations

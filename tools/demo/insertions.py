@@ -4,7 +4,7 @@ The task on which the I2AM paper locates objects: of a picture, the box of one o
 its area) is cut out, and the reference is what was in it, so the model puts the object back. Where
 the attribution map says the reference went can then be held against the box.
 
-Seeds are those of `demo_scenes.py`: scene `n` is the same picture in whatever batch it is drawn.
+Seeds are those of `tools/demo/scenes.py`: scene `n` is the same picture in whatever batch it is drawn.
 """
 
 from __future__ import annotations

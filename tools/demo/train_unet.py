@@ -5,7 +5,7 @@ r"""Train the demo insertion model: a small UNet that puts an object back, readi
 ComfyUI's own UNet class, at a fraction of its size, with the picture's noise, the box and the
 picture around it as channels, and the tokens of the reference as its whole context: the mechanism
 of Paint-by-Example, the model on which the I2AM paper locates objects. Plain flow matching on the
-scenes of `demo_insertions.py`; attention is never supervised.
+scenes of `tools/demo/insertions.py`; attention is never supervised.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m tools.demo.train_vae
 
 The layout is TAESD's (Ollin Boer Bohan's tiny autoencoder) with 16 channels, the smallest one that
-ComfyUI's stock VAELoader knows. The encoder's weights spell out `demo_latents.py` in that layout,
-so each latent pixel depends on its own 8x8 block and on nothing else.
+ComfyUI's stock VAELoader knows. The encoder's weights spell out `tools/demo/latents.py` in that
+layout, so each latent pixel depends on its own 8x8 block and on nothing else.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def written_encoder() -> dict[str, Tensor]:
-    """The weights that make TAESD's encoder compute `demo_latents.encode`.
+    """The weights that make TAESD's encoder compute `tools.demo.latents.encode`.
 
     Every value before the DCT is a colour, so never negative, and ReLUs leave it alone; the DCT's
     signed coefficients travel as pairs of positive and negative part.

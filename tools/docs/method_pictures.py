@@ -44,14 +44,13 @@ def main() -> None:
 def sample(package: str) -> Any:
     """Fill the hole of one scene, and what was recorded of it, with its pictures."""
     names = pack_names(package)
-    points = importlib.import_module(f"{package}.i2am.tokens")
-    places = points.parse_places("{},{}".format(*POINT), "points")
+    points = names.parse_point_queries("{},{}".format(*POINT), "points")
     back = f"{OBJECT + 1}: " + "{},{}".format(*BACK)
-    places += points.parse_places(back, "reference_points", numbered=True)
+    points += names.parse_point_queries(back, "reference_points", numbered=True)
     host, scene = load(names), make_scenes(1, SCENE)
     given = (scene.scene, scene.reference)
     latents = [host.vae.encode(picture) for picture in given]
-    latent, recording = host.sample(latents, 1, places=places)
+    latent, recording = host.sample(latents, 1, places=points)
     image = host.vae.decode(latent).clamp(0, 1)
     hole = large(scene.hole[..., None])[..., 0]
     return names.Attribution(recording, large(image), tuple(map(large, given)), hole)
@@ -67,17 +66,14 @@ def pictures(package: str, attribution: Any) -> dict[str, Tensor]:
     nodes = {
         name: getattr(importlib.import_module(f"{package}.nodes.{module}"), node)
         for name, module, node in (
-            ("map", "maps", "AttributionMapNode"),
-            ("point", "points", "PointAttribution"),
-            ("match", "flow", "Correspondence"),
+            ("map", "look.map", "AttributionMapNode"),
+            ("point", "look.point", "PointAttribution"),
+            ("match", "look.correspondence", "CorrespondenceNode"),
         )
     }
 
     def ran(node: str, **inputs: Any) -> tuple[Any, ...]:
-        widgets = nodes[node].INPUT_TYPES()["required"]
-        defaults = {n: w[1]["default"] for n, w in widgets.items() if "default" in w[1]}
-        options = defaults | {"attribution": attribution, "reference": OBJECT + 1} | inputs
-        return nodes[node].execute(**options).args
+        return nodes[node].execute(attribution=attribution, reference=OBJECT + 1, **inputs).args
 
     sides = {"r2g": "reference to generated", "g2r": "generated to reference"}
     made: dict[str, Tensor] = {}

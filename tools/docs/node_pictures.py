@@ -36,7 +36,8 @@ HEIGHT = 1700  # of the page: room for the highest
 POINTED = (0.7, 0.62)  # in parts of the viewer's first picture: within the demo's hole
 QUALITY = 82
 
-TABLE = {workflow.name: workflow for workflow in (*WORKFLOWS, *MODEL_WORKFLOWS)}
+# By their names without prefix and number: "demo", "inpaint_debug", …
+TABLE = {flow.name.split("_", 2)[2]: flow for flow in (*WORKFLOWS, *MODEL_WORKFLOWS)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Shot:
 
 
 def shot(workflow: str, *columns: str, more: tuple[Node, ...] = (), point: bool = False) -> Shot:
-    return Shot(f"i2am_{workflow}", tuple(tuple(c.split()) for c in columns), more, point)
+    return Shot(workflow, tuple(tuple(c.split()) for c in columns), more, point)
 
 
 ATTRIBUTION = {"attribution": ("collect", 0)}

@@ -133,11 +133,11 @@ def train(seed: int) -> Path:
     """Checkpoints of one plain training, made where they are missing: some ten minutes."""
     folder = TRAININGS / f"seed_{seed}"
     if not (folder / "last.safetensors").exists():
-        words = ["--seed", seed, "--steps", TRAINING_STEPS, "--every", TRAINING_EVERY]
-        words += ["--checkpoints", folder, "--output", folder / "last.safetensors", "--threads", 1]
-        words += ["--batch", TRAINING_BATCH, "--state", folder / "state"]
-        tool = ROOT / "tools" / "train_demo_model.py"
-        subprocess.run([sys.executable, tool, *map(str, words)], check=True)
+        options = ["--seed", seed, "--steps", TRAINING_STEPS, "--every", TRAINING_EVERY]
+        options += ["--checkpoints", folder, "--output", folder / "last.safetensors"]
+        options += ["--batch", TRAINING_BATCH, "--state", folder / "state", "--threads", 1]
+        command = [sys.executable, "-m", "tools.demo.train_model", *map(str, options)]
+        subprocess.run(command, cwd=ROOT, check=True)
     return folder
 
 
