@@ -23,7 +23,8 @@ from i2am.display import recording_report, recording_summary
 from i2am.errors import I2AMError
 from i2am.maps import Level, attribution_map
 from i2am.recording import Attribution, Definition, Direction, load_attribution, save_attribution
-from i2am.recording.files import FORMAT, load_recording, save_recording
+from i2am.recording.files import load_recording, save_recording
+from i2am.recording.header_json import FORMAT
 
 FULL = attribution(steps=2)
 ASKED = attribution(steps=2, places="0.3,0.6; 0,0-1,0.5", reference_places="2: 0.2,0.9")
@@ -382,7 +383,7 @@ class TestRefused:
     def test_header_bomb(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         header = '{"scales": {}, "run": [' + "0," * 2**24 + "0]}"
         save_file({"share.map": torch.zeros(1)}, path, {"format": FORMAT, "i2am": header})
-        monkeypatch.setattr("i2am.recording.files.json.loads", pytest.fail)
+        monkeypatch.setattr("i2am.recording.header_json.json.loads", pytest.fail)
         with pytest.raises(I2AMError, match="its header is longer than any recording's"):
             load_attribution(path)
 
