@@ -1,16 +1,18 @@
 """One attention call → its marginals: sums over the result and over each reference.
 
-One file per way to compute them (dense, blocked, Triton, or tapped from the model's own softmax).
+`marginals` has the definitions, `compute` chooses a way, and each way has a file: `softmax_tap`
+(the model's own softmax), `dense` (small calls), `triton_backend` (NVIDIA cards), `blocked`.
 """
 
 from .bias import Bias, Steer, attention_bias, biased_query_key
 from .call_batch import CallBatch, CallSignature
 from .compute import attention_marginals
-from .dense import ObservedSoftmax, SoftmaxSums
 from .exact_points import PointMarginals, point_marginals
-from .marginals import SCRATCH_BYTES, Marginals, Workspace
+from .marginals import Marginals
 from .pooling import CORRESPONDENCE_SIDE, correspondence_grid
+from .softmax_sums import ObservedSoftmax, SoftmaxSums
 from .softmax_tap import SoftmaxTap, can_tap
+from .workspace import SCRATCH_BYTES, Workspace
 
 __all__ = [
     "CORRESPONDENCE_SIDE",

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from ..tokens import Role, Span, TokenLayout, grid_of
-from .marginals import CACHE_BYTES, ENOUGH_ROWS, WEAK, Marginals, Workspace
+from .call_inputs import SoftmaxWeights
+from .marginals import Marginals
 from .pooling import CorrespondenceSum
+from .workspace import CACHE_BYTES, ENOUGH_ROWS, Workspace, can_read_back
 
+WEAK = 1e-25  # a float32 sum below this may have lost what underflowed; a float32 ends at 1e-38
 _LOWEST = torch.finfo(torch.float32).min
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def blocked_marginals(
@@ -33,11 +37,7 @@ def blocked_marginals(
     """
     rows, references = layout.generated, layout.references
     batch, heads, _, _ = q.shape
-    portions = emphasis = None
-    if weights is not None:
-        weights = weights.float()
-        portions = weights / weights.sum(1, keepdim=True)
-        emphasis = (weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0)  # mean one, or none
+    softmax_weights = None if weights is None else SoftmaxWeights.of(weights)
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float32, device=q.device)
@@ -45,70 +45,35 @@ def blocked_marginals(
     share = zeros(batch, heads, 2 + len(references), rows.length)
     paper_r2g = zeros(batch, heads, len(references), rows.length)
     g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
-    matches = [
+    correspondences = [
         CorrespondenceSum(zeros, batch, grid_of(rows), grid_of(span))
         for span in references
         if correspondence
     ]
-
     for items, some_heads, tiles, keep in _blocks(q, k, layout, scratch_bytes):
         here = (items, some_heads)
         block = _Block(
             q[here].float() * scale,
             k[items, _key_heads(some_heads, heads, k.shape[1])].float().mT,
             _part_of(mask, here),
+            None if softmax_weights is None else softmax_weights.items(items),
             workspace,
         )
-        columns = [ColumnSums() for _ in references]
-        kept: list[list[_Softmax]] = []
-        for tile in tiles:
-            # What is kept has a buffer for each tile, what is not one for all.
-            names = [
-                (span, tile.start if keep and span in references else -1) for span in layout.keys
-            ]
-            found = [block.softmax(tile, span, (span, at)) for span, at in names]
-            portion = None if portions is None else portions[items, :, tile]
-            row_share = _share_out(found, layout, portion, share[here][..., tile])
-            over = [f for f, span in zip(found, layout.keys, strict=True) if span in references]
-            for index, (span, m_r) in enumerate(zip(references, over, strict=True)):
-                offset, factor = columns[index].relative(m_r.log_sum)
-                even = torch.ones_like(factor)
-                if emphasis is not None:
-                    even *= emphasis[items, span.softmax, tile].unsqueeze(1)
-                # One product takes both G2R and the columns' sums.
-                factors = torch.stack((even, row_share[index], factor), dim=-2)
-                sums = factors @ m_r.values
-                g2r[index][here] += sums[:, :, :2]
-                columns[index].add(sums[:, :, 2], offset)
-                if correspondence:
-                    matches[index].add(items, tile, factors[:, :, :2], m_r.values)
-            kept.append(over if keep else [])
-        for index, span in enumerate(references):
-            if not can_read_back(q.device):  # there, asking which columns are weak would wait
-                paper_r2g[here][:, :, index] += columns[index].mean_of(block, span, scratch_bytes)
-                continue
-            for tile, over in zip(tiles, kept, strict=True):
-                m_r = over[index] if keep else block.softmax(tile, span, (span, -1))
-                paper_r2g[here][:, :, index, tile] = columns[index].mean_of_rows(m_r)
-            weak = columns[index].weak
-            if weak is not None:
-                paper_r2g[here][:, :, index] += columns[index].mean_of(
-                    block, span, scratch_bytes, weak
-                )
+        g2r_here = [sums[here] for sums in g2r]
+        block_sums = _BlockSums(items, share[here], paper_r2g[here], g2r_here, correspondences)
+        kept = block_sums.add_rows(block, layout, tiles, keep)
+        block_sums.add_columns(block, references, tiles, kept, scratch_bytes)
 
     for sums in g2r:
         sums /= rows.length
-    if emphasis is not None:
-        paper_r2g *= torch.stack([emphasis[:, span.softmax] for span in references], 1).unsqueeze(1)
-    if mask is not None or emphasis is not None:
+    if softmax_weights is not None:
+        emphasis = [softmax_weights.emphasis[:, span.softmax] for span in references]
+        paper_r2g *= torch.stack(emphasis, 1).unsqueeze(1)
+    if mask is not None or softmax_weights is not None:
         # Keys hidden from every query have no column of M_g: leave them out.
-        paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return Marginals(share, paper_r2g, g2r, tuple(match.mean(heads) for match in matches))
-
-
-def can_read_back(device: torch.device) -> bool:
-    """Whether a value can be read without waiting for a device that runs on its own."""
-    return device.type == "cpu"
+        paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=_TINY)
+    means = tuple(pairs.mean(heads) for pairs in correspondences)
+    return Marginals(share, paper_r2g, g2r, means)
 
 
 def _key_heads(some: slice, heads: int, key_heads: int) -> slice | list[int]:
@@ -159,6 +124,7 @@ class _Block:
     q: Tensor
     k: Tensor
     mask: Tensor | None
+    weights: SoftmaxWeights | None
     workspace: Workspace
 
     @property
@@ -198,12 +164,93 @@ class _Softmax:
         return _Softmax(values, high - values.amax(-1).log_().clamp_(min=_LOWEST))
 
 
-class ColumnSums:
-    """The column sums that M_g divides by, for one block and reference, and the means over them.
+class _BlockSums:
+    """The sums of one block, added to its part of the call's sums in two passes.
 
-    They are summed from softmaxes that were taken row by row, with all rows relative to one
-    log-sum-exp offset, the highest. What underflows on the way is below 1e-38, so a column whose
-    sum is far above that is exact. The others are rare, and are computed on their own.
+    share: (items, heads, 2 + references, generated); paper_r2g: (items, heads, references,
+    generated); g2r: for each reference (items, heads, 2, reference).
+    """
+
+    def __init__(
+        self,
+        items: slice,
+        share: Tensor,
+        paper_r2g: Tensor,
+        g2r: list[Tensor],
+        correspondences: list[CorrespondenceSum],
+    ) -> None:
+        self._items = items
+        self._share, self._paper_r2g, self._g2r = share, paper_r2g, g2r
+        self._correspondences = correspondences
+        self._columns = [ColumnSums() for _ in g2r]
+
+    def add_rows(
+        self, block: _Block, layout: TokenLayout, tiles: list[slice], keep: bool
+    ) -> list[list[_Softmax]]:
+        """The first pass: shares, G2R, correspondence, and the column sums of M_g.
+
+        Returns M_r of each tile and reference, or nothing of them if they are not kept.
+        """
+        references, weights = layout.references, block.weights
+        kept: list[list[_Softmax]] = []
+        for tile in tiles:
+            # A kept softmax has a buffer for each tile; the others share one.
+            names = [
+                (span, tile.start if keep and span in references else -1) for span in layout.keys
+            ]
+            softmaxes = [block.softmax(tile, span, (span, at)) for span, at in names]
+            portions = None if weights is None else weights.portions[..., tile]
+            shares = _share_out(softmaxes, layout, portions, self._share[..., tile])
+            m_rs = [
+                softmax
+                for softmax, span in zip(softmaxes, layout.keys, strict=True)
+                if span in references
+            ]
+            for index, (span, m_r) in enumerate(zip(references, m_rs, strict=True)):
+                offset, row_factors = self._columns[index].relative(m_r.log_sum)
+                even = torch.ones_like(row_factors)
+                if weights is not None:
+                    even *= weights.emphasis[:, span.softmax, tile].unsqueeze(1)
+                # One product gives G2R in both definitions and the column sums.
+                factors = torch.stack((even, shares[index], row_factors), dim=-2)
+                sums = factors @ m_r.values
+                self._g2r[index] += sums[:, :, :2]
+                self._columns[index].add(sums[:, :, 2], offset)
+                if self._correspondences:
+                    self._correspondences[index].add(
+                        self._items, tile, factors[:, :, :2], m_r.values
+                    )
+            kept.append(m_rs if keep else [])
+        return kept
+
+    def add_columns(
+        self,
+        block: _Block,
+        references: tuple[Span, ...],
+        tiles: list[slice],
+        kept: list[list[_Softmax]],
+        scratch_bytes: int,
+    ) -> None:
+        """The second pass: R2G of the paper, by the column sums that the first pass found."""
+        for index, (span, columns) in enumerate(zip(references, self._columns, strict=True)):
+            r2g = self._paper_r2g[:, :, index]
+            if not can_read_back(block.q.device):  # finding the weak columns would wait for it
+                r2g += columns.mean_by_columns(block, span, scratch_bytes)
+                continue
+            for tile, m_rs in zip(tiles, kept, strict=True):
+                m_r = m_rs[index] if m_rs else block.softmax(tile, span, (span, -1))
+                r2g[..., tile] = columns.mean_of_rows(m_r)
+            weak = columns.weak
+            if weak is not None:
+                r2g += columns.mean_by_columns(block, span, scratch_bytes, weak)
+
+
+class ColumnSums:
+    """The column sums that M_g divides by, for one block and reference, and means of M_g.
+
+    They are added up from row-wise softmaxes, with all rows relative to one log-sum-exp offset,
+    the highest. What underflows on the way is below 1e-38, so a column whose sum is far above that
+    is exact. Others are rare, and are computed on their own.
     """
 
     def __init__(self) -> None:
@@ -232,7 +279,7 @@ class ColumnSums:
 
     @property
     def weak(self) -> Tensor | None:
-        """Columns that may have underflowed, (items, heads, keys), or None. Waits."""
+        """Columns that may have underflowed: (items, heads, keys), or None. Waits for a device."""
         if float(self.sums.amin()) >= WEAK:
             return None
         return self.sums < WEAK
@@ -243,7 +290,7 @@ class ColumnSums:
         means = (m_r.values @ inverse.unsqueeze(-1)).squeeze(-1)
         return means * (m_r.log_sum - self.offset).exp_() / inverse.shape[-1]
 
-    def mean_of(
+    def mean_by_columns(
         self, block: _Block, span: Span, scratch_bytes: int, weak: Tensor | None = None
     ) -> Tensor:
         """The same mean for all rows, column by column: (items, heads, rows).
@@ -270,18 +317,18 @@ class ColumnSums:
 
 
 def _share_out(
-    found: list[_Softmax], layout: TokenLayout, portions: Tensor | None, share: Tensor
+    spans: list[_Softmax], layout: TokenLayout, portions: Tensor | None, share: Tensor
 ) -> list[Tensor]:
     """Write the shares of these rows; return those of each reference, (items, heads, rows).
 
-    portions: (items, softmaxes, rows), of each softmax in the whole.
+    spans: the softmax over each span of keys. portions: (items, softmaxes, rows).
     """
-    together: dict[int, list[int]] = {}
+    members_of: dict[int, list[int]] = {}
     for index, span in enumerate(layout.keys):
-        together.setdefault(span.softmax, []).append(index)
+        members_of.setdefault(span.softmax, []).append(index)
     parts: dict[int, Tensor] = {}
-    for softmax, members in together.items():
-        split = torch.stack([found[i].log_sum for i in members]).softmax(0)
+    for softmax, members in members_of.items():
+        split = torch.stack([spans[i].log_sum for i in members]).softmax(0)
         if portions is not None:
             split = split * portions[:, softmax].unsqueeze(1)
         parts |= dict(zip(members, split, strict=True))

@@ -1,6 +1,7 @@
-"""Small calls wait for others like them: computing a batch takes hardly more operations than one.
+"""A queue of small calls that are computed together.
 
-For a call that lasts microseconds, the number of operations is all that its sums cost.
+A call of microseconds costs as much as the number of operations on it, and a batch of calls takes
+hardly more operations than one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..tokens import TokenLayout
-from .dense import SMALL_BYTES
+from .workspace import SMALL_BYTES
 
 _Name = TypeVar("_Name")
 
@@ -53,33 +54,34 @@ class StackedCalls(Generic[_Name]):
     names: tuple[_Name, ...]
     q: Tensor
     k: Tensor
-    kind: CallSignature
+    signature: CallSignature
 
 
 class CallBatch(Generic[_Name]):
     """A queue of calls of one signature."""
 
     def __init__(self) -> None:
-        self._kind: CallSignature | None = None
+        self._signature: CallSignature | None = None
         self._calls: list[tuple[_Name, Tensor, Tensor]] = []
 
-    def has_room(self, kind: CallSignature) -> bool:
+    def has_room(self, signature: CallSignature) -> bool:
         """Whether a call has the signature of those queued, and fits with them."""
-        if self._kind is None:
+        if self._signature is None:
             return True
-        return self._kind == kind and (1 + len(self._calls)) * kind.bytes <= SMALL_BYTES
+        fits = (1 + len(self._calls)) * signature.bytes <= SMALL_BYTES
+        return self._signature == signature and fits
 
-    def put(self, name: _Name, q: Tensor, k: Tensor, kind: CallSignature) -> None:
+    def put(self, name: _Name, q: Tensor, k: Tensor, signature: CallSignature) -> None:
         """Queue a call; there must be room for it."""
-        self._kind = kind
+        self._signature = signature
         # Copies: after the call the model may use its memory for something else.
         self._calls.append((name, q.clone(), k.clone()))
 
     def take(self) -> StackedCalls[_Name] | None:
         """The queued calls as one, or None; the queue is empty then."""
-        kind, calls = self._kind, self._calls
-        self._kind, self._calls = None, []
-        if kind is None:
+        signature, calls = self._signature, self._calls
+        self._signature, self._calls = None, []
+        if signature is None:
             return None
         names, q, k = zip(*calls, strict=True)
-        return StackedCalls(names, torch.cat(q), torch.cat(k), kind)
+        return StackedCalls(names, torch.cat(q), torch.cat(k), signature)

@@ -1,49 +1,44 @@
-"""What is kept of one attention call: sums, and the correspondence that is pooled as it is made."""
+"""The marginals of one attention call, and the definitions of I2AM (section 3) they follow.
+
+S = q·kᵀ/√d are the logits of the generated tokens g (rows) and all keys; r are the tokens of one
+reference (columns). Three softmaxes of S:
+
+    M_g[g, r] = exp S[g, r] / Σ_g' exp S[g', r]   over the result, for each reference token   (R2G)
+    M_r[g, r] = exp S[g, r] / Σ_r' exp S[g, r']   over the reference, for each generated token (G2R)
+    P[g, k]   = exp S[g, k] / Σ_k' exp S[g, k']   over all keys: the model's own attention
+
+A map over one picture is a mean over the tokens of the other:
+
+    definition   R2G, over the result        G2R, over the reference
+    paper        mean over r of M_g[g, r]    mean over g of M_r[g, r]
+    model        Σ_r P[g, r], the share      mean over g of P[g, r]
+
+All are built from generated queries, because in the last block the queries of reference tokens
+are never trained.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-
-SCRATCH_BYTES = 256 * 2**20
-CACHE_BYTES = 4 * 2**20  # of logits at once on a CPU: every pass after the first finds them near
-ENOUGH_ROWS = 256  # at once: a product of fewer is slow
-WEAK = 1e-25  # a float32 sum below this may have lost what underflowed; a float32 ends at 1e-38
 
 
 @dataclass(frozen=True)
 class Marginals:
-    """The sums of one attention call, float32, on the device of its queries.
+    """The marginals of one call, float32, on the device of its queries.
 
-    share: (batch, heads, 2 + references, generated). The attention each generated token gives to
-        the text, to the picture itself, to reference 1, 2, …; sums to one over axis 2.
+    share: (batch, heads, 2 + references, generated). Σ P over the text, the picture itself,
+        reference 1, 2, …; sums to one over axis 2.
     paper_r2g: (batch, heads, references, generated). Mean over r of M_g; sums to one over g.
-    g2r: per reference (batch, heads, 2, reference). Mean over g of M_r, which sums to one, and of
-        the model's attention, which sums to the mean share.
-    correspondence: per reference (batch, 2, generated cells, reference cells), mean over heads of
-        M_r, whose rows sum to one, and of the model's attention, whose rows sum to the share;
-        pooled to the grids of `correspondence_grid`. Empty if it was not asked for.
+    g2r: for each reference (batch, heads, 2, reference). Mean over g of M_r, which sums to one,
+        and of P, which sums to the mean share.
+    correspondence: for each reference (batch, 2, generated cells, reference cells), mean over
+        heads of M_r, whose rows sum to one, and of P, whose rows sum to the share; pooled to the
+        grids of `correspondence_grid`. Empty if it was not requested.
     """
 
     share: Tensor
     paper_r2g: Tensor
     g2r: tuple[Tensor, ...]
     correspondence: tuple[Tensor, ...]
-
-
-class Workspace:
-    """Buffers that are used again: a system takes its time to hand out fresh memory."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[object, torch.device], Tensor] = {}
-
-    def take(self, name: object, device: torch.device, *shape: int) -> Tensor:
-        """A float32 tensor of this shape, of any values; what had this name before is lost."""
-        size = math.prod(shape)
-        buffer = self._buffers.get((name, device))
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[name, device] = torch.empty(size, device=device)
-        return buffer[:size].view(shape)

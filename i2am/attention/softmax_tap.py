@@ -1,7 +1,7 @@
 """Tap the softmax of an attention function: read its logits and softmax as it computes them.
 
-Functions that hold all logits at once (ComfyUI's own on a CPU) call torch's softmax on them. What
-goes in and comes out is all that a call's marginals are made of, so nothing is computed again.
+Functions that hold all logits at once (ComfyUI's own on a CPU) call torch's softmax on them. Its
+input and output are all that a call's marginals are made of, so nothing is computed again.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .dense import SMALL_BYTES, ObservedSoftmax
+from .softmax_sums import ObservedSoftmax
+from .workspace import SMALL_BYTES
 
 _SOFTMAXES = {torch.softmax, Tensor.softmax, torch.nn.functional.softmax}
-_ROWS, _KEYS = 4, 16  # of each head that are compared
-_CLOSE = 1e-3  # of another order of adding up
+_ROWS, _KEYS = 4, 16  # how many logits of each head are compared
+_CLOSE = 1e-3  # how far apart another order of adding up may bring them
 _log = logging.getLogger(__name__)
 
 
 def can_tap(q: Tensor, k: Tensor) -> bool:
-    """Whether a call can be tapped, and would cost more to compute again.
+    """Whether a call can be tapped, and is large enough for that to pay.
 
     q: (batch, heads, queries, dim), k: (batch, heads or fewer, keys, dim).
     """
@@ -34,7 +35,7 @@ class SoftmaxTap(TorchFunctionMode):
     """While entered, observes the softmax of one attention call in this thread.
 
     Every function is called as it is, once, and its result is passed on. q, k, scale, mask: as in
-    `observed_softmax`. tell: called with what was observed and its first row.
+    `observed_softmax`. on_softmax: called with each observed piece and its first row.
     """
 
     def __init__(
@@ -43,12 +44,12 @@ class SoftmaxTap(TorchFunctionMode):
         k: Tensor,
         scale: float | None,
         mask: Tensor | None,
-        tell: Callable[[ObservedSoftmax, int], None],
+        on_softmax: Callable[[ObservedSoftmax, int], None],
     ) -> None:
         super().__init__()
         self._call = q, k, scale, mask
-        self._tell = tell
-        self._rows_seen = 0  # from the first on
+        self._on_softmax = on_softmax
+        self._row_count = 0  # rows observed so far, from the first
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -59,15 +60,15 @@ class SoftmaxTap(TorchFunctionMode):
         return result
 
     def _observe(self, logits: Tensor, softmax: Tensor) -> None:
-        first = self._rows_seen
+        first = self._row_count
         try:
             observed = observed_softmax(logits, softmax, *self._call, first)
         except Exception as error:
             _log.debug("I2AM: an attention function computes something unexpected", exc_info=error)
             return
         if observed is not None:
-            self._rows_seen += observed.softmax.shape[2]
-            self._tell(observed, first)
+            self._row_count += observed.softmax.shape[2]
+            self._on_softmax(observed, first)
 
 
 def observed_softmax(
@@ -79,11 +80,11 @@ def observed_softmax(
     mask: Tensor | None,
     first: int = 0,
 ) -> ObservedSoftmax | None:
-    """A softmax as the attention of these queries and keys, or None if it is something else.
+    """Input and output of a softmax → the attention of q and k, or None if it is something else.
 
-    logits, softmax: input and output of a softmax. q: (batch, heads, queries, dim), k: (batch,
-    heads or fewer, keys, dim). scale, mask: as in `attention_marginals`. A function may work
-    through the queries in pieces; this one starts at `first`. Some entries are compared.
+    q: (batch, heads, queries, dim), k: (batch, heads or fewer, keys, dim). scale, mask: as in
+    `attention_marginals`. A function may work through the queries in pieces: this one starts at
+    `first`. A few logits are computed again and compared.
     """
     batch, heads, queries, dim = q.shape
     keys = k.shape[2]
@@ -97,16 +98,17 @@ def observed_softmax(
     ):
         return None
     logits, softmax = (x.reshape(batch, heads, rows, keys) for x in (logits, softmax))
-    some = slice(None, None, -(-rows // _ROWS)), slice(None, None, -(-keys // _KEYS))
     piece = slice(first, first + rows)
-    few = k[:, :, some[1]].float().repeat_interleave(heads // k.shape[1], dim=1)
-    expected = q[:, :, piece][:, :, some[0]].float() @ few.mT
+    few_rows = slice(None, None, -(-rows // _ROWS))
+    few_keys = slice(None, None, -(-keys // _KEYS))
+    sampled = k[:, :, few_keys].float().repeat_interleave(heads // k.shape[1], dim=1)
+    expected = q[:, :, piece][:, :, few_rows].float() @ sampled.mT
     expected *= dim**-0.5 if scale is None else scale
     if mask is not None:
         if mask.dtype == torch.bool or mask.ndim != 4:
             return None
         mask = mask.expand(*mask.shape[:2], queries, keys)
-        expected += mask[:, :, piece][:, :, some[0]][..., some[1]]
-    if not torch.allclose(logits[:, :, some[0]][..., some[1]], expected, _CLOSE, _CLOSE):
+        expected += mask[:, :, piece][:, :, few_rows][..., few_keys]
+    if not torch.allclose(logits[:, :, few_rows][..., few_keys], expected, _CLOSE, _CLOSE):
         return None
     return ObservedSoftmax(logits, softmax)

@@ -33,7 +33,7 @@ class PointSums:
 
     def add(self, layer: Layer, found: PointMarginals) -> None:
         """Take in one call."""
-        self._grids[layer] = (found.grid, *found.pictures)
+        self._grids[layer] = (found.grid, *found.reference_grids)
         before = self._open.get(layer)
         if before is not None:
             found = PointMarginals(
@@ -42,7 +42,7 @@ class PointSums:
                 tuple(a + b for a, b in zip(before.columns, found.columns, strict=True)),
                 before.column_weight + found.column_weight,
                 found.grid,
-                found.pictures,
+                found.reference_grids,
             )
         self._open[layer] = found
 

@@ -120,7 +120,7 @@ class Recorder:
         batch = self._small_calls.take()
         if batch is None:
             return
-        call = RecordedCall(batch.q, batch.k, batch.kind.layout, batch.kind.scale)
+        call = RecordedCall(batch.q, batch.k, batch.signature.layout, batch.signature.scale)
         marginals = call.marginals(self.plan.correspondence, self._workspace)
         self._sums.add(batch.names, marginals, call.layout, None, call.portions)
 

@@ -20,7 +20,7 @@ from recordings import rand
 from torch import Tensor
 from triton.runtime import interpreter
 
-import i2am.attention.compute
+import i2am.attention.dense
 from i2am.attention import Marginals, attention_marginals
 from i2am.attention.triton_backend import backend, kernels, passes, pooling_plan, trials
 from i2am.attention.triton_backend.passes import Tile
@@ -54,7 +54,7 @@ def _interpreter() -> Iterator[None]:
 def _in_blocks() -> Iterator[None]:
     """Small calls would be made at once."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(i2am.attention.compute, "SMALL_BYTES", 0)
+        patched.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
         yield
 
 

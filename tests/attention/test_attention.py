@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from recordings import rand
 from torch import Tensor
 
-import i2am.attention.compute
+import i2am.attention.dense
 from i2am.attention import attention_marginals
 from i2am.errors import LayoutMismatch
 from i2am.tokens import Grid, Role, Span, TokenLayout
@@ -27,7 +27,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small calls are made at once unless they are kept from it."""
     with pytest.MonkeyPatch.context() as patched:
         if request.param == "in blocks":
-            patched.setattr(i2am.attention.compute, "SMALL_BYTES", 0)
+            patched.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
         yield
 
 

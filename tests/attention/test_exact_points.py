@@ -261,9 +261,9 @@ class TestAgainstDense:
         self, cache: int, heads: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A few logits at once, or all; one head, as on a CPU, or several, as on a device."""
-        monkeypatch.setattr(exact_points, "_CACHE_BYTES", cache)
+        monkeypatch.setattr(exact_points, "CACHE_BYTES", cache)
         slices = [slice(first, min(first + heads, 4)) for first in range(0, 4, heads)]
-        monkeypatch.setattr(exact_points._Call, "_heads", lambda _: iter(slices))
+        monkeypatch.setattr(exact_points._Call, "head_groups", lambda _: iter(slices))
         q, k, spans = call()
         assert_right(point_marginals(q, k, spans, SOME), dense(q, k, spans, SOME))
 
@@ -304,7 +304,7 @@ class TestAgainstDense:
         logits = logits if bias is None else logits + bias
         observed = SoftmaxSums(spans, correspondence=False)
         observed.add(ObservedSoftmax(logits, logits.softmax(-1)))
-        monkeypatch.setattr(exact_points._Call, "_row_totals", lambda *_: 1 / 0)
+        monkeypatch.setattr(exact_points._Call, "row_log_sum", lambda *_: 1 / 0)
         assert_right(
             point_marginals(q, k, spans, SOME, mask=bias, observed=observed),
             dense(q, k, spans, SOME, bias=bias),

@@ -16,7 +16,7 @@ from dense_attention import assert_right, call, dense
 from recordings import layout
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import i2am.attention.compute
+import i2am.attention.dense
 from i2am.attention import attention_marginals
 from i2am.attention.triton_backend import backend, passes, trials
 from i2am.tokens import TokenLayout
@@ -56,14 +56,15 @@ def test_without_a_card_triton_stays_out() -> None:
 
 ON_THE_CPU = """
 import sys, torch
-import i2am.attention.compute
+import i2am.attention.dense
+from i2am.attention import attention_marginals
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
-i2am.attention.compute.SMALL_BYTES = 0
+i2am.attention.dense.SMALL_BYTES = 0
 grid = Grid(2, 3)
 keys = Span(Role.GENERATED, 0, 6, grid), Span(Role.REFERENCE, 6, 12, grid)
 q = k = torch.ones(1, 1, 12, 8)
-i2am.attention.compute.attention_marginals(q, k, TokenLayout(keys, keys))
+attention_marginals(q, k, TokenLayout(keys, keys))
 assert not {"triton", "i2am.attention.triton_backend.kernels"} & set(sys.modules)
 """
 
@@ -139,7 +140,7 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card, which fail there without an interpreter."""
     monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
     monkeypatch.setattr(backend, "_TRIALS", trials.Trials())
-    monkeypatch.setattr(i2am.attention.compute, "SMALL_BYTES", 0)
+    monkeypatch.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
 
 
 def assert_plain(caplog: pytest.LogCaptureFixture, trouble: str) -> None:

@@ -6,9 +6,7 @@ import pytest
 import torch
 from recordings import layout, rand
 
-import i2am.attention.blocked as blocks
-import i2am.attention.compute as attention
-from i2am.attention import Workspace, attention_marginals
+from i2am.attention import Workspace, attention_marginals, blocked, dense
 from i2am.recording import BUDGETS, Plan, planned_steps
 from i2am.recording.call import RecordedCall
 from i2am.tokens import Grid, Role, Span, TokenLayout
@@ -98,9 +96,9 @@ def test_without_waiting(
     mask = rand(9, spans.key_count, spans.key_count) if masked else None
     given = {"scale": 1.0, "mask": mask, "scratch_bytes": scratch}
     asked = attention_marginals(q, k, spans, **given)
-    for module in (attention, blocks):
+    for module in (dense, blocked):
         monkeypatch.setattr(module, "can_read_back", lambda device: False)
-    monkeypatch.setattr(blocks.ColumnSums, "weak", property(lambda self: 1 / 0))
+    monkeypatch.setattr(blocked.ColumnSums, "weak", property(lambda self: 1 / 0))
     found = attention_marginals(q, k, spans, **given)
     torch.testing.assert_close(found.paper_r2g, asked.paper_r2g, atol=1e-6, rtol=2e-3)
     for one, other in zip(found.correspondence, asked.correspondence, strict=True):

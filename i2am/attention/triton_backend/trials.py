@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...tokens import Grid, Role, Span, TokenLayout
 from ..blocked import blocked_marginals
-from ..marginals import SCRATCH_BYTES, Marginals, Workspace
+from ..marginals import Marginals
+from ..workspace import SCRATCH_BYTES, Workspace
 from .passes import kernel_marginals
 
 _CLOSE = 1e-4  # of the largest value: how near the kernels' sums must come to the blocked ones

@@ -274,7 +274,7 @@ def test_what_fails_while_listening_ends_the_recording_alone(
         raise error("out of luck")
 
     owner, name = (
-        ("recording", "Recorder") if where == "add" else ("attention.dense", "SoftmaxSums")
+        ("recording", "Recorder") if where == "add" else ("attention", "SoftmaxSums")
     )
     monkeypatch.setattr(getattr(comfy.pack(f"i2am.{owner}"), name), "add", fail)
     latent = sampled(comfy)

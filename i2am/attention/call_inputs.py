@@ -1,0 +1,66 @@
+"""The inputs of one attention call in one form: token order, masks, weights of its softmaxes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..tokens import TokenLayout
+
+
+def in_layout_order(
+    q: Tensor, k: Tensor, mask: Tensor | None, layout: TokenLayout
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """q, k and mask with their tokens in the order of the layout's spans."""
+    if layout.query_order is not None:
+        order = torch.tensor(layout.query_order, device=q.device)
+        q = q[:, :, order]
+        mask = mask[..., order, :] if mask is not None and mask.shape[-2] > 1 else mask
+    if layout.key_order is not None:
+        order = torch.tensor(layout.key_order, device=k.device)
+        k = k[:, :, order]
+        mask = mask[..., order] if mask is not None and mask.shape[-1] > 1 else mask
+    return q, k, mask
+
+
+def additive_mask(mask: Tensor, rows: slice = slice(None)) -> Tensor:
+    """Some rows of a mask as torch's attention takes it → (batch|1, heads|1, rows|1, keys|1).
+
+    What comes out is added to the logits.
+    """
+    while mask.ndim < 4:
+        mask = mask.unsqueeze(0 if mask.ndim == 2 else 1)
+    if mask.shape[-2] != 1:
+        mask = mask[:, :, rows]
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -math.inf)
+    return mask
+
+
+@dataclass(frozen=True)
+class SoftmaxWeights:
+    """How much each softmax of a call counts at each place; (batch, softmaxes, generated) each.
+
+    portions: its part of all softmaxes there; the model's attention is multiplied by it.
+    emphasis: its weight there relative to its mean over all places, or zero if it has no weight;
+    the paper's M_r and M_g are multiplied by it.
+    """
+
+    portions: Tensor
+    emphasis: Tensor
+
+    @staticmethod
+    def of(weights: Tensor) -> SoftmaxWeights:
+        """From weights (batch, softmaxes, generated) of any scale."""
+        weights = weights.float()
+        return SoftmaxWeights(
+            portions=weights / weights.sum(1, keepdim=True),
+            emphasis=(weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0),
+        )
+
+    def items(self, items: slice) -> SoftmaxWeights:
+        """Those of some items of the batch."""
+        return SoftmaxWeights(self.portions[items], self.emphasis[items])
