@@ -1,4 +1,4 @@
-"""A recording and its pictures: the value that travels between the nodes."""
+"""A recording with its pictures: the value that travels between the nodes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..errors import I2AMError
 from ..tokens import Picture, frames_of
 from .recording import Header, Recording
 
-_MOST_PIXELS = 4096  # of one side of a picture
+_MAX_SIDE = 4096  # pixels of a picture whose latent is eight times smaller
 
 
 class Definition(str, Enum):
-    """Which softmax a map is made of (`key_scope`)."""
+    """Which softmax a map is made from."""
 
-    PAPER = "paper"  # over one side's tokens alone: I2AM section 3, M_g and M_r
-    MODEL = "model"  # the model's own, over all of its keys
+    PAPER = "paper"  # over one picture's tokens alone: M_g and M_r of I2AM, section 3
+    MODEL = "model"  # the model's own, over all keys
 
 
 class Direction(str, Enum):
@@ -31,13 +31,15 @@ class Direction(str, Enum):
 
 @dataclass(frozen=True)
 class Attribution:
-    """A recording and the pictures to lay its maps over: what travels between the nodes.
+    """A recording and the pictures to lay its maps over. Any of the pictures may be missing.
 
-    image: (batch, height, width, 3) in 0–1, the result. references: for each of them
-    (1 or batch, height, width, 3) in 0–1, several where each batch item was given its own.
-    mask: (1 or batch, height, width), 1 where the reference was meant to go. Each may be missing.
-    mask_sampled: whether that mask is the inpainting mask of the run itself.
-    All of a video's pictures stand for one: (batch × pictures, …), (pictures, …) for a reference.
+    image: the result, (batch, height, width, 3) in 0–1. references: one for each reference,
+    (1 or batch, height, width, 3) in 0–1; `batch` where each batch item was given its own.
+    mask: (1 or batch, height, width), 1 where the reference was meant to go. mask_sampled: whether
+    it is the inpainting mask of the run itself.
+
+    A video is all of its pictures one after the other: (batch × pictures, …) for the result,
+    (pictures, …) for a reference.
     """
 
     recording: Recording
@@ -47,31 +49,33 @@ class Attribution:
     mask_sampled: bool = False
 
     def picture(self, direction: Direction, reference: int) -> Tensor | None:
-        """The pictures a direction's maps lie over: (1 or batch, height, width, 3)."""
+        """The pictures that maps of this direction lie over: (1 or batch, height, width, 3)."""
         if direction is Direction.REFERENCE_TO_GENERATED:
             return self.image
         return self.references[reference] if reference < len(self.references) else None
 
     def frames(self, direction: Direction, reference: int) -> int:
-        """How many latent frames a direction's maps have."""
+        """The number of latent frames that maps of this direction have."""
         return side_of(self.recording, direction, reference).grid.frames
 
     def video(self, direction: Direction, reference: int) -> Tensor | None:
-        """The same with a video's pictures apart: (1 or batch, pictures, height, width, 3)."""
+        """`picture` with an axis for the pictures of a video: (1 or batch, pictures, h, w, 3)."""
         picture = self.picture(direction, reference)
         if picture is None:
             return None
         if self.frames(direction, reference) == 1:
             return picture.unsqueeze(1)
-        # A reference that is a video is one for all results.
-        results = direction is Direction.REFERENCE_TO_GENERATED or self.recording.header.plan.within
-        batch = self.recording.header.run.batch if results else 1
+        # All results share a video given as reference; within one picture the result is both.
+        of_results = (
+            direction is Direction.REFERENCE_TO_GENERATED or self.recording.header.plan.within
+        )
+        batch = self.recording.header.run.batch if of_results else 1
         return rearrange(picture, "(b pictures) h w c -> b pictures h w c", b=batch)
 
     def size(self, direction: Direction, reference: int) -> tuple[int, int]:
-        """The (height, width) in pixels of that picture; of its latent × 8 where none was given.
+        """The (height, width) in pixels of `picture`, or what its latent says if there is none.
 
-        A latent that would be larger than any picture so is taken for one of pixels.
+        A latent is eight times smaller than its picture. One too large for that is in pixels.
         """
         picture = self.picture(direction, reference)
         if picture is not None:
@@ -79,11 +83,12 @@ class Attribution:
         side = side_of(self.recording, direction, reference)
         if side.latent == (0, 0):
             return side.grid.height * 16, side.grid.width * 16
-        pixels = 8 if max(side.latent) * 8 <= _MOST_PIXELS else 1
+        pixels = 8 if max(side.latent) * 8 <= _MAX_SIDE else 1
         return side.latent[0] * pixels, side.latent[1] * pixels
 
 
 def side_of(recording: Recording, direction: Direction, reference: int) -> Picture:
+    """The grid and latent that maps of this direction lie over: the result or a reference."""
     header = recording.header
     if direction is Direction.REFERENCE_TO_GENERATED:
         return header.generated
@@ -91,28 +96,28 @@ def side_of(recording: Recording, direction: Direction, reference: int) -> Pictu
 
 
 def fits_results(count: int, header: Header) -> bool:
-    """Whether so many pictures are one for each result, or all of each result's video."""
+    """Whether `count` pictures are one for each result, or every picture of each result's video."""
     each, rest = divmod(count, header.run.batch)
     return rest == 0 and bool(frames_of(each, header.generated.grid.frames))
 
 
 def fits_reference(count: int, header: Header, reference: int) -> bool:
-    """Whether so many pictures are a reference: one for all results or for each, or a video's."""
+    """Whether `count` pictures are one for all results, one for each, or those of one video."""
     frames = header.references[reference].grid.frames
     return bool(frames_of(count, frames)) or (frames == 1 and count == header.run.batch)
 
 
 def best_definition(recording: Recording) -> Definition:
-    """The definition to look at first.
+    """The definition to show first: the model's where all keys share one softmax, else the paper's.
 
-    Where text, result and references share one softmax, most layers hardly read the reference and
-    the few that do must weigh more: the model's own attention. Elsewhere the paper's.
+    In one shared softmax most layers hardly attend to the reference, and the few that do must weigh
+    more. The paper's definition would weigh all layers alike.
     """
     return Definition.MODEL if recording.header.joint else Definition.PAPER
 
 
 def check_reference(header: Header, reference: int, direction: Direction) -> None:
-    """Raises I2AMError for a reference, from 0, that is not there or has no map in a direction."""
+    """Raises I2AMError if a reference (from 0) does not exist or has no map of this direction."""
     if not 0 <= reference < len(header.references):
         raise I2AMError(
             f"Reference {reference + 1} does not exist: the model was given "

@@ -1,7 +1,8 @@
-"""What is recorded of a run: layers, steps, branch, budget, points."""
+"""What to record of a run: layers, steps, branch, budget, points."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..tokens import PointQuery, Ranges, in_ranges
@@ -9,10 +10,11 @@ from ..tokens import PointQuery, Ranges, in_ranges
 
 @dataclass(frozen=True)
 class Budget:
-    """How little of what a plan asks for is watched.
+    """Which part of what a plan asks for is watched, to save time.
 
-    steps: one of so many, evenly spread. side: every so manyth token of the result down and
-    across, where it has at least THINNED_SIDE of them; others in the next layer and step.
+    steps: one step of every `steps`, evenly spread. side: one generated token of every `side` ×
+    `side`, another one in the next layer and step; grids with fewer than THINNED_SIDE tokens a side
+    are watched whole.
     """
 
     steps: int = 1
@@ -29,10 +31,10 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What to keep: layers and steps by number (empty for all), the branch, the correspondence.
+    """What to record: layers and steps by number (empty for all), the branch, the correspondence.
 
-    within: of the picture's look at itself instead of its references. budget: a name in BUDGETS.
-    places: whose whole rows and columns of attention to keep as well.
+    within: record the result's attention to itself instead of to references. budget: a name in
+    BUDGETS. places: point queries, each recorded with its exact row or column of attention.
     """
 
     layers: Ranges = ()
@@ -49,13 +51,18 @@ class Plan:
 
 
 def step_of_sigma(schedule: tuple[float, ...], sigma: float) -> int:
-    """The step of a schedule that a noise level belongs to: the last one not below it."""
+    """The step of a schedule that a noise level belongs to: the last that starts at or above it.
+
+    schedule: the level each step starts at, then the level the last one ends at. Levels may be off
+    by a ten-thousandth: hosts round them.
+    """
     levels = enumerate(schedule[:-1])
     return max((step for step, level in levels if level >= sigma * (1 - 1e-4)), default=0)
 
 
 def planned_steps(plan: Plan, count: int) -> list[int]:
-    """The steps a plan watches of a schedule of so many."""
+    """The numbers of the steps that a plan watches in a schedule of `count` steps."""
     asked = [step for step in range(count) if in_ranges(plan.steps, step)]
-    wanted = -(-len(asked) // BUDGETS[plan.budget].steps)
-    return [asked[(2 * number + 1) * len(asked) // (2 * wanted)] for number in range(wanted)]
+    kept = math.ceil(len(asked) / BUDGETS[plan.budget].steps)
+    # The middle of each of `kept` equal parts of the steps asked for.
+    return [asked[(2 * part + 1) * len(asked) // (2 * kept)] for part in range(kept)]

@@ -1,4 +1,4 @@
-"""What is asked for, and what is kept of one sampling run: plan, facts and frozen sums."""
+"""What is kept of one sampling run: facts, header and frozen sums."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from ..tokens import Grid, Picture
 from ..tokens.architectures.base import Layer
 from .plan import Plan
 
-MAP_SIDE = 64
+MAP_SIDE = 64  # cells of a map's longer side, at most
 
 
 @dataclass(frozen=True)
 class Run:
     """The facts of one sampling run that only the host knows.
 
-    latent: (height, width) of the latent. versions: of the pack and the host. steering: what other
-    nodes of ours changed in the attention that was recorded, in words.
+    model: the class of the model. schedule: the noise level each step starts at, then the level
+    the last one ends at. latent: its (height, width). versions: of the pack and the host. steering:
+    how Reference Strength changed the recorded attention, in words.
     """
 
     model: str
@@ -36,16 +37,21 @@ class Run:
 class Header:
     """Everything about a recording that is not an array. Plain values, fit for JSON.
 
-    joint: whether text, result and references share one softmax. steps: the schedule's number of
-    each recorded step, in the order they ran; sigmas: the noise level there. layer_grids: the
-    generated grid each layer looked from; heads: how many heads it has. counts: how often each
-    (step, layer) was seen. evaluations, expected_evaluations: model evaluations recorded, and run,
-    within the plan; expected_layers: layers the plan asks for. seconds: the run's, recording
-    included. keys: how many tokens a place could look at, in the order text, the picture itself,
-    reference 1, …; of the layer with the most, and empty where they do not share one softmax or
-    it is not known. Where places were asked about, token_grids: the finest of any layer, of the
-    result and of each reference, and step_groups: which of `steps` are kept together, the number
-    of each one's group, from 0.
+    joint: whether text, result and references share one softmax.
+    steps, sigmas: the number in the schedule and the noise level of each recorded step, in the
+    order they ran.
+    layers, layer_grids, heads: each recorded layer, the grid of its queries, its number of heads.
+    counts: how many calls were recorded, by step and layer.
+    generated, references: the grids of the maps over each picture, and the latents.
+    evaluations, expected_evaluations: how many model evaluations were recorded, and how many ran
+    within the plan. expected_layers: how many layers the plan asks for.
+    seconds: how long the run took, recording included.
+    keys: how many keys are text, the result itself, reference 1, …, in the layer with the most;
+    empty where they do not share one softmax, and in older files.
+
+    With point queries in the plan:
+    token_grids: the finest token grid of any layer, for the result and each reference.
+    step_groups: for each of `steps`, the number of the group it is kept in, from 0.
     """
 
     run: Run
@@ -73,21 +79,26 @@ class Header:
 class Recording:
     """The frozen sums of one sampling run, on the CPU, float32; never written to again.
 
-    arrays, with B batch items, S steps, L layers, H heads, R references from 0, D in `paper`,
-    `model`, and maps that are raw means (paper: each sums to one; model: to the attention it is
-    made of; over a video with a frame axis before h, w):
-    `D.r2g.{r}.step_layer` (B,S,L,h,w), mean over heads · `D.r2g.{r}.layer_head` (B,L,H,h,w), mean
-    over steps · `D.g2r.{r}.…` the same over the reference · `share.step_layer` (B,S,L,2+R) in the
-    order text, self, reference 0, … · `share.map` (B,2+R,h,w), the share at each place, mean over
-    everything else · `correspondence.{r}` (B,hg,wg,hr,wr), the paper's M_r: each place's own
-    distribution over the reference · `correspondence.model.{r}` the same of the model's attention:
-    each place's sums to its share. Places of a video are those of its mean frame.
+    B batch items, S steps, L layers, H heads, R references from 0; definition D is `paper` or
+    `model`. Maps are raw means: a `paper` map sums to one, a `model` map to the attention it is
+    made of. Maps over a video have a frame axis before h, w.
 
-    Of places asked about in the plan, P of the result and Q of reference r, with T groups of steps
-    and each layer brought to the finest grid of tokens, mean over heads and the group's steps:
-    `point.D.g2r.{r}` (B,T,L,P,hr,wr), the row of each place: paper's M_r, the model's attention ·
-    `point.D.r2g.{r}` (B,T,L,Q,h,w), the column of each: paper's M_g, the model's attention over
-    the number of places.
+    D.r2g.{r}.step_layer     (B, S, L, h, w)       over the result, mean over heads
+    D.r2g.{r}.layer_head     (B, L, H, h, w)       over the result, mean over steps
+    D.g2r.{r}.…                                    the same two over the reference
+    share.step_layer         (B, S, L, 2 + R)      of text, the result itself, reference 0, …
+    share.map                (B, 2 + R, h, w)      the share at each place, mean over all else
+    correspondence.{r}       (B, hg, wg, hr, wr)   the paper's M_r: each row sums to one
+    correspondence.model.{r} (B, hg, wg, hr, wr)   the model's: each row sums to its share
+
+    A correspondence of a video is that of its mean frame.
+
+    With point queries in the plan, P on the result and Q on reference r, T groups of steps. Each
+    layer is brought to the finest token grid; mean over heads and the steps of a group.
+
+    point.D.g2r.{r}          (B, T, L, P, hr, wr)  rows: the paper's M_r, the model's attention
+    point.D.r2g.{r}          (B, T, L, Q, h, w)    columns: the paper's M_g, the model's attention
+                                                   divided by the number of queries
     """
 
     header: Header
@@ -95,15 +106,18 @@ class Recording:
 
     @property
     def bytes(self) -> int:
-        """The memory its arrays take."""
+        """How many bytes the arrays take."""
         return sum(array.numel() * array.element_size() for array in self.arrays.values())
 
 
 @lru_cache(maxsize=64)
 def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
-    """The grid maps are kept on: at most `side` cells a side, a video's in all 2 × `side`²."""
-    most = 2 * side**2  # of all frames: what bounds the memory it takes
-    while grid.at_most(side).area > most and side > 1:
+    """A token grid → the grid its maps are kept on: at most `side` cells a side.
+
+    All frames of a video together have at most 2 × `side`² cells, which bounds the memory.
+    """
+    max_cells = 2 * side**2
+    while grid.at_most(side).area > max_cells and side > 1:
         side -= 1
     return grid.at_most(side)
 

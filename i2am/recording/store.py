@@ -1,7 +1,7 @@
-"""Recordings, found again by the latent they made.
+"""Recordings, found by the latent that their run made.
 
-A sampler's output is its recording's name: whatever the order of nodes, the cache or the seed, a
-latent leads to the recording of exactly the run that made it, or to none.
+The fingerprint of a sampler's output names its recording. Whatever the order of nodes, the cache or
+the seed, a latent leads to the recording of exactly the run that made it, or to none.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from .recording import Recording
 
 _log = logging.getLogger(__name__)
 
-
-# A host may round its latents on the way; each form leads to the same recording.
+# A host may round its latents on the way; each precision leads to the same recording.
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -35,8 +34,8 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 class Refusal:
     """A run that could not be recorded, and why: for the node that asks for its recording.
 
-    model, architecture: whose run it was. fault: where the reason quotes an error that is not ours,
-    what may be told of it to others.
+    model, architecture: of the run. fault: if the reason quotes an error that is not ours, which
+    may hold paths or prompts, the part of it that may be shared (`fault_of`).
     """
 
     plan: Plan
@@ -47,7 +46,7 @@ class Refusal:
 
 
 def fingerprint(latent: Tensor) -> str:
-    """A name for exactly these values: equal tensors, and in practice only they, share it."""
+    """A tensor → its name, which only equal tensors share."""
     data = latent.detach().cpu().contiguous()
     digest = hashlib.blake2b(f"{tuple(data.shape)} {data.dtype}".encode(), digest_size=16)
     digest.update(data.view(torch.uint8).numpy().tobytes())
@@ -55,15 +54,15 @@ def fingerprint(latent: Tensor) -> str:
 
 
 def fingerprints(latent: Tensor) -> tuple[str, ...]:
-    """The names a sampled latent may be asked for by."""
+    """A sampled latent → its name in each precision a host may round it to."""
     return tuple(fingerprint(latent.to(dtype)) for dtype in _DTYPES)
 
 
 class Store:
-    """Recordings by fingerprint, the most recently used in memory, the others in files.
+    """Recordings by fingerprint: the most recently used in memory, the others in files.
 
-    memory_bytes, file_bytes: what may be kept in each; beyond the second, the oldest are lost.
-    folder: where files go, asked for when the first is written.
+    memory_bytes, file_bytes: how much to keep in each. Once files are full the oldest are lost.
+    folder: gives the folder for files; called when one is written.
     """
 
     def __init__(self, memory_bytes: int, file_bytes: int, folder: Callable[[], Path]) -> None:
@@ -71,38 +70,38 @@ class Store:
         self._file_bytes = file_bytes
         self._folder = folder
         self._lock = threading.Lock()
-        self._names: dict[str, list[str]] = {}  # fingerprint → ids of its recordings, newest last
+        self._names: dict[str, list[str]] = {}  # fingerprint → ids of its records, newest last
         self._plans: dict[str, Plan] = {}
         self._memory: OrderedDict[str, Recording | Refusal] = OrderedDict()
         self._files: OrderedDict[str, Path] = OrderedDict()
 
     def put(self, names: Iterable[str], record: Recording | Refusal) -> None:
-        """File a record under the fingerprints of the latents its run made.
+        """Keep a record under the fingerprints of the latents that its run made.
 
-        One run sampled again with the same plan takes the place of the one before.
+        It replaces the record of the same run sampled before with the same plan.
         """
         plan = record.plan if isinstance(record, Refusal) else record.header.plan
         with self._lock:
             identity = uuid.uuid4().hex
             self._memory[identity] = record
             self._plans[identity] = plan
-            for name in dict.fromkeys(names):  # a last step often gives its denoised latent itself
-                for old in [i for i in self._names.get(name, []) if self._plans[i] == plan]:
-                    self._forget(old)
+            for name in dict.fromkeys(names):  # output and denoised output are often equal
+                for replaced in [i for i in self._names.get(name, []) if self._plans[i] == plan]:
+                    self._forget(replaced)
                 self._names.setdefault(name, []).append(identity)
             self._make_room()
 
     def get(self, name: str, plans: Sequence[Plan] = ()) -> Recording | Refusal | None:
-        """The record of the run that made the latent of this fingerprint, or None.
+        """The record of the run that made the latent with this fingerprint, or None.
 
-        Runs recorded with different plans can make one and the same latent, since recording does
-        not change it: `plans` says which are meant, the likeliest first; without, it is the newest.
+        Recording does not change a latent, so runs with different plans can make the same one.
+        plans: which of them to look for, the likeliest first; the newest record if empty.
         """
         with self._lock:
-            newest_first = self._names.get(name, [])[::-1]
-            meant = [i for plan in plans for i in newest_first if self._plans[i] == plan]
-            found = meant if plans else newest_first
-            return self._fetch(found[0]) if found else None
+            matches = self._names.get(name, [])[::-1]
+            if plans:
+                matches = [i for plan in plans for i in matches if self._plans[i] == plan]
+            return self._fetch(matches[0]) if matches else None
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -114,6 +113,7 @@ class Store:
                 self._forget(identity)
 
     def _fetch(self, identity: str) -> Recording | Refusal | None:
+        """A record, brought back to memory from its file; None if the file is gone or damaged."""
         if identity in self._memory:
             self._memory.move_to_end(identity)
             return self._memory[identity]
@@ -131,8 +131,8 @@ class Store:
         return record
 
     def _make_room(self) -> None:
-        """Move the least recently used to files, then forget the oldest files."""
-        while len(self._memory) > 1 and self._memory_used() > self._memory_bytes:
+        """Move the least recently used records to files, then delete the oldest files."""
+        while len(self._memory) > 1 and self._bytes_in_memory() > self._memory_bytes:
             identity, record = self._memory.popitem(last=False)
             if isinstance(record, Refusal):
                 self._forget(identity)
@@ -145,13 +145,13 @@ class Store:
                 self._forget(identity)
                 continue
             self._files[identity] = path
-        while self._files and self._file_used() > self._file_bytes:
+        while self._files and self._bytes_in_files() > self._file_bytes:
             self._forget(next(iter(self._files)))
 
-    def _memory_used(self) -> int:
+    def _bytes_in_memory(self) -> int:
         return sum(r.bytes for r in self._memory.values() if isinstance(r, Recording))
 
-    def _file_used(self) -> int:
+    def _bytes_in_files(self) -> int:
         return sum(map(_size, self._files.values()))
 
     def _forget(self, identity: str) -> None:
@@ -160,14 +160,15 @@ class Store:
         path = self._files.pop(identity, None)
         if path is not None:
             _remove(path)
-        for name in [name for name, held in self._names.items() if identity in held]:
-            self._names[name].remove(identity)
-            if not self._names[name]:
-                del self._names[name]
+        for name, identities in list(self._names.items()):
+            if identity in identities:
+                identities.remove(identity)
+                if not identities:
+                    del self._names[name]
 
 
 def _size(path: Path) -> int:
-    """The bytes of a file; none of one the host has taken away."""
+    """The bytes of a file; 0 if the host has deleted it."""
     try:
         return path.stat().st_size
     except OSError:
@@ -175,6 +176,6 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file that is not needed any more; one that cannot be deleted stays."""
+    """Delete a file; one that cannot be deleted stays."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
