@@ -1,10 +1,12 @@
-"""Running sums of the exact rows and columns of one run."""
+"""Running sums of the exact rows and columns of one run's point queries."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..attention import PointMarginals
@@ -15,48 +17,49 @@ _TINY = torch.finfo(torch.float32).tiny
 POINT_BYTES = 128 * 2**20  # of a run; beyond it, neighbouring steps are kept together
 
 
-class PointSums:
-    """The looks of one run, added up: each layer by itself, each step, or as many as must be.
+class _Track(NamedTuple):
+    """One kind of what a call gives for its points, in the order of `PointMarginals.sums`."""
 
-    planned: how many steps are to come. What the first step takes decides how many neighbouring
-    ones are kept together, so that it all stays within POINT_BYTES, or one step's worth.
+    direction: str  # g2r: rows over a reference; r2g: columns over the result
+    reference: int
+    picture: int  # whose grid it is on: 0 the result, then each reference
+
+
+class PointSums:
+    """One run's rows and columns: means over the calls of a step, summed over groups of steps.
+
+    Each layer is kept on its own. planned: how many steps will be recorded. The size of the first
+    step decides how many neighbouring steps form a group, so that all groups together take at most
+    POINT_BYTES, or as much as one step.
     """
 
-    def __init__(self, places: tuple[PointQuery, ...], planned: int) -> None:
-        self.places = places
+    def __init__(self, points: tuple[PointQuery, ...], planned: int) -> None:
+        self._points = points
         self._planned = planned
-        self._together = 1  # steps to a group; told by the first that is finished
+        self._group_size = 1  # steps; known once the first step is finished
         self._open: dict[Layer, PointMarginals] = {}
-        self._grids: dict[Layer, tuple[Grid, ...]] = {}  # of the result, and of each reference
-        # By layer and group: the sums of its steps' means, and how many of them each is of.
+        self._grids: dict[Layer, tuple[Grid, ...]] = {}  # of the result and of each reference
+        # By layer and group, for each track: the sum of its steps' means, and how many steps.
         self._closed: dict[tuple[Layer, int], list[tuple[Tensor, Tensor]]] = {}
 
-    def add(self, layer: Layer, found: PointMarginals) -> None:
-        """Take in one call."""
-        self._grids[layer] = (found.grid, *found.reference_grids)
+    def add(self, layer: Layer, marginals: PointMarginals) -> None:
+        """Add one call to the open step."""
+        self._grids[layer] = (marginals.grid, *marginals.reference_grids)
         before = self._open.get(layer)
-        if before is not None:
-            found = PointMarginals(
-                tuple(a + b for a, b in zip(before.rows, found.rows, strict=True)),
-                before.row_weight + found.row_weight,
-                tuple(a + b for a, b in zip(before.columns, found.columns, strict=True)),
-                before.column_weight + found.column_weight,
-                found.grid,
-                found.reference_grids,
-            )
-        self._open[layer] = found
+        self._open[layer] = marginals if before is None else _sum(before, marginals)
 
     def close(self, step: int) -> None:
-        """The step of this number among those recorded is finished: to the CPU with it."""
+        """Finish the open step, the recorded step of this number: move its means to the CPU."""
         if not self._open:
             return
         if not self._closed:
-            self._together = max(1, math.ceil(self._step_bytes() * self._planned / POINT_BYTES))
-        for layer, found in self._open.items():
-            key = layer, step // self._together
+            run_bytes = self._step_bytes() * self._planned
+            self._group_size = max(1, math.ceil(run_bytes / POINT_BYTES))
+        for layer, marginals in self._open.items():
+            key = layer, step // self._group_size
             means = [
                 ((sums / weight.clamp(min=_TINY)).cpu(), (weight > 0).float().cpu())
-                for sums, weight in zip(found.sums, found.weights, strict=True)
+                for sums, weight in zip(marginals.sums, marginals.weights, strict=True)
             ]
             before = self._closed.get(key)
             if before is not None:
@@ -64,58 +67,73 @@ class PointSums:
             self._closed[key] = means
         self._open = {}
 
-    def _step_bytes(self) -> int:
-        """What the open step takes in a recording, where its layers are on the finest grids."""
-        finest, tracks = self.grids(), self._tracks()
-        return sum(
-            4 * sums.shape[:-1].numel() * finest[side].area
-            for found in self._open.values()
-            for sums, (_, _, side) in zip(found.sums, tracks, strict=True)
-        )
-
-    def _tracks(self) -> list[tuple[str, int, int]]:
-        """What `Looks.sums` are, in order: direction, reference, and which of `grids` it is on."""
-        references = range(len(self.grids()) - 1)
-        on_result = any(place.reference == RESULT for place in self.places)
-        rows = [("g2r", r, 1 + r) for r in references if on_result]
-        return rows + [("r2g", r, 0) for r in references]
-
     def groups(self, steps: list[int]) -> tuple[int, ...]:
-        """In which group each of the recorded steps is kept, from 0."""
-        numbers = [step // self._together for step in steps]
+        """For each of these recorded steps, the number of the group it is kept in, from 0."""
+        numbers = [step // self._group_size for step in steps]
         order = sorted(set(numbers))
         return tuple(order.index(number) for number in numbers)
 
     def grids(self) -> tuple[Grid, ...]:
-        """The finest of any layer: of the result, and of each reference."""
+        """The finest token grid of any layer, for the result and for each reference."""
         return tuple(
             max(grids, key=lambda grid: grid.area)
             for grids in zip(*self._grids.values(), strict=True)
         )
 
     def arrays(self, steps: list[int], layers: tuple[Layer, ...]) -> dict[str, Tensor]:
-        """The arrays `point.…` of a Recording; of a layer and group not seen they are zero."""
+        """The arrays `point.…` of a `Recording`; zero for a layer not recorded in a group."""
         grids = self.grids()
-        numbers = sorted({step // self._together for step in steps})
-        kept: dict[str, Tensor] = {}
-        for track, (direction, r, side) in enumerate(self._tracks()):
-            table: list[Tensor] = []
-            for number in numbers:
-                for layer in layers:
-                    found = self._closed.get((layer, number))
-                    if found is None:
-                        table.append(torch.zeros(()))
-                        continue
-                    sums, count = found[track]
-                    mean = sums / count.clamp(min=1)
-                    table.append(spread(mean, self._grids[layer][side], grids[side]))
-            shape = max((one.shape for one in table), key=len)
+        groups = sorted({step // self._group_size for step in steps})
+        arrays: dict[str, Tensor] = {}
+        for index, track in enumerate(self._tracks()):
+            grid = grids[track.picture]
+            means = [
+                self._mean(layer, group, index, track, grid) for group in groups for layer in layers
+            ]
+            shape = max((mean.shape for mean in means), key=len)  # (B, 2, points, cells)
             if shape[2] == 0:
                 continue
-            full = torch.stack([one.expand(shape) for one in table], 1)
-            full = full.reshape(
-                shape[0], len(numbers), len(layers), *shape[1:3], *grids[side].shape
+            stacked = torch.stack([mean.expand(shape) for mean in means], 1)
+            by_definition = rearrange(
+                stacked, "b (t l) definition p cells -> definition b t l p cells", t=len(groups)
             )
-            for kind, definition in enumerate(("paper", "model")):
-                kept[f"point.{definition}.{direction}.{r}"] = full[:, :, :, kind].contiguous()
-        return kept
+            for definition, cells in zip(("paper", "model"), by_definition, strict=True):
+                name = f"point.{definition}.{track.direction}.{track.reference}"
+                arrays[name] = cells.reshape(*cells.shape[:-1], *grid.shape).contiguous()
+        return arrays
+
+    def _mean(self, layer: Layer, group: int, index: int, track: _Track, grid: Grid) -> Tensor:
+        """A track's mean over a group's steps on `grid`, (B, 2, points, cells); () if not there."""
+        closed = self._closed.get((layer, group))
+        if closed is None:
+            return torch.zeros(())
+        sums, count = closed[index]
+        return spread(sums / count.clamp(min=1), self._grids[layer][track.picture], grid)
+
+    def _step_bytes(self) -> int:
+        """What the open step will take in a recording, with its layers on the finest grids."""
+        finest, tracks = self.grids(), self._tracks()
+        return sum(
+            4 * sums.shape[:-1].numel() * finest[track.picture].area
+            for marginals in self._open.values()
+            for sums, track in zip(marginals.sums, tracks, strict=True)
+        )
+
+    def _tracks(self) -> list[_Track]:
+        """The tracks of every call, in the order of `PointMarginals.sums`."""
+        references = range(len(self.grids()) - 1)
+        on_result = any(point.reference == RESULT for point in self._points)
+        rows = [_Track("g2r", r, 1 + r) for r in references if on_result]
+        return rows + [_Track("r2g", r, 0) for r in references]
+
+
+def _sum(a: PointMarginals, b: PointMarginals) -> PointMarginals:
+    """Two calls of one layer, added up."""
+    return PointMarginals(
+        tuple(x + y for x, y in zip(a.rows, b.rows, strict=True)),
+        a.row_weight + b.row_weight,
+        tuple(x + y for x, y in zip(a.columns, b.columns, strict=True)),
+        a.column_weight + b.column_weight,
+        b.grid,
+        b.reference_grids,
+    )
