@@ -2,10 +2,10 @@
 
 The architecture is the published one (Black Forest Labs, Flux.1: double-stream blocks, then
 single-stream blocks with parallel attention and MLP, rotary positions, modulation by the time),
-with the parameter names of its checkpoints. What a 128-wide model does not need is left out: no
-pooled text vector, no guidance. The last block computes only what the generated tokens need; the
-rest of its output is thrown away in any Flux. `python -m tools.demo.train_model --prove` compares it
-with ComfyUI's class.
+with the parameter names of its checkpoints. What a 128-wide model does not need is left out: there
+is no pooled text vector and no guidance. The last block computes only what the generated tokens
+need; every Flux throws the rest of its output away. `python -m tools.demo.train_model --prove`
+compares it with ComfyUI's class.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Seeded scenes for object insertion: a picture with a box cut out, and the object of that box.
 
-The task on which the I2AM paper locates objects: of a picture, the box of one object (10 to 30 % of
-its area) is cut out, and the reference is what was in it, so the model puts the object back. Where
-the attribution map says the reference went can then be held against the box.
+This is the task on which the I2AM paper locates objects. A box of 10 to 30 % of the picture is cut
+out, and the reference is what was in it, so the model puts the object back. The place the
+attribution map finds can then be compared with the box.
 
-Seeds are those of `tools/demo/scenes.py`: scene `n` is the same picture in whatever batch it is drawn.
+Seeds work as in `tools/demo/scenes.py`: scene `n` is the same picture in every batch.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ appears at once. `--stop-at 20` gives weights that have learned nothing, to comp
 
 Super-resolution: the one reference is the picture at an eighth of its size, enlarged again.
 
-Flow matching on the scenes of `tools/demo/scenes.py`; attention is never supervised. The result loads
-with ComfyUI's stock UNETLoader.
+Flow matching on the scenes of `tools/demo/scenes.py`; attention is never supervised. The result
+loads with ComfyUI's stock UNETLoader.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The example workflows, one file each: what is in them, in the words of the people who open them.
+"""The example workflows, one file each: their nodes, wires, titles and notes.
 
 `tools.workflows.make` has ComfyUI's own page build and arrange them. WORKFLOWS run as they are, on
-the models that come with the pack. MODEL_WORKFLOWS need the files of large models; tests compare
-their nodes, inputs and wires with what ComfyUI knows.
+the models that come with the pack. MODEL_WORKFLOWS need the files of large models; tests check
+their nodes, inputs and wires against ComfyUI's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .two_references import TWO_REFERENCES
 __all__ = ["MODEL_WORKFLOWS", "WORKFLOWS", "Workflow"]
 
 WORKFLOWS = (
-    Workflow("i2am_01_demo", DEMO),
+    DEMO,
     DEBUG,
     TRY_ON,
     TWO_REFERENCES,

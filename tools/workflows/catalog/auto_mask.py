@@ -1,4 +1,4 @@
-"""i2am_05_auto_mask: the attention of one pass is the mask of the next."""
+"""i2am_05_auto_mask: the attention of the first pass makes the mask for the second."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ from tools.workflows.catalog.parts import (
     saved,
 )
 
-MASK_NOTE = """# A mask made by attention, for a second pass
+MASK_NOTE = """# A mask made from attention, for a second pass
 
-You do not have to paint a mask around what came from the reference: the model's attention knows.
+You do not have to paint a mask around what came from the reference: the model's attention already \
+shows where it is.
 
 **Press Run.**
 
 1. The first pass fills the hole.
-2. *Attribution to Mask* finds where the reference was used, grows it a little and softens its edge.
-3. The second pass samples again **inside this mask only**, at half strength, with another seed. \
-The rest of the picture stays.
+2. *Attribution to Mask* finds where the reference was used, grows that area a little and softens \
+its edge.
+3. The second pass samples again **inside this mask only**, at half strength and with another \
+seed. The rest of the picture stays as it is.
 
 The second mask cuts the object out of its **reference** picture.
 
-**Try this**: another *method* or *value*; *grow* for a wider seam; the second pass' *denoise*.
+**Try this**: another *method* or *value*; a larger *grow* for a wider seam; another *denoise* for \
+the second pass.
 """
 AUTO_MASK = Workflow(
     "i2am_05_auto_mask",
@@ -43,7 +46,7 @@ AUTO_MASK = Workflow(
         (pictures("i2am_demo", "scene", "object"), given()),
         (
             Group(
-                "4 · First pass, watched",
+                "4 · First pass, recorded",
                 GREEN,
                 (
                     (

@@ -21,18 +21,18 @@ from tools.workflows.catalog.parts import (
 
 BEST_NOTE = """# The best of eight
 
-Eight tries from one seed, scored by attention, the best one kept. Nothing is lost: the other \
-seven come out too, the better first.
+Eight tries from one seed are scored by attention, and the best one is kept. Nothing is lost: the \
+other seven come out too, best first.
 
 **Press Run.** *IMACS* scores each try by how well the model's attention agrees with the masks, \
 and *Pick Best* ranks them.
 
-**Which score?** Here *inside_generated*: the part of the attention that lies in the hole. \
-Measured on this model with 24 scenes it was never made for: the try it picks has **19 % less \
-error** than the mean of the eight (IMACS over the reference: 12 %; a perfect judge: 27 %). On \
-hard scenes the gain was within chance. With your model, look before you trust it.
+**Which score?** This workflow uses *inside_generated*: the share of the attention that lies in \
+the hole. On 24 scenes this model was never trained on, the try it picks has **19 % less error** \
+than the mean of the eight (IMACS over the reference: 12 %; a perfect judge: 27 %). On hard scenes \
+the gain was within chance. With your own model, check before you trust it.
 
-**Try this**: connect another score; *count* 3; *better* lower, to see the worst.
+**Try this**: connect another score; set *count* to 3; set *better* to lower to see the worst.
 """
 BEST = Workflow(
     "i2am_06_best_of_eight",
@@ -41,14 +41,14 @@ BEST = Workflow(
         (pictures("i2am_demo", "scene", "object"), given(8)),
         (
             Group(
-                "4 · Eight tries, watched",
+                "4 · Eight tries, recorded",
                 GREEN,
                 ((capture(), sampler(steps=4), decoded(), collected()),),
             ),
         ),
         (
             Group(
-                "5 · Score each",
+                "5 · Score each try",
                 RED,
                 (
                     (
@@ -91,7 +91,7 @@ BEST = Workflow(
                         Node(
                             "rest",
                             "PreviewImage",
-                            "The other seven, the better first",
+                            "The other seven, best first",
                             {"images": ("pick", 4)},
                             width=420,
                             height=420,

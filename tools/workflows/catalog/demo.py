@@ -1,35 +1,58 @@
-"""i2am_01_demo: look at a picture from all sides."""
+"""i2am_01_demo: every view of one result: viewer, maps, scores, files."""
 
 from __future__ import annotations
 
-from tools.workflows.catalog.parts import G2R, PICTURE, R2G, SEED, Group, Node
+from tools.workflows.catalog.parts import (
+    BLUE,
+    G2R,
+    GOLD,
+    GREEN,
+    LILAC,
+    R2G,
+    RED,
+    TEAL,
+    Group,
+    Node,
+    Workflow,
+    capture,
+    collected,
+    decoded,
+    encoded,
+    load_mask,
+    load_picture,
+    mapped,
+    reference,
+    sampler,
+    saved,
+)
 
 NOTE = """# Which part of the reference made which part of the picture?
 
-A small model fills the **grey hole** of the scene with the **object of the reference picture**. \
-To do that it has to *look* at the reference, and this workflow watches it look.
+A small model fills the **grey hole** in the scene with the **object from the reference picture**. \
+To do that it has to *look* at the reference, and this workflow records where it looks.
 
 **Press Run.** Then point at a place in the **Attribution Viewer**: the other picture shows where \
-it came from. Click to keep it, drag for a region. And look at the two maps:
+it came from. Click to keep a point, drag to mark a region. Then look at the two maps:
 
 - **Where it was used** lies over the result. Bright places drew on the reference: the hole should \
-glow, the rest stay dark.
-- **What was used** lies over the reference. The object should glow, its surroundings stay dark.
+glow, the rest should stay dark.
+- **What was used** lies over the reference. The object should glow, its surroundings should stay \
+dark.
 
-**IMACS** puts the second look into numbers: 1 is best, below 0 the model looked past the object.
+**IMACS** turns the second map into a number: 1 is best; below 0, the model looked past the object.
 
 **Try this**
-- Change the seed, or swap the two reference pictures' loaders: do the maps follow?
-- Set *reference* of a map to 1: that is the scene itself.
-- Set *level* to *time*: early steps look around, late steps look sharply.
+- Change the seed, or swap the pictures in the two loaders. Do the maps follow?
+- Set *reference* to 1 on a map: that is the scene itself.
+- Set *level* to *time*: early steps look around, late steps focus.
 
-**With your own model** put *Capture Attention* right before your sampler and give the sampler's \
-LATENT to *Collect Attribution*. Your picture does not change by a bit. The model here is tiny and \
-made for this demo; it is no editor.
+**With your own model**, put *Capture Attention* right before your sampler and connect the \
+sampler's LATENT to *Collect Attribution*. Your picture does not change by a single bit. The model \
+here is tiny and made for this demo; it is no image editor.
 """
 MODELS = Group(
     "1 · Models",
-    "#3f5159",
+    TEAL,
     (
         (
             Node("note", "MarkdownNote", "Read me", widgets={"0": NOTE}, width=420, height=700),
@@ -40,39 +63,15 @@ MODELS = Group(
 )
 PICTURES = Group(
     "2 · Pictures and masks",
-    "#3f789e",
+    BLUE,
     (
         (
-            Node(
-                "scene",
-                "LoadImage",
-                "The scene, with a hole",
-                widgets={"image": "i2am_demo_scene.png"},
-                height=PICTURE,
-            ),
-            Node(
-                "hole",
-                "LoadImageMask",
-                "Where the hole is",
-                widgets={"image": "i2am_demo_hole_mask.png", "channel": "red"},
-                height=PICTURE,
-            ),
+            load_picture("scene", "The scene, with a hole", "i2am_demo_scene.png"),
+            load_mask("hole", "Where the hole is", "i2am_demo_hole_mask.png"),
         ),
         (
-            Node(
-                "object",
-                "LoadImage",
-                "The reference, with the object",
-                widgets={"image": "i2am_demo_reference.png"},
-                height=PICTURE,
-            ),
-            Node(
-                "shape",
-                "LoadImageMask",
-                "Where the object is",
-                widgets={"image": "i2am_demo_object_mask.png", "channel": "red"},
-                height=PICTURE,
-            ),
+            load_picture("object", "The reference, with the object", "i2am_demo_reference.png"),
+            load_mask("shape", "Where the object is", "i2am_demo_object_mask.png"),
         ),
     ),
 )
@@ -82,30 +81,10 @@ GIVEN = Group(
     (
         (
             Node("blank", "I2AM_BlankPrompt"),
-            Node(
-                "encode_scene",
-                "VAEEncode",
-                "Encode the scene",
-                {"pixels": ("scene", 0), "vae": ("vae", 0)},
-            ),
-            Node(
-                "encode_object",
-                "VAEEncode",
-                "Encode the reference",
-                {"pixels": ("object", 0), "vae": ("vae", 0)},
-            ),
-            Node(
-                "reference_1",
-                "ReferenceLatent",
-                "Reference 1: the scene",
-                {"conditioning": ("blank", 0), "latent": ("encode_scene", 0)},
-            ),
-            Node(
-                "reference_2",
-                "ReferenceLatent",
-                "Reference 2: the object",
-                {"conditioning": ("reference_1", 0), "latent": ("encode_object", 0)},
-            ),
+            encoded("encode_scene", "scene", "Encode the scene"),
+            encoded("encode_object", "object", "Encode the reference"),
+            reference("reference_1", "blank", "encode_scene", "Reference 1: the scene"),
+            reference("reference_2", "reference_1", "encode_object", "Reference 2: the object"),
             Node(
                 "empty",
                 "EmptySD3LatentImage",
@@ -115,56 +94,21 @@ GIVEN = Group(
     ),
 )
 SAMPLE = Group(
-    "4 · Sample, watched",
-    "#8A8",
+    "4 · Sample and record",
+    GREEN,
     (
         (
-            Node("capture", "I2AM_Capture", wires={"model": ("unet", 0)}, width=300),
-            Node(
-                "sampler",
-                "KSampler",
-                wires={
-                    "model": ("capture", 0),
-                    "positive": ("reference_2", 0),
-                    "negative": ("blank", 0),
-                    "latent_image": ("empty", 0),
-                },
-                widgets={
-                    "seed": SEED,
-                    "control_after_generate": "fixed",
-                    "steps": 20,
-                    "cfg": 1.0,
-                    "sampler_name": "euler",
-                    "scheduler": "simple",
-                    "denoise": 1.0,
-                },
-            ),
-            Node("decode", "VAEDecode", wires={"samples": ("sampler", 0), "vae": ("vae", 0)}),
-            Node(
-                "collect",
-                "I2AM_Collect",
-                wires={
-                    "samples": ("sampler", 0),
-                    "image": ("decode", 0),
-                    "references.reference_1": ("scene", 0),
-                    "references.reference_2": ("object", 0),
-                    "mask": ("hole", 0),
-                },
-            ),
-            Node(
-                "save_result",
-                "SaveImage",
-                "The result",
-                {"images": ("decode", 0)},
-                {"filename_prefix": "i2am/demo_result"},
-                height=PICTURE,
-            ),
+            capture(),
+            sampler(),
+            decoded(),
+            collected(),
+            saved("save_result", "The result", ("decode", 0), "demo_result"),
         ),
     ),
 )
-ASK = Group(
+POINT = Group(
     "5 · Point at a place",
-    "#7a5c9e",
+    LILAC,
     (
         (
             Node(
@@ -181,35 +125,15 @@ ASK = Group(
 )
 MAPS = Group(
     "6 · Where did it come from?",
-    "#b58b2a",
+    GOLD,
     (
-        (
-            Node(
-                "r2g",
-                "I2AM_Map",
-                "Where it was used (R2G)",
-                {"attribution": ("collect", 0)},
-                {"direction": R2G, "reference": 2},
-                width=340,
-                height=660,
-            ),
-        ),
-        (
-            Node(
-                "g2r",
-                "I2AM_Map",
-                "What was used (G2R)",
-                {"attribution": ("collect", 0)},
-                {"direction": G2R, "reference": 2},
-                width=340,
-                height=660,
-            ),
-        ),
+        (mapped("r2g", "Where it was used (R2G)", R2G),),
+        (mapped("g2r", "What was used (G2R)", G2R),),
     ),
 )
 NUMBERS = Group(
-    "7 · Numbers and files",
-    "#A88",
+    "7 · Scores and files",
+    RED,
     (
         (
             Node(
@@ -223,14 +147,7 @@ NUMBERS = Group(
                 widgets={"reference": 2},
                 width=340,
             ),
-            Node(
-                "save_r2g",
-                "SaveImage",
-                "Save where it was used",
-                {"images": ("r2g", 0)},
-                {"filename_prefix": "i2am/demo_r2g"},
-                height=PICTURE,
-            ),
+            saved("save_r2g", "Save where it was used", ("r2g", 0), "demo_r2g"),
             Node(
                 "save_record",
                 "I2AM_Save",
@@ -247,14 +164,7 @@ NUMBERS = Group(
                 width=340,
                 height=172,
             ),
-            Node(
-                "save_g2r",
-                "SaveImage",
-                "Save what was used",
-                {"images": ("g2r", 0)},
-                {"filename_prefix": "i2am/demo_g2r"},
-                height=PICTURE,
-            ),
+            saved("save_g2r", "Save what was used", ("g2r", 0), "demo_g2r"),
             Node(
                 "report",
                 "PreviewAny",
@@ -265,7 +175,7 @@ NUMBERS = Group(
         ),
     ),
 )
-
-
-# Columns of groups.
-DEMO = ((MODELS,), (PICTURES, GIVEN), (SAMPLE,), (ASK,), (MAPS, NUMBERS))
+# Groups in columns, from left to right. The thumbnail is made by the demo run.
+DEMO = Workflow(
+    "i2am_01_demo", ((MODELS,), (PICTURES, GIVEN), (SAMPLE,), (POINT,), (MAPS, NUMBERS))
+)

@@ -29,9 +29,10 @@ FILL_NOTE = """# FLUX.1 Fill with Redux: did the hole get my reference?
 - `text_encoders/clip_l.safetensors`, `text_encoders/t5xxl_fp8_e4m3fn_scaled.safetensors`
 - `vae/ae.safetensors`
 
-Load the picture and paint the hole into it (right click, *Open in Mask Editor*), load the \
-reference, and **press Run**. *Mark Redux Tokens* names the reference's tokens, so that they can \
-be watched. *IMACS* scores over the result inside the very hole that was sampled: connect no mask.
+Load the picture and paint the hole into it (right-click, *Open in Mask Editor*), load the \
+reference and **press Run**. *Mark Redux Tokens* tells Capture Attention which tokens belong to \
+the reference. *IMACS* scores the result inside the very hole that was sampled, so you need not \
+connect a mask.
 """
 FILL = Workflow(
     "i2am_13_flux_fill_redux",

@@ -19,16 +19,16 @@ from tools.workflows.catalog.parts import (
     Workflow,
 )
 
-KONTEXT_NOTE = """# FLUX.1 Kontext: two references, who gave what
+KONTEXT_NOTE = """# FLUX.1 Kontext: two references, which gave what?
 
 **You need** (ComfyUI's own names, in `models/`):
 - `diffusion_models/flux1-dev-kontext_fp8_scaled.safetensors`
 - `text_encoders/clip_l.safetensors`, `text_encoders/t5xxl_fp8_e4m3fn_scaled.safetensors`
 - `vae/ae.safetensors`
 
-Load two pictures, say what to do with them, and **press Run**. *Reference Influence* colours each \
-place by the reference it drew from and says how much each was used. In the *Attribution Viewer*, \
-point at a place to see where it came from.
+Load two pictures, say what to do with them and **press Run**. *Reference Influence* colours each \
+place by the reference it drew from and says how much each one was used. In the *Attribution \
+Viewer*, point at a place to see where it came from.
 
 If a reference is hardly used, put **Reference Strength** between *Load Diffusion Model* and \
 *Capture Attention* and turn it up.

@@ -26,8 +26,9 @@ from tools.workflows.catalog.parts import (
 
 DEBUG_NOTE = """# Why does the model ignore my reference?
 
-Two runs side by side. In **A** all is well. In **B** somebody wired the **scene to both \
-references**: a typical mistake. The object's picture never reaches the model, and nothing says so.
+Two runs side by side. **A** is right. In **B** somebody connected the **scene to both \
+references**, a common mistake: the object's picture never reaches the model, and nothing tells \
+you.
 
 **Press Run** and compare:
 
@@ -36,11 +37,11 @@ references**: a typical mistake. The object's picture never reaches the model, a
 your last runs, so change one setting at a time and watch the score.
 - **What changed** subtracts A from B: blue is where B reads its second reference less.
 
-**With your own inpainting**: put *Capture Attention* right before your sampler and *Collect \
-Attribution* behind it. If your latent has an inpainting mask, IMACS uses it by itself.
+**With your own inpainting workflow**, put *Capture Attention* right before your sampler and \
+*Collect Attribution* after it. If your latent has an inpainting mask, IMACS uses it on its own.
 
-The score tells *where* a reference was used. A wrong object that fits the hole scores well too: \
-look at the picture.
+The score tells you *where* a reference was used. A wrong object that fits the hole scores well \
+too, so look at the picture.
 """
 DEBUG = Workflow(
     "i2am_02_inpaint_debug",
@@ -66,7 +67,7 @@ DEBUG = Workflow(
         ),
         (
             Group(
-                "4 · Sample both, watched by one Capture Attention",
+                "4 · Sample both, with one Capture Attention",
                 GREEN,
                 (
                     (capture(), sampler(title="A · the object"), decoded(), collected()),

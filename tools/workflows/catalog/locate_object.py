@@ -23,18 +23,18 @@ from tools.workflows.catalog.parts import (
 
 LOCATE_NOTE = """# Where did it go? A box from attention
 
-The I2AM paper finds objects this way: put something into a picture, and the attention map tells \
+The I2AM paper finds objects this way: put something into a picture, and the attention map shows \
 where it went. No detector, no list of classes.
 
-Here a small Stable Diffusion model fills the **cut-out box** with the object of the reference, \
+Here a small Stable Diffusion model fills the **cut-out box** with the object from the reference, \
 which it reads by **cross-attention**, as the paper's models do.
 
-**Press Run.** *Locate Object* draws the box it finds; *Crop Image* cuts it out with ComfyUI's own \
-node.
+**Press Run.** *Locate Object* draws the box it finds; *Crop Image* is ComfyUI's own node and cuts \
+it out.
 
-Over 64 held-out pictures the box overlaps the true one by 0.62 on average (a random box: 0.20). \
-The model is told the box, so this tells that the map follows the object, not that anything was \
-detected: see docs/tasks.md.
+Over 64 held-out pictures, the box it finds overlaps the true one by 0.62 on average (a random \
+box: 0.20). The model is given the box, so this shows that the map follows the object, not that \
+anything was detected: see docs/tasks.md.
 """
 LOCATE = Workflow(
     "i2am_09_locate_object",
@@ -102,7 +102,7 @@ LOCATE = Workflow(
         ),
         (
             Group(
-                "4 · Sample, watched",
+                "4 · Sample and record",
                 GREEN,
                 (
                     (

@@ -1,4 +1,4 @@
-"""Parts of the workflows for models that people have: they need only the model files."""
+"""Parts that the workflows for large models share. Those run once the model files are there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def loader(kind: str, **files: str) -> Node:
 
 
 def picture(key: str, title: str) -> Node:
-    # The picture every ComfyUI has.
+    # Every ComfyUI comes with this picture.
     return Node(key, "LoadImage", title, widgets={"image": "example.png"}, height=PICTURE)
 
 
@@ -69,10 +69,10 @@ def watched(
     vae: Wire = ("vaeloader", 0),
     **widgets: Any,
 ) -> Group:
-    """From the model to the attribution; `shown`: the references' pictures, in their order."""
+    """From the model to the attribution. `shown`: the nodes of the reference pictures, in order."""
     references = {f"references.reference_{n}": (key, 0) for n, key in enumerate(shown, start=1)}
     return Group(
-        "Sample, watched",
+        "Sample and record",
         GREEN,
         (
             (
@@ -109,7 +109,7 @@ def viewed() -> Group:
 
 
 def asked(reference: int = 1, over: str | None = G2R) -> Group:
-    """Influence, and the maps of one reference."""
+    """Reference Influence, and the maps of one reference. `over`: the second map's direction."""
     maps = [
         Node(
             key,
@@ -121,11 +121,11 @@ def asked(reference: int = 1, over: str | None = G2R) -> Group:
         )
         for key, title, direction in (
             ("r2g", "Where it was used", R2G),
-            ("g2r", "What of it was used", over),
+            ("g2r", "What was used", over),
         )
         if direction
     ]
     influence = Node(
         "influence", "I2AM_Influence", wires={"attribution": ("collect", 0)}, **INFLUENCE
     )
-    return Group("Who gave what, and where?", GOLD, ((influence,), *((map,) for map in maps)))
+    return Group("Which gave what, and where?", GOLD, ((influence,), *((map,) for map in maps)))

@@ -1,4 +1,4 @@
-"""What the workflows are built of: nodes, groups, and the parts that several share."""
+"""What workflows are made of: nodes, groups, and the parts that several of them share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ R2G, G2R = "reference to generated", "generated to reference"
 
 @dataclass(frozen=True)
 class Node:
-    """A node to make. `wires`: input name to (node key, output slot)."""
+    """One node. `wires`: input name → (key of another node, its output slot)."""
 
     key: str
     type: str
@@ -39,8 +39,8 @@ PICTURE = 268  # height of a node that shows a small picture
 class Workflow:
     """One file: groups in columns.
 
-    shown: the nodes whose pictures make its thumbnail, at most four. runs: whether it runs here,
-    on the models that come with the pack. packs: others' packs whose nodes it uses.
+    shown: up to four nodes whose pictures make the thumbnail. runs: whether the models that come
+    with the pack are enough to run it. packs: other packs it needs.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Workflow:
     packs: tuple[str, ...] = ()
 
     def node(self, key: str) -> Node:
-        """The node of this key."""
+        """The node with this key."""
         nodes = (
             node
             for column in self.columns
@@ -61,7 +61,7 @@ class Workflow:
         return next(node for node in nodes if node.key == key)
 
 
-# What the workflows share. A key ends in what tells it from its kind, such as "_2".
+# Shared parts. A second node of a kind has a suffix to its key, such as "_2".
 
 BLUE, GREEN, GOLD, RED, TEAL, LILAC = "#3f789e", "#8A8", "#b58b2a", "#A88", "#3f5159", "#7a5c9e"
 MAP_SIZE: dict[str, Any] = {"width": 340, "height": 660}
@@ -95,7 +95,7 @@ def pictures(prefix: str, scene: str, thing: str) -> Group:
 
 
 def models(note: str, height: int = 560) -> Group:
-    """The words that explain a workflow, and the demo's models."""
+    """The note that explains a workflow, and the demo's models."""
     return Group(
         "1 · Read me, and the models",
         TEAL,
@@ -121,7 +121,7 @@ def reference(key: str, conditioning: str, latent: str, title: str) -> Node:
 
 
 def given(batch: int = 1) -> Group:
-    """Scene and object as the model is given them."""
+    """Scene and object, encoded as references, and the empty latent."""
     return Group(
         "3 · What the model is given",
         "#88A",
@@ -212,5 +212,5 @@ def scored(key: str, title: str, attribution: str = "collect", **wires: tuple[st
     return Node(key, "I2AM_IMACS", title, wires, {"reference": 2}, width=380)
 
 
-ONE_RUN = Group("4 · Sample, watched", GREEN, ((capture(), sampler(), decoded(), collected()),))
+ONE_RUN = Group("4 · Sample and record", GREEN, ((capture(), sampler(), decoded(), collected()),))
 INFLUENCE: dict[str, Any] = {"width": 420, "height": 640}

@@ -18,10 +18,10 @@ QWEN_NOTE = """# Qwen-Image-Edit: is my second picture used?
 - `text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors`
 - `vae/qwen_image_vae.safetensors`
 
-Load two pictures, say what to do, and **press Run**. *Reference Influence* tells for each picture \
-how much of the model's attention it got.
+Load two pictures, say what to do and **press Run**. *Reference Influence* shows how much of the \
+model's attention each picture got.
 
-The text encoder sees the pictures too. What reaches the result by way of the text counts as text.
+The text encoder sees the pictures too. Whatever reaches the result through the text counts as text.
 """
 
 

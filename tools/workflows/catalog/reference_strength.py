@@ -19,20 +19,21 @@ from tools.workflows.catalog.parts import (
     saved,
 )
 
-STRENGTH_NOTE = """# Turn a reference up or down, and see it
+STRENGTH_NOTE = """# Turn a reference up or down, and see the effect
 
-**Before** is the model as it is. **After** goes through *Reference Strength*: here the object's \
-reference is turned down to a tenth.
+**Before** is the model as it is. **After** goes through *Reference Strength*, which turns the \
+object's reference down to a tenth.
 
-**Press Run.** *Reference Influence* tells in both runs how much of the model's attention the \
-reference really got: the dial is measured, not guessed. *What changed* shows where.
+**Press Run.** *Reference Influence* measures in both runs how much of the model's attention the \
+reference really got, so you need not guess what the dial does. *What changed* shows where.
 
 **Try this**
 - *strength* 0 mutes the reference: the hole stays without its object.
 - *strength* 4 turns it up.
-- Give *Reference Strength* the object's mask as *reference_mask*: then only that part counts.
+- Connect the object's mask to *reference_mask* on *Reference Strength*: then only that part is \
+turned up or down.
 
-1 changes nothing, to the last bit.
+A strength of 1 changes nothing, to the last bit.
 """
 STRENGTH = Workflow(
     "i2am_07_reference_strength",

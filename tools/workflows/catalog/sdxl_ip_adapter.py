@@ -26,11 +26,12 @@ SDXL_NOTE = """# SDXL with IP-Adapter: what did the adapter bring in?
 - `ipadapter/ip-adapter-plus_sdxl_vit-h.safetensors`
 - `clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors`
 
-Load a reference, say what to draw, and **press Run**. *Reference Influence* tells how much the \
-adapter gave and where in the result; an adapter of weight 1 has half beside the text's own half.
+Load a reference, say what to draw and **press Run**. *Reference Influence* shows how much the \
+adapter contributed and where in the result. An adapter of weight 1 counts for half, the text for \
+the other half.
 
-This adapter's tokens stand for the whole picture, so there is a map over the result and none over \
-the reference. **Trace Adapter Tokens** follows them back into it.
+This adapter's tokens stand for the whole picture, so there is a map over the result but none over \
+the reference. **Trace Adapter Tokens** follows the tokens back into it.
 """
 
 

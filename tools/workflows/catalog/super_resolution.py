@@ -1,4 +1,4 @@
-"""i2am_10_super_resolution: what of a small picture a larger one is made of."""
+"""i2am_10_super_resolution: what an upscaler reads of the low resolution."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from tools.workflows.catalog.parts import (
     saved,
 )
 
-UPSCALE_NOTE = """# Super-resolution: what of the low resolution is used?
+UPSCALE_NOTE = """# Super-resolution: how is the low resolution used?
 
-The paper's other task. The reference is the picture at an eighth of its size, enlarged again; a \
-small model puts detail back.
+This is the paper's other task. The reference is the picture at an eighth of its size, enlarged \
+again; a small model adds the detail back.
 
 **Press Run.**
 
-- **Over time**: where the result reads the low resolution, from the noisiest steps to the cleanest.
-- **What was read** of the low resolution. Do not look for the picture's detail in it: on average \
-over 64 pictures these maps hardly follow it. See docs/tasks.md.
+- **Over time** shows where the result reads the low resolution, from the noisiest steps to the \
+cleanest.
+- **What was read** lies over the low resolution. Do not expect it to follow the picture's detail: \
+on average over 64 pictures these maps hardly do. See docs/tasks.md.
 
-It is a small upscaler, made to watch: its edges are sharper and its errors smaller than those of \
-the enlarged picture, but fine texture does not come back.
+This is a small upscaler, made to be studied: its edges are sharper and its errors smaller than \
+those of the enlarged picture, but fine texture does not come back.
 """
 UPSCALE = Workflow(
     "i2am_10_super_resolution",
@@ -80,13 +81,13 @@ UPSCALE = Workflow(
                             widgets={"width": 128, "height": 128, "batch_size": 1},
                         ),
                     ),
-                    (load_picture("true", "To compare: the truth", "i2am_upscale_true.png"),),
+                    (load_picture("true", "The true picture", "i2am_upscale_true.png"),),
                 ),
             ),
         ),
         (
             Group(
-                "3 · Sample, watched",
+                "3 · Sample and record",
                 GREEN,
                 (
                     (
@@ -109,7 +110,7 @@ UPSCALE = Workflow(
         ),
         (
             Group(
-                "4 · What is read, when?",
+                "4 · What is read, and when?",
                 GOLD,
                 (
                     (mapped("time", "Over time", R2G, reference=1, level="time"),),

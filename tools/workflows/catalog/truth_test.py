@@ -22,19 +22,19 @@ from tools.workflows.catalog.parts import (
 
 TRUTH_NOTE = """# Does the map tell the truth?
 
-A map is a claim: *this part of the reference made the result*. Here it is put to the test on your \
-own picture.
+A map is a claim: *this part of the reference made the result*. This workflow tests that claim on \
+your own picture.
 
-**Press Run.** Three runs with the same seed:
+**Press Run.** It samples three times with the same seed:
 
-1. as it is,
-2. with the part **muted that the map points at**,
+1. unchanged,
+2. with the part **the map points at** muted,
 3. with an **equal part elsewhere** muted.
 
-If the map is right, 2 changes much and 3 hardly anything. *Does the Map Tell the Truth?* says how \
-many times more.
+If the map is right, 2 changes a lot and 3 hardly anything. *Does the Map Tell the Truth?* says \
+how many times more.
 
-**Try this**: another *seed* of the random part; less *percent*; your own model.
+**Try this**: another *seed* for the random part; a smaller *percent*; your own model.
 """
 
 
@@ -50,15 +50,15 @@ TRUTH = Workflow(
         (pictures("i2am_demo", "scene", "object"), given()),
         (
             Group(
-                "4 · As it is, watched",
+                "4 · Unchanged, recorded",
                 GREEN,
                 (
                     (
                         capture(),
-                        sampler(title="1 · as it is"),
+                        sampler(title="1 · unchanged"),
                         decoded(),
                         collected(),
-                        saved("save", "1 · as it is", ("decode", 0), "truth_1"),
+                        saved("save", "1 · unchanged", ("decode", 0), "truth_1"),
                     ),
                 ),
             ),
@@ -90,7 +90,7 @@ TRUTH = Workflow(
                         Node(
                             "show_random",
                             "MaskPreview",
-                            "As much elsewhere",
+                            "An equal part elsewhere",
                             {"mask": ("part", 1)},
                             height=PICTURE,
                         ),
@@ -100,7 +100,7 @@ TRUTH = Workflow(
         ),
         (
             Group(
-                "6 · Each muted",
+                "6 · Each part muted",
                 GREEN,
                 (
                     (
@@ -110,7 +110,7 @@ TRUTH = Workflow(
                         saved("save_top", "2 · without it", ("decode_top", 0), "truth_2"),
                     ),
                     (
-                        muted("mute_random", "Mute as much elsewhere", 1),
+                        muted("mute_random", "Mute an equal part elsewhere", 1),
                         sampler("sampler_random", "3 · without the other", "mute_random"),
                         decoded("decode_random", "sampler_random"),
                         saved(

@@ -26,19 +26,19 @@ from tools.workflows.catalog.parts import (
 TRY_ON_NOTE = """# Did it put on the right thing?
 
 Try-on is inpainting from a reference: a person with a hole where the garment goes, and a picture \
-of the garment. Here a small stand-in: the hole has the shape of the object.
+of the garment. This is a small stand-in, where the hole has the shape of the object.
 
-**Press Run.** *IMACS* asks on **both sides**:
+**Press Run.** *IMACS* scores **both sides**:
 
 - **over the result**: did the garment go where it should, and nowhere else?
 - **over the reference**: did the model look at the garment, and not at what is around it?
 
-1 is best. Above 0 the map is over three times as high inside the mask as outside. The paper's \
-preset can be compared with published numbers; the robust one does not let a single bright cell \
-decide.
+1 is best. Above 0, the map is more than three times as high inside the mask as outside. Scores of \
+the paper's preset can be compared with published numbers; in the robust preset, no single bright \
+cell decides the score.
 
-**With a real try-on model**: the first mask is your inpainting mask, the second is the garment's \
-own mask in its picture.
+**With a real try-on model**, the first mask is your inpainting mask and the second is the \
+garment's own mask in its picture.
 """
 TRY_ON = Workflow(
     "i2am_03_try_on",
@@ -47,7 +47,7 @@ TRY_ON = Workflow(
         (pictures("i2am_try_on", "person", "garment"), given()),
         (
             Group(
-                "4 · Sample, watched",
+                "4 · Sample and record",
                 GREEN,
                 (
                     (
@@ -76,7 +76,7 @@ TRY_ON = Workflow(
                     (
                         scored(
                             "imacs",
-                            "As the paper has it",
+                            "As in the paper",
                             generated_mask=("hole", 0),
                             reference_mask=("shape", 0),
                         ),

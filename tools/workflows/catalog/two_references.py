@@ -1,4 +1,4 @@
-"""i2am_04_two_references: see which reference gave what."""
+"""i2am_04_two_references: which reference gave what?"""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from tools.workflows.catalog.parts import (
     pictures,
 )
 
-TWO_NOTE = """# Two references: who gave what?
+TWO_NOTE = """# Two references: which gave what?
 
-The model has two references here: the **scene** around the hole, and the **object** that goes in.
+The model has two references here: the **scene** around the hole and the **object** that goes into \
+it.
 
 **Press Run.**
 
-- **Reference Influence** colours every place by the reference it drew from, and says in plain \
-words how much each was used. The hole should have the object's colour.
+- **Reference Influence** colours every place by the reference it drew from and says in plain \
+words how much each one was used. The hole should have the object's colour.
 - **One against the other** subtracts the object's map from the scene's: orange is where the \
 object gave more, blue where the scene did.
 - The two maps below show each reference alone.
 
-**With your own model**: as many references as you like, in the order the model is given them.
+**With your own model**, use as many references as you like, in the order the model gets them.
 """
 TWO_REFERENCES = Workflow(
     "i2am_04_two_references",
@@ -39,7 +40,7 @@ TWO_REFERENCES = Workflow(
         (ONE_RUN,),
         (
             Group(
-                "5 · Who gave what?",
+                "5 · Which gave what?",
                 GOLD,
                 (
                     (
@@ -63,7 +64,7 @@ TWO_REFERENCES = Workflow(
                 ),
             ),
             Group(
-                "6 · Each alone",
+                "6 · Each reference alone",
                 LILAC,
                 (
                     (mapped("map_1", "From the scene", R2G, reference=1, scale="absolute"),),
