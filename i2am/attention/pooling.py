@@ -1,10 +1,11 @@
-"""Correspondence of one call, pooled to coarse cells on both sides as it is computed."""
+"""The correspondence of one call, pooled to coarse cells on both sides as it is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
 
+from einops import rearrange
 from torch import Tensor
 
 from ..tokens import Grid, pooling_weights, row_runs, spread
@@ -14,42 +15,45 @@ CORRESPONDENCE_SIDE = 32
 
 @lru_cache(maxsize=64)
 def correspondence_grid(grid: Grid) -> Grid:
-    """The grid a correspondence is pooled to on one side: of all frames of a video together."""
+    """The grid that one side of a correspondence is pooled to; a video's frames are averaged."""
     return grid.at_most(CORRESPONDENCE_SIDE).one_frame
 
 
 class CorrespondenceSum:
-    """The correspondence of one reference, added up over heads, pooled to cells on both sides."""
+    """The correspondence of one reference, added up over heads and pooled on both sides.
+
+    zeros: makes a tensor of this shape. rows, keys: the grids of the result and the reference.
+    """
 
     def __init__(self, zeros: Callable[..., Tensor], batch: int, rows: Grid, keys: Grid) -> None:
         self._rows, self._keys = rows, keys
-        self._to, self._columns = correspondence_grid(rows), correspondence_grid(keys)
-        self._sums = zeros(batch, self._to.height, self._to.width, 2, self._columns.area)
-        self._lines: tuple[Tensor, Tensor] | None = None
-        if rows != self._to:
-            down, across = pooling_weights(rows, self._to)
-            self._lines = down, across.to(self._sums)  # the CPU tells which lines are touched
+        row_cells, self._key_cells = correspondence_grid(rows), correspondence_grid(keys)
+        self._sums = zeros(batch, row_cells.height, row_cells.width, 2, self._key_cells.area)
+        self._pooling: tuple[Tensor, Tensor] | None = None
+        if rows != row_cells:
+            down, across = pooling_weights(rows, row_cells)
+            self._pooling = down, across.to(self._sums)  # `down` stays on the CPU, to be read
 
     def mean(self, heads: int) -> Tensor:
-        """(batch, 2, generated cells, reference cells)."""
+        """Mean over so many heads: (batch, 2, generated cells, reference cells)."""
         return self._sums.div_(heads * self._rows.frames).flatten(1, 2).transpose(1, 2)
 
     def add(self, items: slice, tile: slice, weights: Tensor, values: Tensor) -> None:
-        """Take in some rows. weights: (items, heads, 2, rows); values: (…, heads, rows, keys)."""
+        """Add some rows: weights (items, heads, 2, rows) · values (items, heads, rows, keys)."""
         # For each row, (2, heads) @ (heads, keys): heads are added up before anything is pooled.
-        weights = weights.permute(0, 3, 2, 1).contiguous()
+        weights = rearrange(weights, "items heads two rows -> items rows two heads").contiguous()
         pairs = weights @ values.transpose(1, 2)  # (items, rows, 2, keys)
-        pairs = spread(pairs, self._keys, self._columns)
-        if self._lines is None:
+        pairs = spread(pairs, self._keys, self._key_cells)
+        if self._pooling is None:
             self._sums.flatten(1, 2)[items, tile] += pairs
             return
-        down, across = self._lines
+        down, across = self._pooling
         for tokens, line, lines, columns in row_runs(tile, self._rows):
             # (items, lines, columns, 2 × keys), first across and then down
-            run = pairs[:, tokens].reshape(len(pairs), lines, -1, 2 * self._columns.area)
+            run = pairs[:, tokens].reshape(len(pairs), lines, -1, 2 * self._key_cells.area)
             run = across[:, columns] @ run
-            share = down[:, line : line + lines]
-            touched = share.any(1).nonzero()
+            line_weights = down[:, line : line + lines]
+            touched = line_weights.any(1).nonzero()
             cells = slice(int(touched[0]), int(touched[-1]) + 1)
             into = self._sums[items, cells]
-            into += (share[cells].to(run) @ run.flatten(2)).view_as(into)
+            into += (line_weights[cells].to(run) @ run.flatten(2)).view_as(into)
