@@ -13,7 +13,7 @@ from ...i2am.attention import ObservedSoftmax, SoftmaxSums, SoftmaxTap, can_tap
 from ...i2am.recording import Recorder
 from ...i2am.tokens import Region, TokenLayout
 from ...i2am.tokens.architectures import Layer
-from .ip_adapter import Heard, keys_and_weights
+from .ip_adapter import AdapterCall, keys_and_weights
 from .model_facts import call_of, next_call, split_heads
 from .passes import ModelPass
 
@@ -117,7 +117,7 @@ def record_adapters(
     q: Tensor,
     k: Tensor,
     options: dict[str, Any],
-    observed: dict[int, Heard],
+    observed: dict[int, AdapterCall],
 ) -> None:
     """Add a call of cross-attention to the text together with the adapters beside it."""
     call = call_of(options, q.shape[1], k.shape[1], adapted=True)

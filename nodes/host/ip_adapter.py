@@ -1,10 +1,10 @@
-"""IP-Adapter's patches: listening to attention that no override is told of.
+"""Taps the attention of IP-Adapters, which no attention override sees.
 
 The pack ComfyUI_IPAdapter_plus, and others built on its class, replace cross-attention by an object
-that attends to the text and then calls its adapters, functions that call `optimized_attention`
-without options. For one run, each such object is exchanged for a function that runs a copy of it
-whose adapters are given a listening attention. The object, its module and its adapters are never
-touched, so nothing has to be put back.
+that attends to the text and then calls its adapters: functions that call `optimized_attention`
+without options. For one run, each such object is exchanged for a function. It runs a copy of the
+object whose adapters see a tapped `optimized_attention`. The object, its module and its adapters
+are never touched, so nothing has to be put back.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ Patch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What one adapter did in one call.
+class AdapterCall:
+    """What one adapter did in one call of cross-attention.
 
-    calls: the keys it attended to and what that gave, as the attention was given them. added: what
-    became of it in the end, weight and mask included.
+    attention: keys and output of each attention it ran, as `optimized_attention` has them. output:
+    what the adapter returned, its weight and mask applied.
     """
 
-    calls: list[tuple[Tensor, Tensor]]
-    added: Any
+    attention: list[tuple[Tensor, Tensor]]
+    output: Any
 
     def keys(self, adapter: Adapter, batch: int) -> Tensor:
-        """(batch, pictures × tokens, width), as the attention folds them into one sequence."""
-        if len(self.calls) != 1:
-            raise LayoutMismatch(f"an IP-Adapter attended {len(self.calls)} times in one call")
-        keys = self.calls[0][0]
+        """Its keys, (batch, pictures × tokens, width): all of its pictures in one sequence."""
+        if len(self.attention) != 1:
+            raise LayoutMismatch(f"an IP-Adapter attended {len(self.attention)} times in one call")
+        keys = self.attention[0][0]
         if keys.shape[:2] != (batch * adapter.images, adapter.tokens):
             raise LayoutMismatch(
                 f"an IP-Adapter of {adapter.images}×{adapter.tokens} tokens attended to "
@@ -51,106 +51,106 @@ class Heard:
 
     @property
     def weight(self) -> Tensor:
-        """What its attention was multiplied with at each place: (batch, queries)."""
-        found = self.calls[0][1].float()
-        product = (found * self.added.float()).sum(-1) / found.square().sum(-1)
+        """The factor between its attention and its output at each query: (batch, queries)."""
+        attended = self.attention[0][1].float()
+        product = (attended * self.output.float()).sum(-1) / attended.square().sum(-1)
         return product.abs().nan_to_num(0.0)
 
 
 def adapters_of(patch: Any) -> tuple[Adapter, ...]:
-    """The adapters of a patch of cross-attention, in order; none of any other patch."""
+    """The adapters of a patch of cross-attention, in order; none if the patch is something else."""
     callbacks, settings = getattr(patch, "callback", None), getattr(patch, "kwargs", None)
     if not isinstance(callbacks, list) or not isinstance(settings, list):
         return ()
-    found: list[Adapter] = []
+    adapters: list[Adapter] = []
     for callback, setting in zip(callbacks, settings, strict=True):
         tokens = setting.get("cond") if isinstance(setting, dict) else None
-        known = isinstance(callback, FunctionType) and _ATTENTION in callback.__globals__
-        if not known or not isinstance(tokens, Tensor) or tokens.ndim != 3:
+        attends = isinstance(callback, FunctionType) and _ATTENTION in callback.__globals__
+        if not attends or not isinstance(tokens, Tensor) or tokens.ndim != 3:
             return ()
         # Unfolded, each item of the batch has a picture of its own.
         images = 1 if setting.get("unfold_batch") else tokens.shape[0]
-        found.append(Adapter(images, tokens.shape[1]))
-    return tuple(found)
+        adapters.append(Adapter(images, tokens.shape[1]))
+    return tuple(adapters)
 
 
-def listened(
+def tapped_patch(
     patch: Any,
-    wanted: Callable[[dict[str, Any]], bool],
-    tell: Callable[[Tensor, Tensor, dict[str, Any], dict[int, Heard]], None],
+    is_wanted: Callable[[dict[str, Any]], bool],
+    record: Callable[[Tensor, Tensor, dict[str, Any], dict[int, AdapterCall]], None],
 ) -> Patch:
-    """What to put in the place of a patch that has adapters; it gives the same to the last bit.
+    """What to put in the place of a patch with adapters; its output is the same to the last bit.
 
-    wanted: whether to listen to a call with these options. tell: given the queries and the text's
-    keys as the patch was given them, the options, and what each adapter that ran did; may not
-    raise.
+    is_wanted: whether to tap a call with these options. record: is given the queries and the
+    text's keys as the patch is, the options, and what each adapter that ran did. It may not raise.
     """
-    _listening_copy(patch, {})  # what cannot be copied must fail here, not while sampling
+    _tapped_copy(patch, {})  # a patch that cannot be copied must fail here, not while sampling
 
     def run(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
-        if not wanted(options):
+        if not is_wanted(options):
             return patch(q, k, v, options)
-        observed: dict[int, Heard] = {}
-        output = _listening_copy(patch, observed)(q, k, v, options)
-        tell(q, k, options, observed)
+        observed: dict[int, AdapterCall] = {}
+        output = _tapped_copy(patch, observed)(q, k, v, options)
+        record(q, k, options, observed)
         return output
 
     return run
 
 
-def _listening_copy(patch: Any, observed: dict[int, Heard]) -> Patch:
-    listening = copy.copy(patch)
-    listening.callback = [
-        _listening(callback, number, observed) for number, callback in enumerate(patch.callback)
+def _tapped_copy(patch: Any, observed: dict[int, AdapterCall]) -> Patch:
+    """A copy of a patch that notes in `observed` what each of its adapters does."""
+    tapped = copy.copy(patch)
+    tapped.callback = [
+        _tapped_adapter(adapter, number, observed) for number, adapter in enumerate(patch.callback)
     ]
-    return listening
+    return tapped
 
 
-def _listening(
-    adapter: FunctionType, number: int, observed: dict[int, Heard]
+def _tapped_adapter(
+    adapter: FunctionType, number: int, observed: dict[int, AdapterCall]
 ) -> Callable[..., Any]:
-    """The same function, in whose eyes attention is one that is listened to."""
+    """The same function, but the name `optimized_attention` in it means a tapped attention."""
     attention = adapter.__globals__[_ATTENTION]
     calls: list[tuple[Tensor, Tensor]] = []
 
-    def listening_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        found = attention(q, k, v, *args, **kwargs)
-        calls.append((k, found))
-        return found
+    def tapped_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output = attention(q, k, v, *args, **kwargs)
+        calls.append((k, output))
+        return output
 
-    same = FunctionType(
+    tapped = FunctionType(
         adapter.__code__,
-        adapter.__globals__ | {_ATTENTION: listening_attention},
+        adapter.__globals__ | {_ATTENTION: tapped_attention},
         adapter.__name__,
         adapter.__defaults__,
         adapter.__closure__,
     )
-    same.__kwdefaults__ = adapter.__kwdefaults__
+    tapped.__kwdefaults__ = adapter.__kwdefaults__
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        added = same(*args, **kwargs)
+        output = tapped(*args, **kwargs)
         if calls:
-            observed[number] = Heard(calls, added)
-        return added
+            observed[number] = AdapterCall(calls, output)
+        return output
 
     return run
 
 
 def keys_and_weights(
-    text: Tensor, adapters: tuple[Adapter, ...], observed: dict[int, Heard], queries: int
+    text: Tensor, adapters: tuple[Adapter, ...], observed: dict[int, AdapterCall], queries: int
 ) -> tuple[Tensor, Tensor]:
-    """All keys side by side, the text's first, and the weight of each softmax at each place.
+    """Keys (batch, all tokens, width) and weights (batch, softmaxes, queries), the text's first.
 
-    text: (batch, tokens, width). An adapter that is off in this call weighs nothing.
+    text: its keys, (batch, tokens, width). An adapter that is off in this call has weight zero.
     """
     batch, _, width = text.shape
     keys, weights = [text], [text.new_ones(batch, queries, dtype=torch.float32)]
     for number, adapter in enumerate(adapters):
-        one = observed.get(number)
-        if one is None:
+        call = observed.get(number)
+        if call is None:
             keys.append(text.new_zeros(batch, adapter.images * adapter.tokens, width))
             weights.append(torch.zeros_like(weights[0]))
         else:
-            keys.append(one.keys(adapter, batch).to(text.dtype))
-            weights.append(one.weight)
+            keys.append(call.keys(adapter, batch).to(text.dtype))
+            weights.append(call.weight)
     return torch.cat(keys, 1), torch.stack(weights, 1)

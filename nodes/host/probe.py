@@ -16,7 +16,7 @@ from ...i2am.errors import I2AMError
 from ...i2am.recording import Recorder
 from ...i2am.tokens.architectures import Layer
 from .calls import may_tap, parts_of, record, record_adapters, tap_of
-from .ip_adapter import Heard, adapters_of, listened
+from .ip_adapter import AdapterCall, adapters_of, tapped_patch
 from .model_facts import ATTENTION_ARGUMENTS, OVERRIDE
 from .passes import ModelPass, PassReader
 from .run import RecordedRun
@@ -106,7 +106,7 @@ class Probe:
         if kinds:
             (self._reader.adapters,) = kinds
             tapped = {
-                place: listened(patches[place], self._is_recorded, self._record_adapters)
+                place: tapped_patch(patches[place], self._is_recorded, self._record_adapters)
                 for place, adapters in found.items()
                 if adapters
             }
@@ -174,7 +174,7 @@ class Probe:
         return self._run.recorder is not None and _PASS in options
 
     def _record_adapters(
-        self, q: Tensor, k: Tensor, options: dict[str, Any], observed: dict[int, Heard]
+        self, q: Tensor, k: Tensor, options: dict[str, Any], observed: dict[int, AdapterCall]
     ) -> None:
         current: ModelPass = options[_PASS]
         self._safely(lambda recorder: record_adapters(recorder, current, q, k, options, observed))
