@@ -12,6 +12,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from tools.comfyui.browser import FLAGS, find_chromium
 from tools.comfyui.server import PACK, ROOT, ComfyServer
+from tools.workflows.catalog import MODEL_WORKFLOWS, WORKFLOWS
 
 SHOTS = ROOT / "output" / "page"
 TEMPLATE = "i2am_01_demo"
@@ -20,6 +21,7 @@ PATIENCE = 120_000  # milliseconds, for a slow machine
 # The page asks for a help text in its language first, then for the one in English.
 TRANSLATED = re.compile(r"/docs/\w+/\w+\.md")
 WIDE = {"width": 1600, "height": 1000}
+SORT_TEMPLATES = "(by) => app.extensionManager.setting.set('Comfy.Templates.SortBy', by)"
 
 # The pictures of our map nodes: their sizes, and how much their pixels vary.
 MAP_PICTURES = """
@@ -97,6 +99,20 @@ def listen(visit: Visit) -> None:
             else None
         ),
     )
+
+
+def test_sorted_by_name_the_demo_comes_first_and_large_models_last(visit: Visit) -> None:
+    """By default ComfyUI lists templates as the file system does, on some by name, on some not."""
+    page = visit.page
+    page.evaluate(SORT_TEMPLATES, "alphabetical")
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text(PACK, exact=True).first.click()
+    page.get_by_role("heading", name=TEMPLATE).wait_for()
+    offered = page.get_by_role("heading", name=re.compile("^i2am_")).all_inner_texts()
+    assert offered == [workflow.name for workflow in (*WORKFLOWS, *MODEL_WORKFLOWS)]
+    page.keyboard.press("Escape")
+    page.get_by_role("heading", name=TEMPLATE).wait_for(state="hidden")
+    page.evaluate(SORT_TEMPLATES, "default")
 
 
 def test_the_template_opens_from_the_dialog(visit: Visit) -> None:
