@@ -23,7 +23,7 @@ from ...i2am.errors import I2AMError
 from ...i2am.recording import Plan, Recorder, Run
 from ...i2am.tokens.architectures import Architecture, Layer
 from ...i2am.tokens.architectures.within import within
-from .model_facts import STEERING_KEY, architecture_of, compiled
+from .model_facts import STEERING_KEY, architecture_of, is_compiled
 from .probe import KEY, Probe
 from .run import RecordedRun
 
@@ -122,7 +122,7 @@ def _sample(
                 f"Only still pictures of {architecture.name} models can be read so far; this "
                 "latent is a video, has layers or is a mix."
             )
-        if compiled(guider.model_patcher):
+        if is_compiled(guider.model_patcher):
             recorded.stop(
                 "This model is compiled (torch.compile), and compiled code does not let anyone "
                 "watch its attention. Take the node that compiles it out, or by-pass it, to record."

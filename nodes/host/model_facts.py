@@ -1,4 +1,4 @@
-"""What the host tells of a model, its passes and its attention calls, in plain numbers."""
+"""ComfyUI's models, passes and attention calls → the plain numbers that architectures read."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from ...i2am.tokens.architectures import (
     find,
 )
 
-STEERING_KEY = "i2am_steering"  # an attachment of the model: what steers its attention, in order
+STEERING_KEY = "i2am_steering"  # attached to a model: its `Steer`s, in order
 IMAGE_TOKENS_KEY = "i2am_image_tokens"  # in a conditioning: [(start, height, width), …]
 OVERRIDE = "optimized_attention_override"
 ATTENTION_ARGUMENTS = (
     *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
 )
-# Where in the network a call is, as the host's options name it; and what else they say of it.
-_BLOCK = ("block", "block_type", "block_index")
-_TOLD = (*_BLOCK, "activations_shape")
+# The options that say where in the network a call is, and those that architectures read.
+_BLOCK_OPTIONS = ("block", "block_type", "block_index")
+_CALL_OPTIONS = (*_BLOCK_OPTIONS, "activations_shape")
 
 
 def architecture_of(model: ModelPatcher) -> Architecture:
-    """How to read a model, by the classes of it and its network. Raises I2AMError if it cannot."""
+    """How to read a model, found by the classes of the model and its network.
+
+    Raises I2AMError if no architecture reads them.
+    """
     base = model.model
     classes = (*type(base).__mro__, *type(base.diffusion_model).__mro__)
     return find(cls.__name__ for cls in classes)
 
 
-def compiled(model: ModelPatcher) -> bool:
-    """Whether any part of a model runs as torch.compile has made it."""
+def is_compiled(model: ModelPatcher) -> bool:
+    """Whether any part of a model was compiled by torch.compile."""
     if model.get_wrappers(WrappersMP.APPLY_MODEL, "torch.compile"):  # as ComfyUI's own node does
         return True
     parts = (model.model.diffusion_model, *model.object_patches.values())
@@ -59,11 +62,11 @@ def forward_of(
     layers: tuple[Layer, ...],
     adapters: tuple[Adapter, ...] = (),
 ) -> Forward:
-    """One pass of the model for one of the guider's conditionings, in plain numbers.
+    """One pass of the model for `cond`, one of the guider's conditionings.
 
     x, context, options, kwargs: as APPLY_MODEL is given them.
     """
-    own = cond["model_conds"].get("c_crossattn")
+    text = cond["model_conds"].get("c_crossattn")
     tokens = 0 if context is None else context.shape[1]
     references = kwargs.get("ref_latents") or ()
     network = guider.model_patcher.model.diffusion_model
@@ -72,8 +75,8 @@ def forward_of(
         frames=x.shape[2] if x.ndim == 5 else 1,
         references=tuple((r.shape[-2], r.shape[-1]) for r in references),
         patch=_patch(network),
-        context=own.cond.shape[1] if own is not None else tokens,
-        image_tokens=tuple(ImageTokens(*m) for m in cond.get(IMAGE_TOKENS_KEY, ())),
+        context=text.cond.shape[1] if text is not None else tokens,
+        image_tokens=tuple(ImageTokens(*mark) for mark in cond.get(IMAGE_TOKENS_KEY, ())),
         shapes={name: _shape(value) for name, value in (cond | kwargs).items()},
         layers=layers,
         adapters=adapters,
@@ -85,43 +88,47 @@ def forward_of(
 
 
 def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[Any, ...]]) -> Call:
-    """An attention call of a pass in plain numbers, and counted among those before it."""
+    """The next attention call of a pass. calls: those before it, by block; this one is added.
+
+    given: the call's arguments by name. q, k: (batch, heads, tokens, dim).
+    """
     options, counts = given["transformer_options"], (q.shape[2], k.shape[2])
-    site = (*(options.get(name) for name in _BLOCK), *counts)
+    site = (*(options.get(name) for name in _BLOCK_OPTIONS), *counts)
     call = call_of(options, *counts, nth=calls[site])
     calls[site] += 1
     return call
 
 
 def call_of(options: dict[str, Any], queries: int, keys: int, **more: Any) -> Call:
-    """An attention call in plain numbers; more: of `Call`'s."""
-    return Call({n: options[n] for n in _TOLD if n in options}, queries, keys, **more)
+    """An attention call with these transformer options. more: other fields of `Call`."""
+    kept = {name: options[name] for name in _CALL_OPTIONS if name in options}
+    return Call(kept, queries, keys, **more)
+
+
+def split_heads(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """A call's q and k as (batch, heads, tokens, dim); k may have fewer heads."""
+    q, k = given["q"], given["k"]
+    if given.get("skip_reshape"):
+        return q, k
+    dim = q.shape[-1] // given["heads"]
+    return q.unflatten(-1, (-1, dim)).transpose(1, 2), k.unflatten(-1, (-1, dim)).transpose(1, 2)
 
 
 def _patch(network: Any) -> int:
-    """The side of a token; networks that also see time name it last."""
+    """The side of a token in latent pixels: the last number if a network also cuts up time."""
     patch = getattr(network, "patch_size", getattr(network, "patch", 1))
     return patch if isinstance(patch, int) else patch[-1]
 
 
 def _numbers(network: Module) -> dict[str, int]:
-    """The whole numbers a network keeps, and how many blocks each of its parts has."""
+    """The integer attributes of a network, and the number of blocks in each of its parts."""
     numbers = {name: value for name, value in vars(network).items() if isinstance(value, int)}
     parts = network.named_children()
     return numbers | {n: len(m) if isinstance(m, ModuleList) else 1 for n, m in parts}
 
 
 def _shape(value: Any) -> tuple[Any, ...]:
-    """The shape of a tensor, those of a list of tensors, nothing of anything else."""
+    """The shape of a tensor, the shapes of a list of tensors, () for anything else."""
     if isinstance(value, Tensor):
         return tuple(value.shape)
     return tuple(_shape(item) for item in value) if isinstance(value, (list, tuple)) else ()
-
-
-def split_heads(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """q and k as (batch, heads, tokens, dim); k may have fewer heads."""
-    q, k = given["q"], given["k"]
-    if given.get("skip_reshape"):
-        return q, k
-    dim = q.shape[-1] // given["heads"]
-    return q.unflatten(-1, (-1, dim)).transpose(1, 2), k.unflatten(-1, (-1, dim)).transpose(1, 2)

@@ -14,7 +14,7 @@ from ...i2am.errors import I2AMError
 from ...i2am.tokens import Picture, Region, TokenLayout
 from ...i2am.tokens.architectures import Adapter, Architecture, Call, Forward, Layer
 from .model_facts import forward_of
-from .regions import regions
+from .regions import active_regions
 
 # What video models are given as references, besides reference latents.
 _VIDEO_REFERENCES = {"clip_fea", "context_latents", "time_dim_concat", "ref_latent"}
@@ -101,7 +101,7 @@ class PassReader:
         given = ([cond["uuid"] for cond in conds or ()] for conds in lists)
         self._branch = next((n for n, uuids in enumerate(given) if uuids == names), None)
         if names and self._branch is not None:
-            self._regions = regions(wanted, x, timestep)
+            self._regions = active_regions(wanted, x, timestep)
 
     def read(
         self, x: Tensor, context: Tensor | None, options: dict[str, Any], kwargs: dict[str, Any]

@@ -30,8 +30,8 @@ from .model_facts import (
     OVERRIDE,
     STEERING_KEY,
     architecture_of,
-    compiled,
     forward_of,
+    is_compiled,
     next_call,
     split_heads,
 )
@@ -57,7 +57,7 @@ def steered(model: ModelPatcher, steer: Steer) -> ModelPatcher:
     def sampler_sample(
         executor: Any, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *args: Any
     ) -> Tensor:
-        if compiled(guider.model_patcher):
+        if is_compiled(guider.model_patcher):
             raise I2AMError(
                 "Reference Strength cannot steer a compiled model (torch.compile): compiled code "
                 "would keep the steering, or not have it at all. Take the node that compiles it "
