@@ -16,7 +16,7 @@ from ...i2am.errors import I2AMError, LayoutMismatch, fault_of
 from ...i2am.recording import Recorder, Refusal, fingerprints
 from ...i2am.tokens import Picture
 from ..sockets import RECORDINGS
-from .live import live
+from .page import live_maps
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class RecordedRun:
         self.plan = recorder.plan
         self.architecture = recorder.architecture
         self._model = recorder.run.model
-        self._live = live(recorder, node) if node else None
+        self._live = live_maps(recorder, node) if node else None
         self._reason = self._fault = ""
 
     def stop(self, reason: str, fault: str = "") -> None:

@@ -17,7 +17,7 @@ from ...i2am.tokens import (
     parse_ranges,
 )
 from ..host.hook import arm
-from ..support import Support
+from .support import SupportReport
 
 CAPTURE_ID = "I2AM_Capture"
 _REFERENCES, _ITSELF = "references", "the picture itself"
@@ -168,7 +168,7 @@ class CaptureAttention(io.ComfyNode):
             reference_points=reference_points,
         )
         node = str(cls.hidden.unique_id)
-        with Support(node, type(model.model).__name__):
+        with SupportReport(node, type(model.model).__name__):
             return io.NodeOutput(arm(model, plan, node if live else ""))
 
 

@@ -22,8 +22,8 @@ from ...i2am.recording import (
     fits_results,
 )
 from ..sockets import RECORDINGS, AttributionSocket
-from ..support import Support
 from .capture import upstream_plans
+from .support import SupportReport
 
 _REFERENCES = [f"reference_{number}" for number in range(1, 9)]
 
@@ -97,7 +97,7 @@ class CollectAttribution(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         node = str(cls.hidden.unique_id)
-        with Support(node) as support:
+        with SupportReport(node) as support:
             plans = upstream_plans(cls.hidden.prompt or {}, node)
             support.record = _find(samples["samples"], plans)
             record = _readable(support.record)
@@ -114,7 +114,7 @@ class CollectAttribution(io.ComfyNode):
         if attribution.mask is not None:
             whose = "the inpainting mask it was sampled with" if mask is None else "connected here"
             text += f"\nMask over the result: {whose}"
-        shown = {"i2am": [recording_summary(record)], "i2am_support": [support.report()]}
+        shown = {"i2am": [recording_summary(record)], "i2am_support": [support.text()]}
         return io.NodeOutput(attribution, samples, text, ui=shown)
 
 

@@ -1,11 +1,11 @@
-"""The support report: what one needs to know to help, and nothing that is the artist's own.
+"""The support report: what someone needs to know to help, and nothing private.
 
-Versions, kind of system, device, attention backend, the model's class, how completely it was
-recorded and what went wrong. No paths, no prompts, no names; of errors that are not ours their kind
-and the line they came from, since their messages may quote any of these.
+Versions, system, device, attention backend, the class of the model, how completely it was recorded
+and what went wrong. No paths, prompts or names. An error that is not ours is named by its kind and
+the line it came from, since its message may quote any of these.
 
-It comes with what Collect Attribution shows (`i2am_support`), and where a node of ours fails as the
-message `i2am.support` to the page: `node`, its id as prompts name it, and `text`.
+Collect Attribution shows it (`i2am_support`). When a node fails the page gets it as the message
+`i2am.support`: `node`, the node's id as prompts name it, and `text`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ import torch
 from comfy import model_management
 from comfy.ldm.modules.attention import optimized_attention
 
-from ..i2am import __version__
-from ..i2am.display import support_lines
-from ..i2am.errors import I2AMError, fault_of
-from ..i2am.recording import Refusal
-from ..i2am.recording.recorder import Recording
-from .host.page import to_page
+from ...i2am import __version__
+from ...i2am.display import support_lines
+from ...i2am.errors import I2AMError, fault_of
+from ...i2am.recording import Recording, Refusal
+from ..host.page import page_sender
 
 MESSAGE = "i2am.support"
 
 
-class Support:
-    """Stands around what a node does: its report, and the page told of it where that fails.
+class SupportReport:
+    """A context around a node's work: gives the report, and sends it to the page on failure.
 
-    node: the id of the node as prompts name it. model: the class of the model, where it is at hand.
-    record: what is known of the run, as soon as it is.
+    node: the node's id as prompts name it. model: the class of the model, if known. record: set it
+    once the run's record is found.
     """
 
     def __init__(self, node: str, model: str = "") -> None:
@@ -41,7 +40,7 @@ class Support:
         self._model = model
         self.record: Recording | Refusal | None = None
 
-    def __enter__(self) -> Support:
+    def __enter__(self) -> SupportReport:
         return self
 
     def __exit__(
@@ -50,13 +49,13 @@ class Support:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        send = to_page()
+        send = page_sender()
         if send and isinstance(error, Exception):
-            send(MESSAGE, {"node": self._node, "text": self.report(error)})
+            send(MESSAGE, {"node": self._node, "text": self.text(error)})
 
-    def report(self, error: Exception | None = None) -> str:
-        """The report; `error`: what the node is about to raise."""
-        lines = [*_surroundings(), *self._run()]
+    def text(self, error: Exception | None = None) -> str:
+        """The report, one fact a line. error: what the node is about to raise."""
+        lines = [*_environment(), *self._run()]
         if error is not None:
             fault = self.record.fault if isinstance(self.record, Refusal) else ""
             ours = not fault and isinstance(error, I2AMError)
@@ -64,6 +63,7 @@ class Support:
         return "\n".join(lines)
 
     def _run(self) -> list[str]:
+        """The model, and how completely its run was recorded."""
         if isinstance(self.record, Recording):
             return support_lines(self.record)
         if isinstance(self.record, Refusal):
@@ -71,8 +71,8 @@ class Support:
         return [f"Model: {self._model}"] if self._model else []
 
 
-def _surroundings() -> list[str]:
-    """Where all of this runs."""
+def _environment() -> list[str]:
+    """Versions, system, device, memory and attention backend."""
     device = model_management.get_torch_device()
     memory = model_management.vram_state.name.lower().replace("_", " ")
     return [
