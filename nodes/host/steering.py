@@ -1,9 +1,9 @@
-"""Steers the attention of a model's sampling runs: what Reference Strength hangs on a model.
+"""Reference Strength's hold on a model: steers the attention of its sampling runs.
 
-One wrapper on a clone of the model. When a sampler runs, it changes the options of that run alone,
-which the host makes for it and throws away. It sits inside whatever Capture Attention hangs on the
-run, in either order of the nodes, and before other nodes' attention, so what is recorded is the
-attention as it was steered.
+One wrapper is put on a clone of the model. When a sampler runs, it changes the options of that run
+alone, which the host makes for the run and throws away. Steering sits inside the probe of Capture
+Attention, in either order of the nodes, and before other nodes' attention. So the recorded
+attention is the steered one.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ from .model_facts import (
 
 _PASS = "i2am_steered_pass"
 _POSITIVE = "positive"
+_Attention = Callable[..., Tensor]
 
 
 def steered(model: ModelPatcher, steer: Steer) -> ModelPatcher:
-    """A clone of the model that is steered so, after what steers it already.
+    """A clone of the model with this steer added to those it already has.
 
     Raises I2AMError if the model's attention cannot be read.
     """
@@ -60,12 +61,12 @@ def steered(model: ModelPatcher, steer: Steer) -> ModelPatcher:
         if is_compiled(guider.model_patcher):
             raise I2AMError(
                 "Reference Strength cannot steer a compiled model (torch.compile): compiled code "
-                "would keep the steering, or not have it at all. Take the node that compiles it "
-                "out, or by-pass it."
+                "would keep the steering for ever, or never get it. Remove or bypass the node that "
+                "compiles the model."
             )
-        whole = tuple(args[1].shape[2:])  # the arguments go on with callback, noise, latent, …
-        steering = _Steering(steers, architecture, layers, guider, tuple(sigmas.tolist()), whole)
-        steering.hang_on(extra_args["model_options"]["transformer_options"])
+        sides = tuple(args[1].shape[2:])  # the other arguments are callback, noise, latent, …
+        steering = _Steering(steers, architecture, layers, guider, tuple(sigmas.tolist()), sides)
+        steering.install(extra_args["model_options"]["transformer_options"])
         return executor(guider, sigmas, extra_args, *args)
 
     clone = model.clone()
@@ -77,18 +78,19 @@ def steered(model: ModelPatcher, steer: Steer) -> ModelPatcher:
 
 @dataclass
 class _Pass:
-    """One pass of the model: its rows, what steers it, and which steers have found their place."""
+    """One pass of the model: its rows, the steers of its step, the calls and steers so far."""
 
     rows: list[tuple[slice, Forward]]
     steers: list[Steer]
     calls: Counter[tuple[Any, ...]] = field(default_factory=Counter)
-    found: set[Steer] = field(default_factory=set)
+    applied: set[Steer] = field(default_factory=set)
 
 
 class _Steering:
-    """Steers one sampling run. Raises I2AMError in the first pass in which it cannot.
+    """Steers one sampling run. Raises I2AMError in the first pass that cannot be steered.
 
-    A picture that was not steered as asked would tell a lie, and the first pass costs little.
+    A picture that was not steered as asked would mislead, and the first pass costs little.
+    sides: of the whole latent, frames first.
     """
 
     def __init__(
@@ -98,18 +100,18 @@ class _Steering:
         layers: tuple[Layer, ...],
         guider: Any,
         schedule: tuple[float, ...],
-        whole: tuple[int, ...],
+        sides: tuple[int, ...],
     ) -> None:
         self._steers = steers
         self._architecture = architecture
         self._layers = layers
         self._guider = guider
         self._schedule = schedule
-        self._whole = whole
-        self._previous: Callable[..., Tensor] | None = None
+        self._sides = sides
+        self._previous: _Attention | None = None  # another pack's override
 
-    def hang_on(self, options: dict[str, Any]) -> None:
-        """Take the place of the attention override, in front of the one before."""
+    def install(self, options: dict[str, Any]) -> None:
+        """Put the attention override in front of the one in a run's options, and a wrapper."""
         self._previous = options.get(OVERRIDE)
         options[OVERRIDE] = self._attention
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, STEERING_KEY, self._apply_model, options)
@@ -130,13 +132,14 @@ class _Steering:
         steers = [steer for steer in self._steers if in_ranges(steer.steps, step)]
         if not steers:
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-        rows, asked = self._rows(x, c_crossattn, options, kwargs, steers)
+        rows, has_positive = self._rows(x, c_crossattn, options, kwargs, steers)
         current = _Pass(rows, steers)
         options = {**options, _PASS: current}
         output = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-        if asked and (lost := [steer for steer in steers if steer not in current.found]):
+        missed = [steer for steer in steers if steer not in current.applied]
+        if has_positive and missed:
             raise I2AMError(
-                f"Reference Strength ({lost[0]}) found no attention to that reference. An "
+                f"Reference Strength ({missed[0]}) found no attention to that reference. An "
                 "IP-Adapter's pictures cannot be steered: use its own weight. Other nodes that "
                 "replace attention can also be the cause."
             )
@@ -150,16 +153,16 @@ class _Steering:
         kwargs: dict[str, Any],
         steers: list[Steer],
     ) -> tuple[list[tuple[slice, Forward]], bool]:
-        """The rows of each conditioning, and whether a positive one is among them."""
+        """The rows of each conditioning in a pass, and whether one of them is positive."""
         named = {cond["uuid"]: cond for conds in self._guider.conds.values() for cond in conds}
         positive = {cond["uuid"] for cond in self._guider.conds.get(_POSITIVE) or ()}
         uuids = options["uuids"]
         size = x.shape[0] // len(uuids)
-        if x.shape[2:] != self._whole and any(s.result_mask is not None for s in steers):
+        if x.shape[2:] != self._sides and any(s.result_mask is not None for s in steers):
             raise I2AMError(
                 "result_mask needs the whole picture at once, but the model is given a part of it: "
                 "a conditioning is limited to an area, or the sampler works in tiles or windows. "
-                "Take the mask away, or use the whole picture."
+                "Remove the mask, or use the whole picture."
             )
         rows: list[tuple[slice, Forward]] = []
         for index, identity in enumerate(uuids):
@@ -180,30 +183,18 @@ class _Steering:
             rows.append((slice(index * size, (index + 1) * size), forward))
         return rows, not positive.isdisjoint(uuids)
 
-    def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def _attention(self, func: _Attention, *args: Any, **kwargs: Any) -> Tensor:
         current: _Pass | None = (kwargs.get("transformer_options") or {}).get(_PASS)
         given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
         biases = self._biases(current, given) if current is not None else []
         if not biases:
-            return self._next(func)(*args, **kwargs)
+            return self._override(func)(*args, **kwargs)
         if "sage" in func.__name__:
             func = attention_pytorch  # eight bits blur a bias, and its heads end at 128 features
-        q, k = split_heads(given)
-        _, v = split_heads(given | {"k": given["v"]})
-        dim = v.shape[-1]
-        q, k = biased_query_key(q, k, biases, given.get("scale"))
-        rest = {n: a for n, a in given.items() if n not in ("q", "k", "v", "heads", "scale")}
-        # Backends take for granted that values are as long as keys.
-        output = self._next(func)(
-            *(q, k, pad(v, (0, q.shape[-1] - dim)), given["heads"]),
-            **(rest | {"skip_reshape": True}),
-        )
-        if given.get("skip_output_reshape"):
-            return output[..., :dim]
-        return output.unflatten(-1, (given["heads"], -1))[..., :dim].flatten(-2)
+        return _biased(self._override(func), given, biases)
 
-    def _next(self, func: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The attention that would have run without us."""
+    def _override(self, func: _Attention) -> _Attention:
+        """The attention that would have run without steering."""
         return func if self._previous is None else partial(self._previous, func)
 
     def _biases(self, current: _Pass, given: dict[str, Any]) -> list[tuple[slice, Bias]]:
@@ -216,15 +207,37 @@ class _Steering:
                 read = self._architecture.read(forward, call)
             except LayoutMismatch as error:
                 raise I2AMError(
-                    "Reference Strength cannot tell the references of this "
+                    "Reference Strength cannot find the references among the tokens of this "
                     f"{self._architecture.name} model: {error}. A patch of another node that adds "
                     "or removes tokens can be the cause."
                 ) from None
             if read is None:
                 continue
+            _, layout = read
             for steer in current.steers:
-                bias = attention_bias(steer, read[1], call.keys, rows.stop - rows.start)
+                bias = attention_bias(steer, layout, call.keys, rows.stop - rows.start)
                 if bias is not None:
                     biases.append((rows, bias))
-                    current.found.add(steer)
+                    current.applied.add(steer)
         return biases
+
+
+def _biased(
+    attention: _Attention, given: dict[str, Any], biases: list[tuple[slice, Bias]]
+) -> Tensor:
+    """A call's output with biases on its logits, which q and k carry as additional features.
+
+    given: the call's arguments by name.
+    """
+    q, k = split_heads(given)
+    _, v = split_heads(given | {"k": given["v"]})
+    dim = v.shape[-1]
+    q, k = biased_query_key(q, k, biases, given.get("scale"))
+    rest = {n: a for n, a in given.items() if n not in ("q", "k", "v", "heads", "scale")}
+    # Attention functions expect values with as many features as keys.
+    output = attention(
+        *(q, k, pad(v, (0, q.shape[-1] - dim)), given["heads"]), **(rest | {"skip_reshape": True})
+    )
+    if given.get("skip_output_reshape"):
+        return output[..., :dim]
+    return output.unflatten(-1, (given["heads"], -1))[..., :dim].flatten(-2)
