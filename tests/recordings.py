@@ -135,7 +135,7 @@ def made_up(
                 name = f"{definition}.{direction}.{r}"
                 arrays[f"{name}.step_layer"] = rand(batch, steps, count, *grid.shape)
                 arrays[f"{name}.layer_head"] = rand(batch, count, heads, *grid.shape)
-        few = [grid.at_most(32).sides for grid in (sides[0], side)]
+        few = [grid.shrunk_to(32).sides for grid in (sides[0], side)]
         for name in (f"correspondence.{r}", f"correspondence.model.{r}"):
             arrays[name] = rand(batch, *few[0], *few[1])
     return Recording(header, arrays)

@@ -88,7 +88,7 @@ def point_marginals(
     """
     tokens = grid_of(layout.generated)
     reference_grids = tuple(grid_of(span) for span in layout.references)
-    whole = part.whole(tokens)
+    whole = part.whole_grid(tokens)
     call = _Call.of(q, k, layout, scale, mask, weights, observed)
     on_result = torch.stack(
         [p.weights(tokens, part) for p in points if p.reference == RESULT]

@@ -16,7 +16,7 @@ CORRESPONDENCE_SIDE = 32
 @lru_cache(maxsize=64)
 def correspondence_grid(grid: Grid) -> Grid:
     """The grid that one side of a correspondence is pooled to; a video's frames are averaged."""
-    return grid.at_most(CORRESPONDENCE_SIDE).one_frame
+    return grid.shrunk_to(CORRESPONDENCE_SIDE).one_frame
 
 
 class CorrespondenceSum:

@@ -25,7 +25,7 @@ class Workspace:
         self._buffers: dict[tuple[object, torch.device], Tensor] = {}
 
     def take(self, name: object, device: torch.device, *shape: int) -> Tensor:
-        """An uninitialized float32 tensor of this shape; overwrites the last one of this name."""
+        """An uninitialised float32 tensor of this shape; overwrites the last one of this name."""
         size = math.prod(shape)
         buffer = self._buffers.get((name, device))
         if buffer is None or buffer.numel() < size:

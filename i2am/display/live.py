@@ -72,7 +72,7 @@ class Live:
     def _facts(self, done: bool) -> dict[str, Any]:
         recorder = self._recorder
         finest = max(self._sums, key=lambda grid: grid.area)
-        grid = finest.one_frame.at_most(SIDE)
+        grid = finest.one_frame.shrunk_to(SIDE)
         means = torch.stack([spread(maps, own, grid) for own, maps in self._sums.items()])
         mean = means.sum(0) / self._count  # (kinds, cells)
         # As the recorder has it: text, self, references, references in the paper's definition.

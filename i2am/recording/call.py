@@ -54,7 +54,7 @@ class RecordedCall:
         """The call with its region's portions among the weights of its softmaxes."""
         if self.region is None:
             return self
-        portions = self.region.of_tokens(grid_of(self.layout.generated))
+        portions = self.region.token_portions(grid_of(self.layout.generated))
         weights = region_weights(self.weights, portions, self.layout, self.q)
         return replace(self, portions=portions, weights=weights)
 
@@ -68,7 +68,7 @@ class RecordedCall:
         span, grid = self.layout.generated, self.layout.generated.grid
         if side == 1 or self.region is not None or grid is None or min(grid.sides) < THINNED_SIDE:
             return self
-        coarse = grid.with_tokens_of(side)
+        coarse = grid.merged(side)
         down, across = turn % side, (turn + turn // side) % side
         rows = (torch.arange(coarse.height) * side + down).clamp(max=grid.height - 1)
         columns = (torch.arange(coarse.width) * side + across).clamp(max=grid.width - 1)

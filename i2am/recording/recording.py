@@ -117,9 +117,9 @@ def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
     All frames of a video together have at most 2 × `side`² cells, which bounds the memory.
     """
     max_cells = 2 * side**2
-    while grid.at_most(side).area > max_cells and side > 1:
+    while grid.shrunk_to(side).area > max_cells and side > 1:
         side -= 1
-    return grid.at_most(side)
+    return grid.shrunk_to(side)
 
 
 DEFINITIONS = {

@@ -145,7 +145,7 @@ class RunningSums:
             return False
         if layer not in self.generated:
             tokens = grid_of(layout.generated)
-            whole = tokens if region is None else region.part.whole(tokens)
+            whole = tokens if region is None else region.part.whole_grid(tokens)
             self.token_grids[layer] = whole
             self.generated[layer] = LayerMaps(map_grid(whole))
             self.references[layer] = tuple(LayerMaps(map_grid(grid)) for grid in grids)
@@ -168,7 +168,7 @@ class RunningSums:
                 self._open[layer].add(one)
             else:
                 self._open[layer] = one
-        whole = tokens if region is None else region.part.whole(tokens)
+        whole = tokens if region is None else region.part.whole_grid(tokens)
         for index, match in enumerate(marginals.correspondence):
             key = (index, correspondence_grid(whole), correspondence_grid(references[index]))
             running = self.correspondence.setdefault(key, RunningCorrespondence())
@@ -217,7 +217,7 @@ def to_map_grids(
         # The paper's maps sum to one, the model's to what the portions left of them.
         factors = torch.cat((each, torch.full_like(each, part.area)), dim=2)
         over_references = tuple(maps * factors for maps in over_references)
-    kept = map_grid(part.whole(tokens))
+    kept = map_grid(part.whole_grid(tokens))
     return StepSums(
         spread(torch.cat((over_result, paper), dim=2), tokens, kept, part),
         tuple(

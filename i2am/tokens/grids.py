@@ -10,12 +10,12 @@ from ..errors import LayoutMismatch
 
 @dataclass(frozen=True)
 class Grid:
-    """The tokens of one picture, row by row from the top left, all cells of one size.
+    """The tokens of one picture as cells of equal size, row by row from the top left.
 
     Models pad a picture up to whole tokens, so the last row and column may stick out of it.
-    `covered` is the picture's (height, width) measured in cells: at most (height, width), which
-    is what it is when left out, and more than (height - 1, width - 1). A video has several
-    `frames`, one after the other, each of them such a picture.
+    covered: the picture's (height, width) in cells, at most (height, width), which is the default,
+    and more than (height - 1, width - 1). frames: a video has several, one after the other, each
+    such a picture.
     """
 
     height: int
@@ -49,8 +49,8 @@ class Grid:
         """The grid of a single frame."""
         return replace(self, frames=1)
 
-    def at_most(self, side: int) -> Grid:
-        """This grid, scaled down so that its longer side has at most `side` cells."""
+    def shrunk_to(self, side: int) -> Grid:
+        """The same picture with at most `side` cells along its longer side."""
         longer = max(self.height, self.width)
         if longer <= side:
             return self
@@ -61,8 +61,8 @@ class Grid:
         down, across = (c / n for c, n in zip(self.covered, self.sides, strict=True))
         return Grid(height, width, (down * height, across * width), self.frames)
 
-    def with_tokens_of(self, side: int) -> Grid:
-        """The same picture in cells of `side` × `side` of these; the last ones may stick out."""
+    def merged(self, side: int) -> Grid:
+        """The same picture with `side` × `side` cells merged into one; the last may stick out."""
         height, width = (-(-cells // side) for cells in self.sides)
         down, across = (covered / side for covered in self.covered)
         return Grid(height, width, (down, across), self.frames)
@@ -101,7 +101,7 @@ def picture_grid(height: int, width: int, cell: int) -> Grid:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A rectangle of a picture, in fractions of its sides."""
+    """A part of a picture, in fractions of its sides."""
 
     top: float
     left: float
@@ -113,12 +113,12 @@ class Rectangle:
         """The fraction of the picture it covers."""
         return self.height * self.width
 
-    def whole(self, grid: Grid) -> Grid:
+    def whole_grid(self, grid: Grid) -> Grid:
         """The grid of the whole picture, with cells of the size that `grid` has over this part."""
         if self == WHOLE_PICTURE:
             return grid
         down, across = (
-            round(covered / length, 9)  # of whole cells and halves, which a division may miss
+            round(covered / length, 9)  # whole and half cells, which a division may miss
             for covered, length in zip(grid.covered, (self.height, self.width), strict=True)
         )
         return Grid(math.ceil(down), math.ceil(across), (down, across), grid.frames)

@@ -15,10 +15,10 @@ UNCLIP_TOKENS = "unCLIP tokens"
 
 @dataclass(frozen=True)
 class Picture:
-    """One side of the maps: the grid they are on, and the (height, width) of its latent.
+    """One side of the maps: the grid of its tokens, and the (height, width) of its latent.
 
-    kind: what it is ("result", "reference latent", "image tokens", "style tokens"). latent is
-    (0, 0) where there is none.
+    kind: what it is ("result", "reference latent", "image tokens", "style tokens"). latent: (0, 0)
+    if there is none.
     """
 
     grid: Grid
@@ -43,7 +43,7 @@ class Role(str, Enum):
 class Span:
     """A run of tokens with one role: positions start to stop - 1 of a sequence.
 
-    softmax: which of the call's softmaxes its keys share, where adapters attend beside the text.
+    softmax: the number of its softmax, if the call has several (IP-Adapters beside the text).
     """
 
     role: Role
@@ -67,8 +67,8 @@ class Span:
 class TokenLayout:
     """The spans of the query axis and of the key axis of one attention call, in order.
 
-    query_order, key_order: where a picture's tokens do not stand together in the sequence, the
-    positions to take, so that they do; the spans describe the axis in that order.
+    query_order, key_order: positions of the sequence in the order that the spans describe, if the
+    tokens of a picture do not stand together.
 
     Raises LayoutMismatch if spans overlap or a grid does not have one cell for each token.
     """

@@ -22,8 +22,8 @@ _PLACE = re.compile(rf"(?:\s*(\d+)\s*:)?{_CORNER}(?:-{_CORNER})?")
 class PointQuery:
     """A point or rectangle of a picture, as fractions of its sides from the top left.
 
-    reference: the number of the reference it is in, from 0, or RESULT. A point is a rectangle
-    without extent: it asks about the one token it lies in; of a video, in all frames.
+    reference: the number of its reference, from 0, or RESULT. A point is a rectangle without
+    extent and means the one token it lies in; in a video, that token of every frame.
     """
 
     reference: int
@@ -46,7 +46,7 @@ class PointQuery:
     def weights(self, grid: Grid, part: Rectangle = WHOLE_PICTURE) -> Tensor:
         """How much of each token it covers, 0 to 1: (grid area,).
 
-        part: of the picture, what the grid is of; what lies outside is not asked about there.
+        part: the part of the picture that the grid is of; the rest of the query is ignored.
         """
         left, right = ((x - part.left) / part.width for x in (self.left, self.right))
         top, bottom = ((y - part.top) / part.height for y in (self.top, self.bottom))
@@ -70,45 +70,45 @@ def _covered(cells: int, covered: float, low: float, high: float) -> Tensor:
 
 
 def parse_point_queries(text: str, name: str, *, numbered: bool = False) -> tuple[PointQuery, ...]:
-    """Read `0.5,0.4; 0.2,0.1-0.4,0.3`: points x,y and rectangles from corner to corner.
+    """`0.5,0.4; 0.2,0.1-0.4,0.3` → points x,y and rectangles from corner to corner.
 
-    numbered: places of references, each of reference 1 unless `2:` stands before it.
+    numbered: points of references, of reference 1 unless `2:` stands before it.
 
     Raises I2AMError naming the input `name` if the text is anything else.
     """
     example = "2: 0.5,0.4" if numbered else "0.2,0.7"
-    places: list[PointQuery] = []
-    for one in filter(None, (one.strip() for one in text.split(";"))):
-        match = _PLACE.fullmatch(one)
+    points: list[PointQuery] = []
+    for entry in filter(None, (entry.strip() for entry in text.split(";"))):
+        match = _PLACE.fullmatch(entry)
         if match is None or (match[1] and not numbered):
             raise I2AMError(
-                f"{name} cannot be read: found “{one[:40]}”. Write x,y from 0 to 1, with ; between "
-                f"places and - between the corners of a rectangle, such as 0.5,0.4; {example}; "
-                "0.1,0.1-0.3,0.2."
+                f"{name} cannot be read: found “{entry[:40]}”. Write x,y from 0 to 1, with ; "
+                "between points and - between the corners of a rectangle, such as "
+                f"0.5,0.4; {example}; 0.1,0.1-0.3,0.2."
             )
         number = int(match[1] or 1)
         left, top = float(match[2]), float(match[3])
         right, bottom = (float(match[4]), float(match[5])) if match[4] else (left, top)
         if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1) or number < 1:
             raise I2AMError(
-                f"{name} asks about “{one[:40]}”, which is outside the picture. x and y go from "
+                f"{name} asks about “{entry[:40]}”, which is outside the picture. x and y go from "
                 "0 (left, top) to 1 (right, bottom), a rectangle from its top left to its bottom "
                 "right corner, and references are counted from 1."
             )
         if match[4] and (left == right or top == bottom):
             raise I2AMError(
-                f"{name} asks about “{one[:40]}”, an empty rectangle. Write its top left and "
+                f"{name} asks about “{entry[:40]}”, an empty rectangle. Write its top left and "
                 "bottom right corners, or one x,y for a point."
             )
-        places.append(PointQuery(number - 1 if numbered else RESULT, left, top, right, bottom))
-    return tuple(places)
+        points.append(PointQuery(number - 1 if numbered else RESULT, left, top, right, bottom))
+    return tuple(points)
 
 
-def check_point_count(places: tuple[PointQuery, ...]) -> None:
+def check_point_count(points: tuple[PointQuery, ...]) -> None:
     """Raises I2AMError for more points than can be recorded."""
-    if len(places) > MAX_POINTS:
+    if len(points) > MAX_POINTS:
         raise I2AMError(
-            f"{len(places)} points are named, but at most {MAX_POINTS} can be recorded, result and "
+            f"{len(points)} points are named, but at most {MAX_POINTS} can be recorded, result and "
             "references together. Remove some: the correspondence covers every place, only less "
             "finely."
         )

@@ -1,4 +1,4 @@
-"""Range texts such as `0-7,12`: how a user picks steps, layers and heads."""
+"""Range texts such as `0-7,12`, by which a user chooses steps, layers and heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PART = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
 
 def parse_ranges(text: str, name: str) -> Ranges:
-    """Read `0-7,12` as ((0, 7), (12, 12)); an empty text as (), which stands for everything.
+    """`0-7,12` → ((0, 7), (12, 12)); an empty text → (), which means all.
 
     Raises I2AMError naming the input `name` if the text is anything else.
     """
@@ -32,19 +32,19 @@ def parse_ranges(text: str, name: str) -> Ranges:
 
 
 def in_ranges(ranges: Ranges, number: int) -> bool:
-    """Whether `number` is asked for; empty ranges ask for every number."""
+    """Whether the ranges contain `number`; empty ranges contain every number."""
     return not ranges or any(first <= number <= last for first, last in ranges)
 
 
 def select_indices(text: str, count: int, name: str) -> list[int]:
-    """The numbers below `count` that a range text asks for, in order.
+    """The numbers below `count` that a range text contains, in order.
 
-    Raises I2AMError if the text cannot be read or asks for none of them.
+    Raises I2AMError if the text cannot be read or contains none of them.
     """
     ranges = parse_ranges(text, name)
-    picked = [number for number in range(count) if in_ranges(ranges, number)]
-    if not picked:
+    chosen = [number for number in range(count) if in_ranges(ranges, number)]
+    if not chosen:
         raise I2AMError(
             f"{name} asks for “{text}”, but there are only 0 to {count - 1}. Widen the range."
         )
-    return picked
+    return chosen

@@ -10,65 +10,33 @@ from torch import Tensor
 from ..errors import LayoutMismatch
 from .grids import WHOLE_PICTURE, Grid, Rectangle
 
-
-def resample_nonnegative(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """`resample`, clamped at zero: bicubic swings below it, but attention is never negative."""
-    return resample(values, grid, size).clamp(min=0)
-
-
-def mask_coverage(mask: Tensor, grid: Grid) -> Tensor:
-    """How much of each cell a mask over the picture covers, 0 to 1: (batch, area)."""
-    pixels = Grid(mask.shape[-2], mask.shape[-1])
-    area = spread(mask.new_full((pixels.area,), 1.0), pixels, grid)
-    return spread(mask.float().flatten(1), pixels, grid) / area
-
-
 _CUBIC = -0.75  # the free parameter of torch's bicubic
 
 
-def _overlap(
-    source: int,
-    covered: float,
-    target: int,
-    target_covered: float,
-    start: float = 0.0,
-    length: float = 1.0,
-) -> Tensor:
-    """The fraction of each source interval that lies in each target interval: (target, source).
-
-    The target's intervals divide one line of the picture; the source's divide the part of it that
-    starts at the fraction `start` and has that `length`. What sticks out is cut off first. Every
-    column sums to one.
-    """
-    edges = torch.arange(source + 1, dtype=torch.float64).div(covered).clamp(max=1)
-    edges = start + length * edges
-    target_edges = torch.arange(target + 1, dtype=torch.float64).div(target_covered).clamp(max=1)
-    low = torch.maximum(target_edges[:-1, None], edges[None, :-1])
-    high = torch.minimum(target_edges[1:, None], edges[None, 1:])
-    return (high - low).clamp(min=0) / (edges[1:] - edges[:-1])
+# --- moving sums ---
 
 
 def spread(maps: Tensor, source: Grid, target: Grid, part: Rectangle = WHOLE_PICTURE) -> Tensor:
-    """Move mass between grids of one picture: (..., source area) → (..., target area).
+    """Move mass between grids of one picture: (…, source area) → (…, target area).
 
     part: the part of the target's picture that the source is a grid of.
-    Each cell's mass is spread evenly over the place it covers, so every sum is kept, and a map
-    moved to a grid that divides its cells evenly can be added up to what it was. A video keeps its
-    frames, or has them added up where the target is of one frame.
+    Each cell's mass is spread evenly over the area it covers, so sums are kept, and a map moved
+    to a grid that divides its cells evenly can be added up to what it was. Frames are kept, or
+    added up if the target has one.
 
-    Raises LayoutMismatch for another number of frames.
+    Raises LayoutMismatch if the frames do not match.
     """
     if source == target and part == WHOLE_PICTURE:
         return maps
     if target.frames not in (1, source.frames):
         raise LayoutMismatch(f"{source.frames} frames cannot be spread over {target.frames}")
-    lines = zip(source.sides, source.covered, target.sides, target.covered, strict=True)
-    placed = ((part.top, part.height), (part.left, part.width))
-    down, across = (_overlap(*line, *place) for line, place in zip(lines, placed, strict=True))
-    rows = maps.reshape(*maps.shape[:-1], source.frames, source.height, source.width)
+    axes = zip(source.sides, source.covered, target.sides, target.covered, strict=True)
+    parts = ((part.top, part.height), (part.left, part.width))
+    down, across = (_overlap(*axis, *within) for axis, within in zip(axes, parts, strict=True))
+    rows = _rows_of(maps, source)
     if target.frames < source.frames:
         rows = rows.sum(-3, keepdim=True)
-    return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-3)
+    return _apply(down, across, rows)
 
 
 def invert_spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
@@ -84,67 +52,46 @@ def invert_spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
             target.sides, target.covered, source.sides, source.covered, strict=True
         )
     )
-    rows = maps.reshape(*maps.shape[:-1], source.frames, source.height, source.width)
+    return _apply(down, across, _rows_of(maps, source))
+
+
+def _rows_of(maps: Tensor, grid: Grid) -> Tensor:
+    """(…, area) → (…, frames, height, width)."""
+    return maps.reshape(*maps.shape[:-1], grid.frames, grid.height, grid.width)
+
+
+def _apply(down: Tensor, across: Tensor, rows: Tensor) -> Tensor:
+    """Weights of both axes, (target, source) each, applied to rows: (…, target area)."""
     return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-3)
 
 
-def resample(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Interpolate cells to the pixels of their picture: (..., h, w) → (..., height, width).
-
-    Torch's bicubic (align_corners=False) over the padded picture, of which `grid.covered` is
-    kept; the average of the cells under each pixel along a side with fewer pixels than cells.
-    It can swing below the lowest and above the highest cell.
-    """
-    down = _interpolation_weights(grid.height, grid.covered[0], size[0])
-    across = _interpolation_weights(grid.width, grid.covered[1], size[1])
-    values = values.float()
-    return down.to(values) @ values @ across.to(values).mT
+# --- averaging ---
 
 
-def resample_cells(maps: Tensor, source: Grid, target: Grid) -> Tensor:
-    """`resample` to the cells of another grid: (…, source area) → (…, target area).
-
-    It keeps values, not sums.
-    """
-    down, across = (
-        _interpolation_weights(cells, covered / target_covered * wanted, wanted)
-        for cells, covered, wanted, target_covered in zip(
-            source.sides, source.covered, target.sides, target.covered, strict=True
-        )
-    )
-    rows = maps.reshape(*maps.shape[:-1], source.frames, source.height, source.width)
-    return (down.to(rows) @ rows @ across.to(rows).mT).flatten(-3)
+def mean_over_cells(rows: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Average (…, source area, n) over the source cells in each target cell, by their area."""
+    if source == target:
+        return rows
+    pooled = spread(rows.mT, source, target)
+    return (pooled / spread(rows.new_ones(source.area), source, target)).mT
 
 
-def _interpolation_weights(cells: int, covered: float, pixels: int) -> Tensor:
-    """Interpolation weights of a line: (pixels, cells), rows sum to one."""
-    cells_per_pixel = covered / pixels
-    edges = torch.arange(pixels + 1, dtype=torch.float64) * cells_per_pixel
-    if cells_per_pixel > 1:
-        starts = torch.arange(cells, dtype=torch.float64)
-        high = torch.minimum(edges[1:, None], starts + 1)
-        return (high - torch.maximum(edges[:-1, None], starts)).clamp(min=0) / cells_per_pixel
-    centre = (edges[:-1] + edges[1:]) / 2 - 0.5  # in cells, 0 at the centre of the first
-    left = centre.floor()
-    reading = torch.zeros(pixels, cells, dtype=torch.float64)
-    for tap in range(-1, 3):
-        x = (centre - left - tap).abs()
-        near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
-        far = _CUBIC * (((x - 5) * x + 8) * x - 4)
-        cell = (left + tap).clamp(0, cells - 1).long()  # the border repeats
-        reading.scatter_add_(1, cell[:, None], torch.where(x <= 1, near, far)[:, None])
-    return reading
+def mask_coverage(mask: Tensor, grid: Grid) -> Tensor:
+    """How much of each cell a mask over the picture covers, 0 to 1: (batch, area)."""
+    pixels = Grid(mask.shape[-2], mask.shape[-1])
+    area = spread(mask.new_full((pixels.area,), 1.0), pixels, grid)
+    return spread(mask.float().flatten(1), pixels, grid) / area
 
 
 def pooling_weights(source: Grid, target: Grid) -> tuple[Tensor, Tensor]:
-    """Weights that average the source cells in each target cell, first across, then down.
+    """Weights that average source cells into target cells, down and across.
 
-    Gives the weights (target height, source height) and (target width, source width), float64, of
-    the source cells by the part of them that lies in each target cell; rows sum to one.
+    Float64, (target height, source height) and (target width, source width): source cells count
+    by the part of them inside the target cell. Rows sum to one.
     """
     down, across = (
-        _overlap(*line)
-        for line in zip(source.sides, source.covered, target.sides, target.covered, strict=True)
+        _overlap(*axis)
+        for axis in zip(source.sides, source.covered, target.sides, target.covered, strict=True)
     )
     return down / down.sum(1, keepdim=True), across / across.sum(1, keepdim=True)
 
@@ -152,8 +99,8 @@ def pooling_weights(source: Grid, target: Grid) -> tuple[Tensor, Tensor]:
 def row_runs(tokens: slice, grid: Grid) -> Iterator[tuple[slice, int, int, slice]]:
     """Cut a run of a grid's tokens into rectangles: whole lines, except at its ends.
 
-    Gives of each its tokens, counted from the first of the run; its first line, and how many; and
-    its columns. Frames are one over the other.
+    Gives, for each, its tokens, counted from the start of the run; its first line and number of
+    lines; and its columns. Lines count within their frame.
     """
     at = tokens.start
     while at < tokens.stop:
@@ -169,9 +116,78 @@ def row_runs(tokens: slice, grid: Grid) -> Iterator[tuple[slice, int, int, slice
         at += count
 
 
-def mean_over_cells(rows: Tensor, source: Grid, target: Grid) -> Tensor:
-    """Average (…, source area, n) over the source cells in each target cell, by their area."""
-    if source == target:
-        return rows
-    pooled = spread(rows.mT, source, target)
-    return (pooled / spread(rows.new_ones(source.area), source, target)).mT
+def _overlap(
+    source: int,
+    covered: float,
+    target: int,
+    target_covered: float,
+    start: float = 0.0,
+    length: float = 1.0,
+) -> Tensor:
+    """The fraction of each source interval inside each target interval: (target, source).
+
+    The target's intervals divide one axis of the picture; the source's divide its part from
+    `start` to `start + length`, fractions of the axis. What sticks out is cut off first. Columns
+    sum to one.
+    """
+    edges = torch.arange(source + 1, dtype=torch.float64).div(covered).clamp(max=1)
+    edges = start + length * edges
+    target_edges = torch.arange(target + 1, dtype=torch.float64).div(target_covered).clamp(max=1)
+    low = torch.maximum(target_edges[:-1, None], edges[None, :-1])
+    high = torch.minimum(target_edges[1:, None], edges[None, 1:])
+    return (high - low).clamp(min=0) / (edges[1:] - edges[:-1])
+
+
+# --- interpolating ---
+
+
+def resample(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """Interpolate cells to the pixels of their picture: (…, h, w) → (…, height, width).
+
+    Torch's bicubic (align_corners=False) over the padded picture, cut to `grid.covered`; along a
+    side with fewer pixels than cells, the average of the cells under each pixel. It can overshoot
+    the lowest and the highest cell.
+    """
+    down = _interpolation_weights(grid.height, grid.covered[0], size[0])
+    across = _interpolation_weights(grid.width, grid.covered[1], size[1])
+    values = values.float()
+    return down.to(values) @ values @ across.to(values).mT
+
+
+def resample_nonnegative(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """`resample`, clamped at zero: bicubic overshoots below it, but attention is never negative."""
+    return resample(values, grid, size).clamp(min=0)
+
+
+def resample_cells(maps: Tensor, source: Grid, target: Grid) -> Tensor:
+    """`resample` to the cells of another grid: (…, source area) → (…, target area).
+
+    Keeps values, not sums.
+    """
+    down, across = (
+        _interpolation_weights(cells, covered / target_covered * wanted, wanted)
+        for cells, covered, wanted, target_covered in zip(
+            source.sides, source.covered, target.sides, target.covered, strict=True
+        )
+    )
+    return _apply(down, across, _rows_of(maps, source))
+
+
+def _interpolation_weights(cells: int, covered: float, pixels: int) -> Tensor:
+    """Interpolation weights along one axis: (pixels, cells); rows sum to one."""
+    cells_per_pixel = covered / pixels
+    edges = torch.arange(pixels + 1, dtype=torch.float64) * cells_per_pixel
+    if cells_per_pixel > 1:
+        starts = torch.arange(cells, dtype=torch.float64)
+        high = torch.minimum(edges[1:, None], starts + 1)
+        return (high - torch.maximum(edges[:-1, None], starts)).clamp(min=0) / cells_per_pixel
+    centre = (edges[:-1] + edges[1:]) / 2 - 0.5  # in cells, 0 at the centre of the first
+    left = centre.floor()
+    weights = torch.zeros(pixels, cells, dtype=torch.float64)
+    for tap in range(-1, 3):
+        x = (centre - left - tap).abs()
+        near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+        far = _CUBIC * (((x - 5) * x + 8) * x - 4)
+        cell = (left + tap).clamp(0, cells - 1).long()  # the border repeats
+        weights.scatter_add_(1, cell[:, None], torch.where(x <= 1, near, far)[:, None])
+    return weights

@@ -217,7 +217,7 @@ def test_large_maps_are_told_coarser() -> None:
     live.finish()
     facts = told[-1]
     assert facts["grid"] == [32, 27]
-    few = large.at_most(SIDE)
+    few = large.shrunk_to(SIDE)
     maps = attribution_map(made, Definition.MODEL, Direction.REFERENCE_TO_GENERATED)
     coarse = spread(maps.values[0, 0].flatten(), large, few).reshape(few.sides) * few.area
     high, low = facts["maps"][0]["high"], facts["maps"][0]["low"]

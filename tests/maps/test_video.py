@@ -29,7 +29,7 @@ R2G = Direction.REFERENCE_TO_GENERATED
 
 def test_grid() -> None:
     assert (VIDEO.area, VIDEO.shape, Grid(4, 3).shape) == (36, (3, 4, 3), (4, 3))
-    assert VIDEO.at_most(2) == Grid(2, 2, frames=3)
+    assert VIDEO.shrunk_to(2) == Grid(2, 2, frames=3)
     with pytest.raises(LayoutMismatch, match="0×4×3"):
         Grid(4, 3, frames=0)
 

@@ -75,7 +75,7 @@ class TestGrid:
 
     def test_at_most_leaves_small_grids_alone(self) -> None:
         grid = Grid(33, 20, (32.5, 20))
-        assert grid.at_most(33) is grid
+        assert grid.shrunk_to(33) is grid
 
     @pytest.mark.parametrize(
         ("grid", "side", "expected"),
@@ -87,7 +87,7 @@ class TestGrid:
         ],
     )
     def test_at_most_keeps_the_shape(self, grid: Grid, side: int, expected: Grid) -> None:
-        assert grid.at_most(side) == expected
+        assert grid.shrunk_to(side) == expected
 
     @settings(deadline=None)
     @given(st.integers(1, 300), st.integers(1, 300), PARTS, PARTS, st.integers(1, 64))
@@ -95,7 +95,7 @@ class TestGrid:
         self, h: int, w: int, down: float, across: float, side: int
     ) -> None:
         grid = Grid(h, w, (h - 1 + down, w - 1 + across))
-        small = grid.at_most(side)
+        small = grid.shrunk_to(side)
         assert max(small.height, small.width) == min(side, max(h, w))
         assert abs(small.height - max(1, h * side / max(h, w, side))) <= 0.5
         assert abs(small.width - max(1, w * side / max(h, w, side))) <= 0.5

@@ -14,28 +14,28 @@ _INTRODUCTION = """\
 
 <!-- Written by tools/docs/model_table.py. -->
 
-What Capture Attention can read, and what it cannot. A model is known by the name of its class in \
-ComfyUI; one that derives from a class below is read as that is.
+What Capture Attention can read, and what it cannot. A model is recognised by the name of its \
+class in ComfyUI; a model that derives from a class below is read like it.
 
 ## Read
 
-Each of them gives maps over the result and maps over every reference, by step, layer and head; \
-the share of attention that text, result and each reference get; and which place looked where, \
-unless the notes say otherwise. *Joint* models let text, result and references compete for one \
-attention, so their maps start with the model's own definition; the others with the paper's. A \
-test runs ComfyUI's own class of the release named and compares everything recorded with a dense \
+Unless the notes say otherwise, each of them gives maps over the result and over every reference, \
+by step, layer and head; the share of attention that text, result and each reference get; and \
+which place looked where. In *joint* models, text, result and references compete in one softmax, \
+so their maps start with the model's own definition; the others start with the paper's. A test \
+runs ComfyUI's own class, in the releases named, and compares everything recorded with a dense \
 computation.
 """
 _WITHOUT = """
 ## Without a reference to watch
 
 Capture Attention refuses these. Their attention holds no token of a reference picture, or their \
-result is no picture.
+result is not a picture.
 """
 _NOT_YET = """
 ## Not yet
 
-Capture Attention refuses these too, but they have something to read.
+Capture Attention refuses these too, although they have something to read.
 """
 
 

@@ -138,7 +138,7 @@ def _correspondence(
 def mask_arrays(view: PooledView) -> Iterator[PayloadArray]:
     for name, mask in view.masks.items():
         grid = Grid(mask.shape[1], mask.shape[2])
-        target = grid.at_most(view.fit.mask_side)
+        target = grid.shrunk_to(view.fit.mask_side)
         shape = (min(len(mask), view.fit.items), *target.sides)
         yield PayloadArray(
             name, "u1", shape, 0, lambda m=mask, g=grid, t=target: _mask(view, m, g, t)

@@ -85,7 +85,7 @@ class PooledView:
         pairs = correspondence_of(self.attribution.recording, Definition.PAPER, r)
         rows, columns = pairs.result, pairs.reference
         side = self.fit.match_side
-        return rows, columns, rows.at_most(side), columns.at_most(side)
+        return rows, columns, rows.shrunk_to(side), columns.shrunk_to(side)
 
     def pooled(self) -> list[str]:
         """What was reduced to fit, in words."""
@@ -114,7 +114,7 @@ class PooledView:
                 yield f"places of reference {r + 1} looked at", columns, few_columns
         for name, mask in self.masks.items():
             grid = Grid(mask.shape[1], mask.shape[2])
-            yield name.replace("_", " "), grid, grid.at_most(self.fit.mask_side)
+            yield name.replace("_", " "), grid, grid.shrunk_to(self.fit.mask_side)
 
 
 def group_sums(values: Tensor, groups: Sequence[range], dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The model families whose attention can be read. A new one is a file here and a line below."""
+"""The model families whose attention can be read: a new one is a file here and a line below."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ __all__ = [
 
 
 def find(class_names: Iterable[str]) -> Architecture:
-    """The architecture of a model, by the names of its classes from the most derived on.
+    """The architecture of a model, from the names of its classes, the most derived first.
 
-    Raises I2AMError if none is known, or the model is known to use no reference.
+    Raises I2AMError if there is none, or the model is known to use no reference.
     """
     names = tuple(class_names)
     known = ", ".join(architecture.name for architecture in ARCHITECTURES)
@@ -61,9 +61,9 @@ def find(class_names: Iterable[str]) -> Architecture:
         if name in NOT_YET:
             raise I2AMError(
                 f"Capture Attention cannot read {name} models yet: {NOT_YET[name]}. "
-                f"It knows: {known}. Take it out of the graph, or use one of these models."
+                f"It knows: {known}. Remove it from the graph, or use one of these models."
             )
     raise I2AMError(
         f"Capture Attention cannot read “{names[0]}” models yet. It knows: {known}. "
-        "Take Capture Attention out of the graph, or use one of these models."
+        "Remove Capture Attention from the graph, or use one of these models."
     )

@@ -1,4 +1,4 @@
-"""What an architecture must tell: its layers, its references, and which token is which."""
+"""What an architecture describes: its layers, its references, and which token is which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..layout import Picture, Role, Span, TokenLayout
 
 @dataclass(frozen=True)
 class Layer:
-    """One attention site of a model: the `sub`-th transformer of the `index`-th block of a kind."""
+    """One attention site of a model: transformer `sub` of block `index` of one kind of block."""
 
     block: str
     index: int
@@ -23,13 +23,13 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """As a user reads it: "double 3", "input 4.1"."""
+        """The name users see: "double 3", "input 4.1"."""
         return f"{self.block} {self.index}" + (f".{self.sub}" if self.sub else "")
 
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """Tokens of a conditioning that stand for the patches of a picture, row by row."""
+    """Tokens of a conditioning that are the patches of a picture, row by row."""
 
     start: int
     height: int
@@ -38,9 +38,9 @@ class ImageTokens:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What attends to reference pictures beside the text, and adds what it finds (IP-Adapter).
+    """An IP-Adapter: cross-attention to pictures beside the text, added to its output.
 
-    images: how many pictures share its softmax. tokens: of each.
+    images: how many pictures share its softmax. tokens: of each picture.
     """
 
     images: int
@@ -51,15 +51,15 @@ class Adapter:
 class Forward:
     """One pass of the model for one conditioning, in plain numbers.
 
-    latent: (height, width) of the latent being sampled; references: of each reference latent.
-    patch: the side of a token in latent pixels, where the model cuts patches.
-    context: how many tokens the conditioning itself has, before a shorter one is repeated to the
-    length of a longer one in the same batch. image_tokens: those of them that are a picture's.
-    shapes: of everything else the conditioning holds and the model was given, by its name in the
-    host, each a tensor's shape or those of a list of tensors. layers: all of the network's.
-    patches: what other nodes let change the tokens before the first layer, by their class names.
-    numbers: the whole numbers the network keeps and the lengths of its lists, by their names.
-    adapters: those beside the text, in order. frames: of the latent, where it is a video.
+    latent: (height, width) of the latent being sampled. references: those of each reference latent.
+    patch: the side of a token in latent pixels, if the model cuts patches.
+    context: how many tokens the conditioning has, before a shorter one is repeated to the length
+    of a longer one in the same batch. image_tokens: those of them that belong to a picture.
+    shapes: of everything else in the conditioning, by its name in the host; each is the shape of
+    a tensor, or those of a list of tensors. layers: all layers of the network.
+    patches: class names of patches, from other nodes, that change the tokens before the first
+    layer. numbers: the network's integer attributes and the lengths of its lists, by name.
+    adapters: beside the text, in order. frames: of the latent, if it is a video.
     """
 
     latent: tuple[int, int]
@@ -79,10 +79,10 @@ class Forward:
 class Call:
     """One attention call: the host's options, and how many queries and keys it has.
 
-    options: `block`, `block_type`, `block_index` and `activations_shape`, where the host tells
-    them. nth: how many calls its block has made before it in this pass with the same counts.
-    Where the host does not tell the block, all calls of the pass count as one block's. adapted:
-    whether the adapters attend beside this call, each in a softmax of its own.
+    options: `block`, `block_type`, `block_index` and `activations_shape`, if the host gives them.
+    nth: how many calls with the same counts its block has made before in this pass. If the host
+    does not name the block, all calls of the pass count as one block's. adapted: whether adapters
+    attend beside this call, each in a softmax of its own.
     """
 
     options: Mapping[str, Any]
@@ -93,26 +93,26 @@ class Call:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """Of two calls the same if everything here is; to look it up by."""
-        told = (*self.options, *map(str, self.options.values()))
-        return (*told, self.queries, self.keys, self.nth, self.adapted)
+        """A key to look the call up by: equal if all fields are."""
+        options = (*self.options, *map(str, self.options.values()))
+        return (*options, self.queries, self.keys, self.nth, self.adapted)
 
 
 @dataclass(frozen=True)
 class Architecture:
     """How to read one family of models. It hooks nothing; it answers from plain numbers.
 
-    models: class names of the models (or of their networks) it is for.
-    joint: whether text, picture and references compete in one softmax, so that the model's own
-        attention is the definition to look at first.
-    layers: the network → every layer that can look at a reference, in the order they run.
-    references: a pass → each reference on the key axis, on the grid of its tokens.
-    reference_kind: how a reference gets into these models, in a user's words.
+    models: class names of its models, or of their networks.
+    joint: whether text, picture and references compete in one softmax. If so, maps start with the
+        model's own attention.
+    layers: the network → every layer that can attend to a reference, in the order they run.
+    references: a pass → each reference on the key axis, with the grid of its tokens.
+    reference_kind: how a reference gets into these models, in words for users.
     read: a pass and a call → the layer and its layout, or None for a call that never holds a
         reference (self-attention beside cross-attention, refiners). A pass without references may
-        have a layout, of the picture and the text alone. Raises LayoutMismatch if the counts are
-        not those of the architecture.
-    note: what a user should know of its maps. tested: the host's releases it was tested on.
+        have a layout too, of picture and text. Raises LayoutMismatch if the counts do not fit the
+        architecture.
+    note: what users should know about its maps. tested: releases of the host it was tested with.
     video: whether a latent of several frames is a video, and can be read.
     """
 
@@ -142,14 +142,14 @@ def blocks(**names: str) -> Callable[[nn.Module], tuple[Layer, ...]]:
 
 
 def reference_latents(forward: Forward) -> tuple[Picture, ...]:
-    """For `Architecture.references`: every reference latent, in patches as the result is.
+    """For `Architecture.references`: every reference latent, cut into patches like the result.
 
-    Raises LayoutMismatch for one of several frames, which has no one grid.
+    Raises LayoutMismatch for one of several frames, which has no single grid.
     """
     for shape in forward.shapes.get("ref_latents", ()):
         if len(shape) == 5 and shape[2] != 1:
             raise LayoutMismatch(
-                f"a reference latent has {shape[2]} frames; encode each picture by itself"
+                f"a reference latent has {shape[2]} frames; encode each picture on its own"
             )
     return tuple(
         Picture(picture_grid(*size, forward.patch), size, "reference latent")
@@ -158,7 +158,7 @@ def reference_latents(forward: Forward) -> tuple[Picture, ...]:
 
 
 def generated_grid(forward: Forward) -> Grid:
-    """The grid of the result where the model cuts the latent, or each frame of it, into patches."""
+    """The grid of the result, if the model cuts the latent, or each frame of it, into patches."""
     return replace(picture_grid(*forward.latent, forward.patch), frames=forward.frames)
 
 
@@ -168,20 +168,20 @@ def marked_pictures(forward: Forward) -> tuple[Picture, ...]:
     return tuple(Picture(grid, (0, 0), "image tokens") for grid in grids)
 
 
-def told_layer(call: Call) -> Layer:
-    """The layer of a call whose block the host tells."""
+def named_layer(call: Call) -> Layer:
+    """The layer of a call whose block the host names."""
     return Layer(call.options["block_type"], call.options["block_index"])
 
 
-def nth_layer(layers: tuple[Layer, ...], nth: int) -> Layer:
-    """The layer of a call whose block the host does not tell: they run in order."""
+def counted_layer(layers: tuple[Layer, ...], nth: int) -> Layer:
+    """The layer of call number `nth`, if the host does not name its block: they run in order."""
     if nth >= len(layers):
         raise LayoutMismatch(f"there are {len(layers)} layers, but call {nth + 1} came")
     return layers[nth]
 
 
-def side_by_side(*pieces: tuple[Role, int | Grid]) -> tuple[Span, ...]:
-    """Spans one after the other, each of so many tokens or of a grid's; empty ones are left out."""
+def consecutive_spans(*pieces: tuple[Role, int | Grid]) -> tuple[Span, ...]:
+    """Spans one after the other, each of so many tokens or on a grid; empty ones are left out."""
     spans: list[Span] = []
     end = 0
     for role, piece in pieces:
@@ -193,9 +193,9 @@ def side_by_side(*pieces: tuple[Role, int | Grid]) -> tuple[Span, ...]:
 
 
 def context_spans(forward: Forward) -> tuple[Span, ...]:
-    """The context of one conditioning: its image tokens in place, text before and after them.
+    """The context of one conditioning: its image tokens, and text before and after them.
 
-    Raises LayoutMismatch if they are marked in a text that the model fills up to another length.
+    Raises LayoutMismatch if they are marked in a text that the model pads to another length.
     """
     marked_in = forward.shapes.get("cross_attn", ())[1:2]
     if forward.image_tokens and marked_in not in ((), (forward.context,)):
@@ -221,11 +221,11 @@ def context_spans(forward: Forward) -> tuple[Span, ...]:
 
 
 def joint_layout(call: Call, *pieces: tuple[Role, int | Grid]) -> TokenLayout:
-    """One sequence of these pieces, side by side, that looks at itself.
+    """Self-attention of one sequence of these pieces.
 
     Raises LayoutMismatch if the call does not have as many tokens.
     """
-    spans = side_by_side(*pieces)
+    spans = consecutive_spans(*pieces)
     if not call.queries == call.keys == sum(span.length for span in spans):
         found = ", ".join(f"{span.length} {span.role.value}" for span in spans)
         raise LayoutMismatch(f"{call.queries} queries and {call.keys} keys, but there are {found}")

@@ -1,4 +1,4 @@
-"""Stable Cascade, stage C: pictures of unCLIP, a few tokens each, behind the text."""
+"""Stable Cascade, stage C: unCLIP pictures, a few tokens each, behind the text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from torch import nn
 from ...errors import LayoutMismatch
 from ..grids import Grid
 from ..layout import UNCLIP_TOKENS, Picture, Role, TokenLayout
-from .base import Architecture, Call, Forward, Layer, generated_grid, nth_layer, side_by_side
+from .base import (
+    Architecture,
+    Call,
+    Forward,
+    Layer,
+    consecutive_spans,
+    counted_layer,
+    generated_grid,
+)
 
-_EACH = 4  # tokens the model makes of the embedding of a picture, and of that of the text
+_EACH = 4  # tokens that the model makes of one embedding, a picture's or the text's
 
 
 def _layers(network: nn.Module) -> tuple[Layer, ...]:
@@ -34,10 +42,10 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """Queries: the result. Keys: [result | text | text as one | picture 1 | picture 2 …]."""
     references = _references(forward)
     if not references:
-        return None  # the model is given a black picture then
+        return None  # the model then gets a black picture
     result = (Role.GENERATED, generated_grid(forward))
     text = forward.shapes["clip_text"][1] + _EACH
-    keys = side_by_side(
+    keys = consecutive_spans(
         result, (Role.TEXT, text), *((Role.REFERENCE, one.grid) for one in references)
     )
     if (call.queries, call.keys) != (result[1].area, keys[-1].stop):
@@ -45,7 +53,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
             f"{call.queries} queries and {call.keys} keys, but there are {result[1].area} tokens "
             f"of the result, {text} of text and {_EACH} of each of {len(references)} references"
         )
-    return nth_layer(forward.layers, call.nth), TokenLayout(side_by_side(result), keys)
+    return counted_layer(forward.layers, call.nth), TokenLayout(consecutive_spans(result), keys)
 
 
 CASCADE = Architecture(
@@ -56,6 +64,6 @@ CASCADE = Architecture(
     layers=_layers,
     references=_references,
     read=_read,
-    note="Stage C. Four tokens stand for a whole picture: it has a share and a map over the "
-    "result, none over the reference.",
+    note="Stage C. A picture is four tokens, so it has a share and a map over the result, but no "
+    "map over the reference.",
 )

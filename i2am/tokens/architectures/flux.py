@@ -11,15 +11,15 @@ from .base import (
     Forward,
     Layer,
     blocks,
+    consecutive_spans,
     context_spans,
     generated_grid,
     marked_pictures,
+    named_layer,
     reference_latents,
-    side_by_side,
-    told_layer,
 )
 
-# USO: 64 tokens from each of three depths of a vision model, in no shape of their own.
+# USO: 64 tokens from each of three depths of a vision model; the grid has no meaning.
 _STYLE_PATCH, _STYLE = "UsoStyleProjectorPatch", Grid(12, 16)
 
 
@@ -35,26 +35,25 @@ def _references(forward: Forward) -> tuple[Picture, ...]:
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """[style tokens | text, marked image tokens in it | result | reference 1 | reference 2 …].
 
-    From the second evaluation on a cache of reference keys may leave the references out of the
-    queries alone.
+    From the second evaluation on, with a cache of reference keys, the references may be missing
+    from the queries.
     """
     latents = reference_latents(forward)
-    spans = side_by_side(
+    spans = consecutive_spans(
         *((Role.REFERENCE, style.grid) for style in _styles(forward)),
         *((span.role, span.grid or span.length) for span in context_spans(forward)),
         (Role.GENERATED, generated_grid(forward)),
         *((Role.REFERENCE, latent.grid) for latent in latents),
     )
-    asking = spans[-1 - len(latents)].stop
-    if call.keys != spans[-1].stop or call.queries not in (call.keys, asking):
+    without_references = spans[-1 - len(latents)].stop
+    if call.keys != spans[-1].stop or call.queries not in (call.keys, without_references):
         raise LayoutMismatch(
             f"{call.queries} queries and {call.keys} keys, but the text has {forward.context} "
             f"tokens, the result {generated_grid(forward).area} and the references "
             f"{[picture.grid.area for picture in _references(forward)]}"
         )
     queries = tuple(span for span in spans if span.stop <= call.queries)
-    layer = told_layer(call)
-    return layer, TokenLayout(queries, spans)
+    return named_layer(call), TokenLayout(queries, spans)
 
 
 FLUX = Architecture(
@@ -65,6 +64,6 @@ FLUX = Architecture(
     layers=blocks(double="double_blocks", single="single_blocks"),
     references=_references,
     read=_read,
-    note="Style tokens (USO) have a share and a map over the result, none over the reference. "
-    "With FluxKVCache too.",
+    note="Style tokens (USO) have a share and a map over the result, but no map over the "
+    "reference. FluxKVCache is supported.",
 )

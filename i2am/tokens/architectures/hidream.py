@@ -13,14 +13,14 @@ from .base import (
     Forward,
     Layer,
     blocks,
+    counted_layer,
     generated_grid,
     joint_layout,
-    nth_layer,
 )
 
 
 def _references(forward: Forward) -> tuple[Picture, ...]:
-    """The one picture the result is joined to."""
+    """The one picture that the result is joined to."""
     if not (shape := forward.shapes.get("image_cond")):
         return ()
     size = (shape[-2], shape[-1])
@@ -30,8 +30,7 @@ def _references(forward: Forward) -> tuple[Picture, ...]:
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """[row 1 of the result, row 1 of the reference, row 2 of the result … | text].
 
-    The text is that of one encoder and twice that of the other: its last layer and one for this
-    block.
+    The text is one encoder's, and twice the other's: its last layer, and the one for this block.
     """
     references = _references(forward)
     if not references:
@@ -39,7 +38,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     if forward.latent[1] % forward.patch:
         raise I2AMError(
             f"HiDream-E1 joins the result, {forward.latent[1]} latent cells wide here, to its "
-            f"reference, so that one column of tokens holds a bit of both and no map can part "
+            "reference, so that one column of tokens covers both and no map can separate "
             f"them. Use a width that is a multiple of {8 * forward.patch} pixels."
         )
     generated, reference = generated_grid(forward), references[0].grid
@@ -53,7 +52,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
         *(r * width + c for r in range(reference.height) for c in range(generated.width, width)),
         *range(generated.height * width, call.keys),
     )
-    layer = nth_layer(forward.layers, call.nth)
+    layer = counted_layer(forward.layers, call.nth)
     return layer, replace(layout, query_order=order, key_order=order)
 
 

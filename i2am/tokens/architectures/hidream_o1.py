@@ -1,4 +1,4 @@
-"""HiDream-O1: a language model that reads text, and draws beside its references in pixels."""
+"""HiDream-O1: a language model that reads text and draws pixels, beside its references."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from .base import (
     Forward,
     Layer,
     blocks,
+    consecutive_spans,
     generated_grid,
-    side_by_side,
-    told_layer,
+    named_layer,
 )
 
-# How much of the result's longer side a reference gets, in 64ths, by how many there are.
+# The side of a reference in 64ths of the result's longer side, by how many there are.
 _SIZES = ((1, 64), (2, 48), (4, 32), (8, 24))
 _FEWEST = 16
 
 
 def _fitted(height: int, width: int, side: int, patch: int) -> Grid:
-    """The grid of a picture brought to an area of side² pixels and whole patches, as the model's
-    own preparation does it, which cuts off what is over at the edges."""
+    """The grid of a picture resized to an area of side² pixels and cropped to whole patches.
+
+    As the model's own preparation does it.
+    """
     while min(height, width) >= 2 * side:
         height, width = height // 2, width // 2
     scale = math.sqrt(side * side / (width * height))
@@ -56,10 +58,10 @@ def _references(forward: Forward) -> tuple[Picture, ...]:
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """Keys: [text | result | reference 1 | reference 2 …]; queries: the same from the last token
-    of the text on, as the text before it is read apart, and only once.
+    of the text on, because the text before it is read separately, and only once.
 
-    The text holds what a vision encoder says of the references too. Only the first run of the
-    blocks counts: smoothing of seams runs them again on pictures moved by less than a token.
+    The text includes what a vision encoder says about the references. Only the first run of the
+    blocks counts: to smooth seams, they run again on pictures shifted by less than a token.
     """
     references = _references(forward)
     if not references or call.nth:
@@ -69,14 +71,13 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
         (Role.GENERATED, generated),
         *((Role.REFERENCE, picture.grid) for picture in references),
     )
-    keys, queries = (side_by_side((Role.TEXT, n), *pictures) for n in (text, 1))
+    keys, queries = (consecutive_spans((Role.TEXT, n), *pictures) for n in (text, 1))
     if (call.queries, call.keys) != (queries[-1].stop, keys[-1].stop):
         raise LayoutMismatch(
             f"{call.queries} queries and {call.keys} keys, but there are {text} text, "
             f"{generated.area} generated and {[p.grid.area for p in references]} reference"
         )
-    layer = told_layer(call)
-    return layer, TokenLayout(queries, keys)
+    return named_layer(call), TokenLayout(queries, keys)
 
 
 HIDREAM_O1 = Architecture(
@@ -87,6 +88,6 @@ HIDREAM_O1 = Architecture(
     layers=lambda network: blocks(double="layers")(network.get_submodule("language_model")),
     references=_references,
     read=_read,
-    note="The tokens of the vision encoder count as text. The model cuts references to whole "
-    "patches of 32 pixels, so maps over one lie on what is left.",
+    note="The tokens of the vision encoder count as text. The model crops references to whole "
+    "patches of 32 pixels, and maps over a reference cover what is left.",
 )

@@ -17,19 +17,19 @@ from .base import (
     generated_grid,
     joint_layout,
     marked_pictures,
-    told_layer,
+    named_layer,
 )
 
-_PATCHES = {729: Grid(27, 27), 1024: Grid(32, 32)}  # of SigLIP, by their number
+_PATCHES = {729: Grid(27, 27), 1024: Grid(32, 32)}  # SigLIP's patches, by their number
 
 
 def _vision(forward: Forward) -> tuple[Picture, ...]:
-    """The picture that 1.5 is given as tokens of a vision encoder."""
+    """The picture that version 1.5 gets as tokens of a vision encoder."""
     if "vision_in" not in forward.numbers or not forward.shapes.get("clip_fea"):
         return ()
     count = forward.shapes["clip_fea"][1]
     if count not in _PATCHES:
-        raise LayoutMismatch(f"{count} vision tokens, which are {list(_PATCHES)} so far")
+        raise LayoutMismatch(f"{count} vision tokens, but only {list(_PATCHES)} are known")
     return (Picture(_PATCHES[count], (0, 0), "vision tokens"),)
 
 
@@ -47,9 +47,10 @@ def _references(forward: Forward) -> tuple[Picture, ...]:
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
-    """[vision | glyphs | text | reference | video]; before the blocks the text looks at itself.
+    """[vision | glyphs | text | reference | video]; glyphs come after the text in models that have
+    no embedding of the kind of token.
 
-    Without an embedding that tells them apart, glyphs come after the text.
+    Before the blocks, the text attends to itself.
     """
     if not _references(forward) or "block_type" not in call.options:
         return None
@@ -63,7 +64,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
         *((Role.REFERENCE, picture.grid) for picture in _latent(forward)),
         (Role.GENERATED, generated_grid(forward)),
     )
-    return told_layer(call), layout
+    return named_layer(call), layout
 
 
 HUNYUAN_VIDEO = Architecture(
@@ -74,7 +75,7 @@ HUNYUAN_VIDEO = Architecture(
     layers=blocks(double="double_blocks", single="single_blocks"),
     references=_references,
     read=_read,
-    note="A start image that is the video's own first frame, or is added to it, is nothing beside "
-    "the video to look at. What the text encoder saw of it counts as text, unless it is marked.",
+    note="A start image that is the video's own first frame, or is added to it, has no tokens of "
+    "its own to attend to. What the text encoder saw of it counts as text, unless it is marked.",
     video=True,
 )

@@ -1,7 +1,7 @@
 """IP-Adapter: pictures that a UNet's queries attend to beside the text, in a softmax of their own.
 
-An adapter gives each picture 257 tokens (CLS, then 16×16 patches), or a few that its projector
-made of the whole picture: 4 from the embedding, 16 from a resampler. Those have no places.
+An adapter has 257 tokens for each picture (CLS, then 16×16 patches), or a few that its projector
+makes of the whole picture: 4 from the embedding, 16 from a resampler. Those have no positions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def adapter_pictures(adapters: tuple[Adapter, ...]) -> tuple[Picture, ...]:
 
 
 def adapter_spans(adapters: tuple[Adapter, ...], start: int) -> tuple[Span, ...]:
-    """Their keys, adapter after adapter, picture after picture; CLS counts as text."""
+    """The keys of each picture of each adapter, from `start` on; CLS counts as text."""
     spans: list[Span] = []
     for softmax, adapter in enumerate(adapters, start=1):
         for picture in adapter_pictures((adapter,)):

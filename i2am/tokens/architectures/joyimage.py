@@ -11,8 +11,8 @@ from .base import (
     blocks,
     generated_grid,
     joint_layout,
+    named_layer,
     reference_latents,
-    told_layer,
 )
 
 
@@ -20,8 +20,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """[result | reference 1 | reference 2 … | text]."""
     references = ((Role.REFERENCE, picture.grid) for picture in reference_latents(forward))
     pieces = ((Role.GENERATED, generated_grid(forward)), *references, (Role.TEXT, forward.context))
-    layer = told_layer(call)
-    return layer, joint_layout(call, *pieces)
+    return named_layer(call), joint_layout(call, *pieces)
 
 
 JOYIMAGE = Architecture(

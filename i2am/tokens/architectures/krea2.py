@@ -10,8 +10,10 @@ from .flux import FLUX
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
-    """Before the blocks the text looks at itself; and without a reference method the model leaves
-    its references out."""
+    """As Flux. Without a reference method, the model leaves its references out.
+
+    Before the blocks, the text attends to itself.
+    """
     plain = forward.context + generated_grid(forward).area
     if "block_index" not in call.options:
         return None

@@ -13,9 +13,9 @@ from .base import (
     Forward,
     Layer,
     blocks,
+    consecutive_spans,
+    counted_layer,
     generated_grid,
-    nth_layer,
-    side_by_side,
 )
 
 
@@ -25,7 +25,7 @@ def _frames(forward: Forward) -> tuple[Grid, int]:
     tokens = forward.shapes.get("keyframe_idxs", (0, 0, 0))[2]
     guides, rest = divmod(tokens, whole.one_frame.area)
     if rest:
-        raise LayoutMismatch(f"{tokens} tokens of guides are no whole frames of the video's size")
+        raise LayoutMismatch(f"{tokens} tokens of guides do not fill whole frames of the video")
     return replace(whole, frames=whole.frames - guides), guides
 
 
@@ -35,9 +35,9 @@ def _references(forward: Forward) -> tuple[Picture, ...]:
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
-    """[video | guide | guide …]. With a guide strength, the video asks in a call of its own."""
+    """[video | guide | guide …]. With a guide strength, the video's queries have their own call."""
     video, guides = _frames(forward)
-    keys = side_by_side(
+    keys = consecutive_spans(
         (Role.GENERATED, video), *((Role.REFERENCE, video.one_frame) for _ in range(guides))
     )
     count, nth = keys[-1].stop, call.nth
@@ -45,14 +45,14 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
         if call.queries == call.keys:
             raise LayoutMismatch(f"{call.keys} keys, but video and guides have {count} tokens")
         return None
-    if forward.context == count:  # then calls to the text, one after each of these, look the same
+    if forward.context == count:  # then cross-attention to the text has the same counts
         if nth % 2:
             return None
         nth //= 2
     if call.queries not in (count, video.area):
-        return None  # the guides ask
+        return None  # the queries are the guides
     queries = tuple(span for span in keys if span.stop <= call.queries)
-    return nth_layer(forward.layers, nth), TokenLayout(queries, keys)
+    return counted_layer(forward.layers, nth), TokenLayout(queries, keys)
 
 
 LTXV = Architecture(
@@ -64,7 +64,7 @@ LTXV = Architecture(
     references=_references,
     read=_read,
     note="Each latent frame of a guide is a reference. Collect Attribution takes the sampler's own "
-    "latent, before LTXVCropGuides. A start image that is the video's own first frame is nothing "
-    "beside the video to look at.",
+    "latent, before LTXVCropGuides. A start image that is the video's own first frame has no "
+    "tokens of its own to attend to.",
     video=True,
 )

@@ -1,4 +1,4 @@
-"""Lumina 2 and Z-Image Omni: every piece of the sequence is padded for itself, the result last."""
+"""Lumina 2 and Z-Image Omni: each piece of the sequence is padded on its own, the result last."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def _padded(length: int, to: int) -> int:
 
 
 def _texts(forward: Forward, multiple: int) -> tuple[int, int]:
-    """How many tokens the captions have, and the vision encoder's of the references.
+    """How many tokens the captions have, and the vision encoder's tokens of the references.
 
-    Every reference has a caption and a place for vision tokens, filled with padding where it has
-    none; so has the result. More captions follow.
+    Every reference and the result have a caption and vision tokens, or padding instead. Further
+    captions follow.
     """
     count = len(forward.references)
     captions = [shape[1] for shape in forward.shapes.get("ref_contexts", ())]
     captions += [multiple] * (count - len(captions)) + [forward.context]
-    seen = [height * width for _, height, width, _ in forward.shapes.get("siglip_feats", ())]
-    seen = [*seen[:count], *[multiple] * (count - len(seen) + 1)]
+    vision = [height * width for _, height, width, _ in forward.shapes.get("siglip_feats", ())]
+    vision = [*vision[:count], *[multiple] * (count - len(vision) + 1)]
     if "siglip_refiner" not in forward.numbers:
-        seen = []
-    return sum(_padded(n, multiple) for n in captions), sum(_padded(n, multiple) for n in seen)
+        vision = []
+    return sum(_padded(n, multiple) for n in captions), sum(_padded(n, multiple) for n in vision)
 
 
 def _pictures(forward: Forward, multiple: int) -> tuple[tuple[Role, int | Grid], ...]:
@@ -48,10 +48,9 @@ def _pictures(forward: Forward, multiple: int) -> tuple[tuple[Role, int | Grid],
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
-    """[captions | vision tokens | pictures], after the pictures have looked at each other.
+    """[captions | vision tokens | pictures]; in the refiners of the pictures, [pictures].
 
-    Those refiners of the pictures come last of the refiners, of which the others may have as many
-    tokens.
+    These come after the other refiners, which may have the same number of tokens.
     """
     if not forward.references:
         return None
@@ -77,6 +76,6 @@ LUMINA2 = Architecture(
     layers=blocks(refiner="noise_refiner", double="layers"),
     references=reference_latents,
     read=_read,
-    note="Padding counts as text, and so do vision tokens: the model shuffles them, so that they "
-    "are no places of a picture. In the refiners the pictures look at each other alone.",
+    note="Padding counts as text. So do vision tokens, because the model shuffles them and they no "
+    "longer have positions in a picture. In the refiners, pictures attend only to each other.",
 )

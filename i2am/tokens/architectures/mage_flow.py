@@ -1,4 +1,4 @@
-"""MageFlow: Qwen-Image's blocks, a token for every place of the latent."""
+"""MageFlow: Qwen-Image's blocks, one token for each pixel of the latent."""
 
 from __future__ import annotations
 

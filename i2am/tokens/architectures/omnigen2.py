@@ -1,4 +1,4 @@
-"""OmniGen2 and Boogu: references before the result, in blocks that do not tell their number."""
+"""OmniGen2 and Boogu: references before the result, in blocks that do not give their index."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .base import (
     Forward,
     Layer,
     blocks,
+    counted_layer,
     generated_grid,
     joint_layout,
-    nth_layer,
     reference_latents,
 )
 
@@ -33,14 +33,14 @@ def _picture_tokens(forward: Forward) -> tuple[int, int]:
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
-    """The refiners, which run first, see the text, the result or the references alone."""
+    """As `_joint`. The refiners, which run first, hold only text, result or references."""
     if not forward.references or call.keys in (forward.context, *_picture_tokens(forward)):
         return None
-    return nth_layer(forward.layers, call.nth), _joint(forward, call, forward.context)
+    return counted_layer(forward.layers, call.nth), _joint(forward, call, forward.context)
 
 
 def _boogu_layers(network: nn.Module) -> tuple[Layer, ...]:
-    """A double block looks twice: at everything, then at the pictures alone."""
+    """A double block attends twice: to everything, then to the pictures alone."""
     doubles, singles = blocks(double="double_stream_layers"), blocks(single="single_stream_layers")
     twice = (Layer("double", one.index, sub) for one in doubles(network) for sub in (0, 1))
     return (*twice, *singles(network))
@@ -51,12 +51,12 @@ def _boogu_read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | Non
     pictures = _picture_tokens(forward)
     first, sub, text = 0, 0, forward.context
     if call.keys == sum(pictures):
-        # The text's refiners come first, and may have just as many tokens.
+        # The refiners of the text come first, and may have the same number of tokens.
         first, sub, text = forward.numbers["context_refiner"] * (text == call.keys), 1, 0
     if not forward.references or call.keys in (text, *pictures) or call.nth < first:
         return None
     layers = tuple(layer for layer in forward.layers if layer.sub == sub)
-    return nth_layer(layers, call.nth - first), _joint(forward, call, text)
+    return counted_layer(layers, call.nth - first), _joint(forward, call, text)
 
 
 OMNIGEN2 = Architecture(
@@ -78,5 +78,5 @@ BOOGU = Architecture(
     references=reference_latents,
     read=_boogu_read,
     tested="0.30.0",
-    note="Double blocks look twice, at everything and at the pictures alone: each look is a layer.",
+    note="Double blocks attend twice, to everything and to the pictures alone: two layers each.",
 )

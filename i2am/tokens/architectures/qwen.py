@@ -1,7 +1,7 @@
 """Qwen-Image-Edit: tokens as in Flux, one kind of block.
 
-The text also holds the references as the text encoder saw them. A conditioning does not tell
-where, so what flows through them counts as text, unless they are marked as image tokens.
+The text also holds the references as the text encoder saw them. A conditioning does not say
+where, so they count as text unless they are marked as image tokens.
 """
 
 from __future__ import annotations

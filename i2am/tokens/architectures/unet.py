@@ -39,7 +39,7 @@ def _references(forward: Forward) -> tuple[Picture, ...]:
 
 
 def level_grid(forward: Forward, height: int, width: int) -> Grid:
-    """The grid of a level: each halving rounds up, so its last cells may stick out."""
+    """The grid of a level of the UNet: halving rounds up, so its last cells may stick out."""
     for level in range(_MAX_LEVELS):
         cell = 2**level
         if (-(-forward.latent[0] // cell), -(-forward.latent[1] // cell)) == (height, width):
@@ -50,9 +50,9 @@ def level_grid(forward: Forward, height: int, width: int) -> Grid:
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """Queries: the result at this level. Keys: the context.
 
-    A shorter context is repeated to the length of a longer one beside it in the batch. Repeating
-    every key the same number of times changes no softmax once the copies are added up, so the
-    layout describes the first copy, and the caller cuts the keys to it.
+    A context may be repeated to the length of a longer one in the same batch. Repeating every key
+    equally often changes no softmax once the copies are added up, so the layout describes the
+    first copy, and the caller cuts the keys to it.
     """
     if forward.adapters and not call.adapted:
         return None  # self-attention, or a layer the adapters leave out
@@ -76,7 +76,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
 
 
 def _with_its_token(forward: Forward) -> Forward:
-    """These models are given a picture as the only token of their context."""
+    """The only token of these models' context is a picture."""
     if forward.context != 1:
         return forward
     return replace(forward, image_tokens=(ImageTokens(0, 1, 1),))
@@ -87,7 +87,7 @@ def _reference_of_one_token(forward: Forward) -> tuple[Picture, ...]:
 
 
 def _read_one_token(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
-    """As `_read`; attention over time, which runs after that over places, is left out."""
+    """As `_read`, without the attention over time, which runs after that over places."""
     height, width = call.options["activations_shape"][-2:]
     if call.queries != height * width or call.keys == call.queries or call.nth:
         return None
@@ -104,12 +104,12 @@ UNET = Architecture(
     read=_read,
     tested="0.16.3, 0.24.1, 0.30.0",
     note="Image tokens of the conditioning, marked by Image Tokens to Conditioning; a single token "
-    "has no map over the reference. IP-Adapters of the pack ComfyUI_IPAdapter_plus: over the "
-    "result always, over the reference with 257 tokens (full face), or with a resampler (plus) "
-    "after Trace IP-Adapter Tokens. Their shares weigh the text "
-    "as one, an adapter by its weight and mask. The pack leaves the middle block out. Pictures "
-    "that enter as channels (inpainting, InstructPix2Pix, the x4 upscaler), as one vector "
-    "(unCLIP) or through SUPIR have no attention to read.",
+    "has no map over the reference. IP-Adapters of the pack ComfyUI_IPAdapter_plus always have a "
+    "map over the result. They have one over the reference with 257 tokens (full face), or with a "
+    "resampler (plus) after Trace IP-Adapter Tokens. In their shares the text has weight 1, an "
+    "adapter its weight and mask. The pack leaves the middle block out. Pictures that enter as "
+    "channels (inpainting, InstructPix2Pix, the x4 upscaler), as one vector (unCLIP) or through "
+    "SUPIR have no attention to read.",
 )
 
 ONE_TOKEN_UNET = replace(
@@ -120,6 +120,6 @@ ONE_TOKEN_UNET = replace(
     references=_reference_of_one_token,
     read=_read_one_token,
     tested="0.16.3, 0.24.1, 0.30.0",
-    note="The picture is a single token: a map over the result in the paper's definition, none "
-    "over the reference. Each frame of a video is one result.",
+    note="The picture is a single token. It has a map over the result in the paper's definition, "
+    "but none over the reference. Each frame of a video is a result of its own.",
 )

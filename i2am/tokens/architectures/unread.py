@@ -1,8 +1,8 @@
-"""Models that are not read, and why: classes of ComfyUI by name, the most derived one counts."""
+"""Models that are not read, and why, by the names of their ComfyUI classes."""
 
 from __future__ import annotations
 
-# No token of a reference among what they attend to.
+# They attend to no token of a reference, or draw no picture.
 WITHOUT_REFERENCES = {
     "Chroma": "it ignores reference latents",
     "PiD": "the picture it enlarges is added to the tokens of the result",
@@ -25,13 +25,13 @@ WITHOUT_REFERENCES = {
             *("Anima", "AuraFlow", "ErnieImage", "GenmoMochi", "HunyuanDiT", "HunyuanImage21"),
             *("Ideogram4", "Kandinsky5Image", "Lens", "PixArt", "PixelDiTT2I", "SD3"),
         ),
-        "it is given text alone",
+        "it gets text only",
     ),
 }
 
-# Tokens that could be read, but are not so far.
+# They have tokens of a reference, which cannot be read yet.
 NOT_YET = {
-    "WAN21_CausalAR": "video made some frames at a time, with those before it kept in a cache",
+    "WAN21_CausalAR": "video made a few frames at a time, with earlier frames kept in a cache",
     "WAN21_Vace": "video with control frames in blocks of their own",
     "LTXAV": "video and sound with key frames among its own",
     "MiniMaxH3": "video and sound with reference frames among its own",

@@ -1,6 +1,7 @@
 """Wan 2.1, 2.2 and their kin: pictures among the tokens of the video, or as CLIP tokens beside it.
 
-Each block looks at its own tokens first, then at CLIP tokens if it has them, then at the text.
+Each block attends to the sequence itself first, then to CLIP tokens if there are any, then to the
+text.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from .base import (
     Forward,
     Layer,
     blocks,
+    consecutive_spans,
     generated_grid,
     joint_layout,
-    side_by_side,
-    told_layer,
+    named_layer,
 )
 
 Piece = tuple[Role, int | Grid]
-_PATCHES = Grid(16, 16)  # of CLIP, after one token that sums the picture up
+_PATCHES = Grid(16, 16)  # of CLIP, after one token that summarises the picture
 _AUDIO = 16  # tokens for each frame
-_CLIP = {"clip_fea_ref": "img_emb_refimage", "clip_fea": "img_emb"}  # in this order before the text
+_CLIP = {"clip_fea_ref": "img_emb_refimage", "clip_fea": "img_emb"}  # in this order
 
 
 def _grid(forward: Forward, shape: tuple[int, ...]) -> Grid:
-    """The grid of a latent beside the video's: of several frames where it has that axis."""
+    """The grid of a latent beside the video's, of several frames if it has that axis."""
     frames = shape[2] if len(shape) == 5 else 1
     return replace(picture_grid(shape[-2], shape[-1], forward.patch), frames=frames)
 
 
 def _given(forward: Forward, name: str) -> list[Grid]:
-    """The grid of a latent the model was given, if it was."""
+    """The grid of a latent in the conditioning, if it is there."""
     shape = forward.shapes.get(name, ())
     return [_grid(forward, shape)] if shape else []
 
@@ -85,7 +86,7 @@ def _with_pose(forward: Forward) -> tuple[Piece, ...]:
 
 
 def _clip(forward: Forward) -> int:
-    """How many pictures the CLIP tokens are of."""
+    """How many pictures the CLIP tokens come from."""
     counts = [
         forward.shapes[name][-2]
         for name, reader in _CLIP.items()
@@ -100,7 +101,7 @@ def _clip(forward: Forward) -> int:
 def _pictures(
     pieces: Callable[[Forward], tuple[Piece, ...]], forward: Forward
 ) -> tuple[Picture, ...]:
-    """Pictures among the video's tokens; CLIP's where there are none."""
+    """Pictures among the video's tokens, or those of CLIP if there are none."""
     among = [piece for role, piece in pieces(forward) if role is Role.REFERENCE]
     if not among:
         return (Picture(_PATCHES, (0, 0), "CLIP image tokens"),) * _clip(forward)
@@ -115,21 +116,21 @@ def _pictures(
 def _read(
     pieces: Callable[[Forward], tuple[Piece, ...]], forward: Forward, call: Call
 ) -> tuple[Layer, TokenLayout] | None:
-    spans = side_by_side(*pieces(forward))
+    spans = consecutive_spans(*pieces(forward))
     among, clip = any(span.role is Role.REFERENCE for span in spans), _clip(forward)
     if not among and not clip:
         return None
     if call.keys == _AUDIO and call.queries == generated_grid(forward).one_frame.area:
-        return None  # each frame looks at its sound
+        return None  # each frame attends to its sound
     if call.queries != spans[-1].stop:
         raise LayoutMismatch(f"{call.queries} queries, but the sequence has {spans[-1].stop}")
-    layer = told_layer(call)
+    layer = named_layer(call)
     if among:
         own = call.keys == call.queries and call.nth == 0
         return (layer, joint_layout(call, *pieces(forward))) if own else None
     summary_and_patches = ((Role.TEXT, 1), (Role.REFERENCE, _PATCHES))
-    keys = side_by_side(*(summary_and_patches * clip))
-    # The video's own tokens, or the text's, may be as many.
+    keys = consecutive_spans(*(summary_and_patches * clip))
+    # The video itself, or the text, may have the same number of tokens.
     if call.keys != keys[-1].stop or call.nth != (call.queries == call.keys):
         return None
     grid = generated_grid(forward)
@@ -147,20 +148,20 @@ def _architecture(
         layers=blocks(double="blocks"),
         references=partial(_pictures, pieces),
         read=partial(_read, pieces),
-        note="Where a model has both CLIP tokens and pictures among the video's tokens, the maps "
-        "are of the pictures. A start image that is only added to the video's first frames is "
-        "nothing the model looks at." + note,
+        note="If a model has both CLIP tokens and pictures among the video's tokens, the maps are "
+        "of the pictures. A start image that is only added to the video's first frames has no "
+        "tokens of its own to attend to." + note,
         video=True,
     )
 
 
 WAN = _architecture(
     *("Wan", _wan, "WAN21"),
-    note=" Context latents came with ComfyUI 0.30.0. WanDancer's reference comes before its start "
-    "image; Animate's face acts where no node can watch.",
+    note=" Context latents need ComfyUI 0.30.0. WanDancer's reference comes before its start "
+    "image. Animate's face acts where no node can watch.",
 )
 WAN_WITH_SOUND = _architecture("Wan HuMo and S2V", _with_sound, "WAN21_HuMo", "WAN22_S2V")
 WAN_WITH_POSE = _architecture(
     *("Wan SCAIL", _with_pose, "WAN21_SCAIL"),
-    note=" Several references came with ComfyUI 0.30.0.",
+    note=" Several references need ComfyUI 0.30.0.",
 )

@@ -1,7 +1,7 @@
-"""Any model, looking at its own picture: where each place of the result looked within it.
+"""Any model's attention within its own picture, which takes the place of a reference.
 
-The picture takes the place of a reference. Read are calls whose sequence is the picture and
-nothing else, and those that the model's own family tells the place of the picture in.
+It reads calls whose sequence is the picture and nothing else, and calls in which the model's
+family knows where the picture is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..layout import Picture, Role, Span, TokenLayout
-from .base import Architecture, Call, Forward, Layer, generated_grid, told_layer
+from .base import Architecture, Call, Forward, Layer, generated_grid, named_layer
 from .unet import level_grid
 
 
@@ -26,14 +26,14 @@ def within(family: Architecture | None) -> Architecture:
             return found[0], replace(found[1], keys=tuple(map(_as_reference, found[1].keys)))
         options = call.options
         if options.get("block_index") is None or call.nth:
-            return None  # the picture looks at itself first in every block
+            return None  # the picture attends to itself first in every block
         grid, layer = generated_grid(forward), Layer("block", options["block_index"])
         if "activations_shape" in options:
             grid = level_grid(forward, *options["activations_shape"][-2:])
             kind, number = options["block"][:2]
             layer = Layer(kind, number, options["block_index"])
         elif family is not None:
-            layer = told_layer(call)
+            layer = named_layer(call)
         if not call.queries == call.keys == grid.area:
             return None
         result = Span(Role.GENERATED, 0, grid.area, grid)
@@ -52,7 +52,7 @@ def within(family: Architecture | None) -> Architecture:
 
 
 def _as_reference(span: Span) -> Span:
-    """A span of keys as it is seen when the picture is what is looked at."""
+    """A span of keys, with the picture as the reference and everything else as text."""
     if span.role is Role.GENERATED:
         return replace(span, role=Role.REFERENCE)
     return replace(span, role=Role.TEXT, grid=None)
@@ -63,6 +63,6 @@ def _the_picture(forward: Forward) -> tuple[Picture, ...]:
 
 
 def _longest_list(network: nn.Module) -> tuple[Layer, ...]:
-    """The blocks of a network that is not known."""
+    """The layers of an unknown network: the longest of its lists of modules."""
     lists = [len(part) for part in network.children() if isinstance(part, nn.ModuleList)]
     return tuple(Layer("block", index) for index in range(max(lists, default=0)))
