@@ -19,7 +19,7 @@ def recording(comfy: Any, latent: Tensor) -> Any:
     """What is filed under a sampled latent."""
     store = comfy.pack("i2am.recording")
     record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert isinstance(record, comfy.pack("i2am.recording.recorder").Recording), record
+    assert isinstance(record, comfy.pack("i2am.recording").Recording), record
     return record
 
 

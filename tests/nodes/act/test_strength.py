@@ -224,7 +224,7 @@ class TestWithCapture:
     @pytest.mark.parametrize("order", ["steer first", "capture first"])
     def test_recorded_as_steered(self, comfy: Any, steer: Callable[..., Any], order: str) -> None:
         """The recording is of the attention with the bias, in either order."""
-        plan = comfy.pack("i2am.recording.recorder").Plan()
+        plan = comfy.pack("i2am.recording").Plan()
         arm = comfy.pack("nodes.host.hook").arm
         plain = recording(comfy, sampled(arm(model(), plan))).arrays["share.step_layer"]
         if order == "steer first":

@@ -187,7 +187,7 @@ def test_save_and_load(run_graph: Any) -> None:
 
 def test_nothing_else_changes(comfy: Any) -> None:
     """The same latent, and every other array is the same to the bit."""
-    hook, plan = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording.recorder").Plan
+    hook, plan = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording").Plan
     places = comfy.pack("nodes.watch.capture")._point_queries(
         "0.3,0.6; 0,0-0.5,0.5", "0.5,0.5; 2: 0.9,0.1"
     )

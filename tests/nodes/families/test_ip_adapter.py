@@ -201,7 +201,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
 
     plain = tiny.sample(model, positive, negative, start, **options)
     pack.NOTES.clear()
-    plan = comfy.pack("i2am.recording.recorder").Plan(places=asked_places(comfy, 8))
+    plan = comfy.pack("i2am.recording").Plan(places=asked_places(comfy, 8))
     armed = comfy.pack("nodes.host.hook").arm(model, plan)
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
@@ -243,7 +243,7 @@ def test_nothing_is_left(comfy: Any, pack: ModuleType) -> None:
     from comfy.model_management import InterruptProcessingException
 
     model = pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, **tokens(50, BASE))
-    armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording.recorder").Plan())
+    armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan())
     patches = armed.model_options["transformer_options"]["patches_replace"]["attn2"]
     before = dict(patches)
     inside = {place: dict(vars(patch)) for place, patch in patches.items()}
@@ -287,7 +287,7 @@ def test_adapters_that_differ_between_layers(comfy: Any, pack: ModuleType) -> No
     model = pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, **tokens(50, BASE))
     some = {place: SD15_PLACES[place] for place in (("input", 1), ("output", 2))}
     both = pack.apply(model, some, 1, **tokens(52, PLUS))
-    armed = comfy.pack("nodes.host.hook").arm(both, comfy.pack("i2am.recording.recorder").Plan())
+    armed = comfy.pack("nodes.host.hook").arm(both, comfy.pack("i2am.recording").Plan())
     positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
     start = tiny.latent(32, 1, 4, *SIZE)
     sampled = tiny.sample(armed, positive, negative, start, steps=1)
@@ -311,7 +311,7 @@ def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
             inputs = tokens(50 + 2 * number, adapter) | settings
             model = pack.apply(model, SD15_PLACES, number, used, **inputs)
         armed = comfy.pack("nodes.host.hook").arm(
-            model, comfy.pack("i2am.recording.recorder").Plan()
+            model, comfy.pack("i2am.recording").Plan()
         )
         positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
         start = tiny.latent(32, 2, 4, *SIZE)

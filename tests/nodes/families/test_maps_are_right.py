@@ -41,7 +41,7 @@ def _captured(comfy: Any, model: Any, latent: Tensor, **plan: Any) -> tuple[Any,
 def _recording(comfy: Any, latent: Tensor) -> Any:
     store = comfy.pack("i2am.recording")
     record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert isinstance(record, comfy.pack("i2am.recording.recorder").Recording), record
+    assert isinstance(record, comfy.pack("i2am.recording").Recording), record
     return record
 
 

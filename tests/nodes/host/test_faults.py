@@ -47,7 +47,7 @@ def found(comfy: Any, store: Any) -> Callable[[Tensor], Any]:
 @pytest.fixture
 def arm(comfy: Any) -> Callable[[Any], Any]:
     """Capture Attention's work."""
-    plan = comfy.pack("i2am.recording.recorder").Plan()
+    plan = comfy.pack("i2am.recording").Plan()
     return lambda model: comfy.pack("nodes.host.hook").arm(model, plan)
 
 

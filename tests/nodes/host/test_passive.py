@@ -38,7 +38,7 @@ def model(tiny_nodes: None) -> Any:
 @pytest.fixture
 def arm(comfy: Any) -> Callable[..., Any]:
     """Capture Attention's work: arm(model, layers=((0, 0),))."""
-    plan = comfy.pack("i2am.recording.recorder").Plan
+    plan = comfy.pack("i2am.recording").Plan
     return lambda model, **options: comfy.pack("nodes.host.hook").arm(model, plan(**options))
 
 

@@ -43,7 +43,7 @@ def overridden(override: Callable[..., Tensor]) -> Any:
 
 
 def watched(comfy: Any, model: Any) -> Any:
-    return comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording.recorder").Plan())
+    return comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan())
 
 
 def sampled(comfy: Any, override: Callable[..., Tensor] | None = None) -> Tensor:

@@ -82,7 +82,7 @@ def adapted(projector: Any, cond: Tensor, **settings: Any) -> Any:
 
 
 def recorded(comfy: Any, model: Any, batch: int = 2) -> Any:
-    armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording.recorder").Plan())
+    armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan())
     text = tiny.conditioning(30, TEXT, 24)
     sampled = tiny.sample(armed, text, text, tiny.latent(32, batch, 4, *SIZE), steps=2)
     return comfy.pack("i2am.recording").Attribution(recording(comfy, sampled))
