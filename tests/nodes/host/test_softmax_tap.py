@@ -273,9 +273,7 @@ def test_what_fails_while_listening_ends_the_recording_alone(
     def fail(*args: Any, **options: Any) -> None:
         raise error("out of luck")
 
-    owner, name = (
-        ("recording", "Recorder") if where == "add" else ("attention", "SoftmaxSums")
-    )
+    owner, name = ("recording", "Recorder") if where == "add" else ("attention", "SoftmaxSums")
     monkeypatch.setattr(getattr(comfy.pack(f"i2am.{owner}"), name), "add", fail)
     latent = sampled(comfy)
     store = comfy.pack("i2am.recording")
