@@ -150,7 +150,7 @@ def assert_plain(caplog: pytest.LogCaptureFixture, trouble: str) -> None:
         q, k = q.to(dtype), k.to(dtype)
         assert_right(attention_marginals(q, k, spans), dense(q, k, spans))
     (line,) = caplog.messages
-    assert "the fused kernels are off for float32 heads of 8 on cpu" in line
+    assert "the fused kernels are off for float32 heads of size 8 on cpu" in line
     assert trouble in line
 
 

@@ -1,6 +1,7 @@
-"""One attention call's marginals on an NVIDIA card, by two Triton kernels.
+"""One attention call → its marginals on an NVIDIA card, by two Triton kernels.
 
-`backend` decides whether they serve a call, `trials` tries them first, `passes` runs `kernels`.
+They compute the logits twice and never store them. `backend` decides which calls they serve,
+`trials` tries them first, `passes` runs the `kernels`, `pooling_plan` says what is averaged.
 """
 
 from .backend import triton_marginals

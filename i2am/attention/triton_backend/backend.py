@@ -1,4 +1,4 @@
-"""`attention_marginals` on an NVIDIA card: the logits are made twice and never reach its memory.
+"""The door of the Triton backend: which calls the kernels serve.
 
 Triton comes with torch's CUDA builds. If it is missing, cannot compile, or disagrees with the
 blocked computation in a trial before its first use, the blocked computation is used.
@@ -15,7 +15,7 @@ from .passes import kernel_marginals
 from .trials import Trials, first_line
 
 LARGEST_DIM = 256
-_LARGEST_OFFSET = 2**31  # within one item and head, which the kernels count in 32 bits
+_LARGEST_OFFSET = 2**31  # within one item and head, where the kernels count in 32 bits
 _TRIALS = Trials()
 
 
@@ -29,10 +29,10 @@ def triton_marginals(
     weights: Tensor | None,
     correspondence: bool,
 ) -> Marginals | None:
-    """What `blocked_marginals` gives, or None where the kernels are not for this call.
+    """What `blocked_marginals` gives, or None if the kernels do not serve this call.
 
-    q: of the generated tokens alone. The first call of a kind of inputs on a device compiles and
-    tries the kernels, which waits for the device; later calls do not wait.
+    q: of the generated tokens alone. The first call with a kind of inputs compiles and tries the
+    kernels, which waits for the device; later calls do not wait.
     """
     if mask is not None or weights is not None or not _suits(q, k, layout):
         return None
@@ -43,13 +43,13 @@ def triton_marginals(
         return kernel_marginals(q, k, layout, scale=scale, correspondence=correspondence)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever a compiler or a driver says of a shape not tried
+    except Exception as error:  # from the compiler or the driver, for a shape that was not tried
         _TRIALS.fail(*kind, first_line(error))
         return None
 
 
 def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:
-    """Whether the kernels are made for such a call."""
+    """Whether the kernels can compute such a call."""
     return (
         q.device.type == "cuda"
         and torch.version.hip is None

@@ -1,9 +1,9 @@
-"""The two Triton kernels of this backend: products of queries and keys stay on the chip.
+"""The two Triton kernels: products of queries and keys stay on the chip.
 
-Both work on one block of queries × keys at a time and keep what they find of it: sums. Logarithms
-of sums are natural where they are stored; inside, exponentials are to the base of two, which is
-what the hardware has. Every number that several programs add to has a place for each of them, to
-be added up afterwards: no atomics, so a run gives the same map each time, to the last bit.
+Both take one block of queries × keys at a time and keep only sums of it. Stored log-sum-exps are
+natural logarithms; inside, exponentials have base two, like the hardware's. If several programs
+add to one number, each has a place of its own, and these are added up afterwards. Without atomics
+a run gives the same map each time, to the last bit.
 """
 # pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
@@ -18,12 +18,12 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
-# What is exponentiated at another's level keeps only what lies above 2^-126. A column whose sum
-# is above this has lost nothing that a float32 of that sum would show.
+# Relative to another row's offset, exponentials below 2^-126 are lost. A column whose sum is above
+# this has lost nothing that a float32 of that sum would show.
 WEAK = tl.constexpr(2.0**-60)
 
 
-# Sums this far apart, in powers of two, can be divided by after exponentiating at one level.
+# Log-sum-exps this far apart, in powers of two, can share one offset.
 REACH = tl.constexpr(100.0)
 
 
@@ -35,7 +35,7 @@ def _product(a, b):
 
 @triton.jit
 def _pooled(a, b):
-    """a @ b of float32, as good as in float32: in three products that tensor cores have."""
+    """a @ b in float32, nearly exactly: by three products on tensor cores."""
     return tl.dot(a, b, input_precision="tf32x3")
 
 
@@ -117,7 +117,7 @@ def log_sums(
             sums = tl.sum(powers * factor[:, None], 0)
             if tl.min(tl.where(column < columns, sums, 1.0)) >= WEAK:
                 found = offset + tl.log2(sums)
-            else:  # rare: some column lies so far below that it is lost; take its own offset
+            else:  # rare: a column so far below that it is lost; each takes its own offset
                 alone = tl.where((row < rows)[:, None], logits, -float("inf"))
                 own = tl.max(tl.where((column < columns)[None, :], alone, 0.0), 0)
                 found = own + tl.log2(tl.sum(tl.exp2(alone - own[None, :]), 0))
@@ -148,7 +148,7 @@ def marginal_sums(
     heads,
     first_head,
     heads_each,
-    heads_here,  # of each program, one after the other: all of them where pairs are added up
+    heads_here,  # of each program, one after the other: all of them if pairs are added up
     rows,
     columns,
     dim,
@@ -194,7 +194,7 @@ def marginal_sums(
         row_high = tl.max(tl.where(row >= 0, over_row, -float("inf")))
         column_high = tl.max(tl.where(column >= 0, over_column, -float("inf")))
         if tl.maximum(row_high, column_high) - low <= REACH:
-            # No logit is above the sums it is in, so none is far above the lowest of all.
+            # No logit is above its row's or column's sum, so none is far above the lowest sum.
             powers = tl.exp2(logits - low)
             m_r = powers * tl.exp2(low - over_row)[:, None]
             m_g = powers * tl.exp2(low - over_column)[None, :]
@@ -216,7 +216,7 @@ def marginal_sums(
             model += attention
 
     if WITH_PAIRS:
-        # Pooled once for all heads, and to this block's cells alone.
+        # Pooled once for all heads, to the cells of this block only.
         slot, across = tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_COLUMNS)
         if COLUMN_CELLS:
             cell = tl.arange(0, COLUMN_CELLS)

@@ -1,10 +1,10 @@
 """The two passes of the Triton kernels over one call.
 
-1. The generated queries with all keys: each row's log-sum-exp over each span, which gives the
-   shares, and each reference token's over the generated tokens.
-2. The generated queries with each reference's keys again, divided by those sums: both directions
-   of both definitions. Heads follow one another, so that the correspondence is added up over
-   heads, and pooled, where it is computed.
+1. Generated queries with all keys: the log-sum-exp of each row over each span, which gives the
+   shares, and of each reference token over the generated tokens.
+2. Generated queries with the keys of each reference again, divided by those sums: both directions
+   of both definitions. A program takes one head after the other, so that the correspondence is
+   added up over heads, and pooled, where it is computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...tokens import Role, Span, TokenLayout, grid_of
 from ..marginals import Marginals
 from .pooling_plan import PoolingPlan, padded, plan_pooling
 
-PARTIAL_BYTES = 64 * 2**20  # of what blocks leave to be added up, at once
+PARTIAL_BYTES = 64 * 2**20  # of sums of blocks, that are still to be added up, at once
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Tile:
 
 
 def tiles(dtype: torch.dtype, dim: int) -> tuple[Tile, Tile]:
-    """Those of the first and of the second pass: what fits into a card's registers.
+    """The tiles of the first and of the second pass: as large as a card's registers allow.
 
-    The second keeps two more tiles, of the correspondence, all the while.
+    The second pass holds two more tiles, of the correspondence.
     """
     if dtype == torch.float32:  # without tensor cores
         return Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)
@@ -56,12 +56,12 @@ def kernel_marginals(
     scale: float,
     correspondence: bool,
 ) -> Marginals:
-    """What `blocked_marginals` gives, by the kernels, of a call that suits them."""
+    """What `blocked_marginals` gives, by the kernels, for a call that suits them."""
     references = layout.references
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
     batch, heads, queries, dim = q.shape
     tile = tiles(q.dtype, dim)[1]
-    cuts = [
+    plans = [
         (
             plan_pooling(grid_of(layout.generated), tile.rows, correspondence, True, q.device),
             plan_pooling(grid_of(span), tile.columns, correspondence, False, q.device),
@@ -75,35 +75,39 @@ def kernel_marginals(
     share = zeros(batch, heads, 2 + len(references), queries)
     paper_r2g = zeros(batch, heads, len(references), queries)
     g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
-    matches = [zeros(batch, 2, one.cells, other.cells) for one, other in cuts if correspondence]
+    correspondences = [
+        zeros(batch, 2, by_row.cells, by_column.cells)
+        for by_row, by_column in plans
+        if correspondence
+    ]
     on_device = contextlib.nullcontext() if q.device.type == "cpu" else torch.cuda.device(q.device)
     with on_device:
-        for here in _chunks(batch, heads, cuts, correspondence):
+        for here in _chunks(batch, heads, plans, correspondence):
             part = _Part(q[here], k[here[0]], here[1].start, heads // k.shape[1], scale)
             log_sums = [part.log_sums(span) for span in layout.keys]
-            portions = torch.stack([over_columns for over_columns, _ in log_sums]).softmax(0)
-            found = iter(range(len(references)))
+            portions = torch.stack([row_sums for row_sums, _ in log_sums]).softmax(0)
+            numbers = iter(range(len(references)))
             for span, sums, portion in zip(layout.keys, log_sums, portions, strict=True):
                 if span.role is not Role.REFERENCE:
                     share[here][:, :, 0 if span.role is Role.TEXT else 1] += portion
                     continue
-                r = next(found)
+                r = next(numbers)
                 share[here][:, :, 2 + r] = portion
-                over_generated, over_reference, pairs = part.marginals(
-                    span, *sums, portion, *cuts[r], correspondence
+                r2g_sums, g2r_sums, pairs = part.marginals(
+                    span, *sums, portion, *plans[r], correspondence
                 )
-                paper_r2g[here][:, :, r] = over_generated.div_(span.length)
-                g2r[r][here] = over_reference.div_(queries)
+                paper_r2g[here][:, :, r] = r2g_sums.div_(span.length)
+                g2r[r][here] = g2r_sums.div_(queries)
                 if pairs is not None:
-                    matches[r][here[0]] += pairs.div_(heads)
-    return Marginals(share, paper_r2g, g2r, tuple(matches))
+                    correspondences[r][here[0]] += pairs.div_(heads)
+    return Marginals(share, paper_r2g, g2r, tuple(correspondences))
 
 
 @dataclass(frozen=True)
 class _Part:
     """Some items and heads of a call: q (items, heads, rows, dim), k (items, key heads, …).
 
-    first_head: the call's number of its first; heads_each: how many share a key head.
+    first_head: the number of its first head in the call. heads_each: how many share a key head.
     """
 
     q: Tensor
@@ -117,12 +121,12 @@ class _Part:
 
     @property
     def _layout(self) -> tuple[int, ...]:
-        """Where the kernels find what of the inputs."""
+        """Strides and heads, which tell the kernels where to find the inputs."""
         heads = (self.q.shape[1], self.first_head, self.heads_each)
         return *self.q.stride()[:3], *self.k.stride()[:3], *heads
 
     def _options(self, tile: Tile) -> dict[str, int]:
-        """What both kernels are compiled for."""
+        """Constants that both kernels are compiled for."""
         return {
             "BLOCK_ROWS": tile.rows,
             "BLOCK_COLUMNS": tile.columns,
@@ -135,8 +139,11 @@ class _Part:
         return torch.empty(shape, dtype=torch.float32, device=self.q.device)
 
     def log_sums(self, span: Span) -> tuple[Tensor, Tensor]:
-        """Of the logits with a span's keys, over them and over all rows: (items, heads, rows),
-        (items, heads, keys). The second of a reference only."""
+        """Log-sum-exp of the logits with a span's keys, of each row and of each column.
+
+        (items, heads, rows) and (items, heads, keys); the latter is empty unless the span is a
+        reference.
+        """
         items, heads, rows, dim = self.q.shape
         tile = tiles(self.q.dtype, dim)[0]
         blocks = math.ceil(rows / tile.rows)
@@ -161,9 +168,12 @@ class _Part:
         by_column: PoolingPlan,
         correspondence: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The sums of one reference over its tokens, (items, heads, rows), of M_g; over the rows,
-        (items, heads, 2, keys), of M_r and the model's; and of both over heads, pooled, (items, 2,
-        generated cells, reference cells)."""
+        """The sums of one reference.
+
+        M_g over its tokens, (items, heads, rows); M_r and the model's attention over the rows,
+        (items, heads, 2, keys); both over heads and pooled, (items, 2, generated cells, reference
+        cells), if there is a correspondence.
+        """
         items, heads, rows, dim = self.q.shape
         r2g = self._empty(items, heads, by_column.blocks, rows)
         g2r = self._empty(items, heads, 2, by_row.blocks, span.length)
@@ -176,8 +186,8 @@ class _Part:
             *(*self._layout, at_once, rows, span.length, dim, self.scale),
             *(by_row.slots // by_row.blocks, by_column.slots // by_column.blocks),
             WITH_PAIRS=correspondence,
-            ROW_CELLS=by_row.pooled,
-            COLUMN_CELLS=by_column.pooled,
+            ROW_CELLS=by_row.cells_each,
+            COLUMN_CELLS=by_column.cells_each,
             **self._options(tiles(self.q.dtype, dim)[1]),
         )
         if pairs is not None:
@@ -186,18 +196,18 @@ class _Part:
 
 
 def _kernels() -> Any:
-    """Where something runs them: without Triton there is no such module."""
+    """Imported only when they run: without Triton, this fails."""
     from . import kernels
 
     return kernels
 
 
 def _chunks(
-    batch: int, heads: int, cuts: list[tuple[PoolingPlan, PoolingPlan]], correspondence: bool
+    batch: int, heads: int, plans: list[tuple[PoolingPlan, PoolingPlan]], correspondence: bool
 ) -> Iterator[tuple[slice, slice]]:
-    """Cut a call into items × heads that leave no more than PARTIAL_BYTES to be added up."""
+    """Cut a call into items × heads whose partial sums fit in PARTIAL_BYTES."""
     pair = item = 0
-    for by_row, by_column in cuts:
+    for by_row, by_column in plans:
         tokens = (by_row.tokens * by_column.blocks, 2 * by_row.blocks * by_column.tokens)
         pair = max(pair, 4 * sum(tokens))
         item = max(item, 8 * by_row.slots * by_column.slots * correspondence)
@@ -206,6 +216,6 @@ def _chunks(
         for first in range(0, batch, items):
             yield slice(first, first + items), slice(0, heads)
         return
-    some = max(1, PARTIAL_BYTES // pair)
-    for number, first in itertools.product(range(batch), range(0, heads, some)):
-        yield slice(number, number + 1), slice(first, first + some)
+    heads_at_once = max(1, PARTIAL_BYTES // pair)
+    for number, first in itertools.product(range(batch), range(0, heads, heads_at_once)):
+        yield slice(number, number + 1), slice(first, first + heads_at_once)

@@ -23,72 +23,75 @@ def padded(count: int) -> int:
 class PoolingPlan:
     """The tokens of one picture in blocks of neighbours, and how they are pooled to its cells.
 
-    A block has a slot for each cell it touches; a cell that several blocks touch is in several.
-    order: (blocks · size,), the tokens of each block, -1 where it has no more. pooled: how many
-    cells the kernels take a block to touch; 0 where tokens are not pooled, but slots and cells
-    themselves. weights: (blocks, pooled, size), the part each token is of each cell. places:
-    (most, cells), the slots of each cell; there: (most, cells), 1 for those, 0 for what fills up.
+    A block has a slot for each cell it touches; a cell that several blocks touch has several slots.
+    order: (blocks · size,), the tokens of each block, then -1. cells_each: how many slots the
+    kernels give each block; 0 if nothing is pooled, and tokens, slots and cells are the same.
+    weights: (blocks, cells_each, size), of each token in each cell. cell_slots: (most, cells), the
+    slots of each cell; is_slot: (most, cells), 1 for those, 0 for padding.
     """
 
     tokens: int
     blocks: int
     slots: int
-    pooled: int
+    cells_each: int
     order: Tensor
     weights: Tensor
-    places: Tensor
-    there: Tensor
+    cell_slots: Tensor
+    is_slot: Tensor
 
     @property
     def cells(self) -> int:
         """How many cells there are."""
-        return self.places.shape[1]
+        return self.cell_slots.shape[1]
 
     def gathered(self, pairs: Tensor, axis: int) -> Tensor:
-        """From slots to cells along the last axis, -1, or the one before it, -2."""
-        total = pairs.index_select(axis, self.places[0])
-        for place, there in zip(self.places[1:], self.there[1:], strict=True):
-            more = pairs.index_select(axis, place)
-            total += more.mul_(there if axis == -1 else there.unsqueeze(-1))
+        """Add up slots to cells along the last axis, -1, or the one before it, -2."""
+        total = pairs.index_select(axis, self.cell_slots[0])
+        for slots, is_slot in zip(self.cell_slots[1:], self.is_slot[1:], strict=True):
+            more = pairs.index_select(axis, slots)
+            total += more.mul_(is_slot if axis == -1 else is_slot.unsqueeze(-1))
         return total
 
 
-@lru_cache(maxsize=16)  # small constants, slow to find out; a call has two for each reference
+@lru_cache(maxsize=16)  # small but slow to make; a call has two for each reference
 def plan_pooling(
     grid: Grid, size: int, pooled: bool, mean: bool, device: torch.device
 ) -> PoolingPlan:
-    """Blocks of so many tokens of a grid; its cells are the mean of their tokens, or the sum."""
+    """The plan for a grid in blocks of `size` tokens; a cell is their mean, or their sum.
+
+    pooled: whether there are cells at all.
+    """
     cells = correspondence_grid(grid)
     blocks = math.ceil(grid.area / size)
     order = torch.full((blocks * size,), -1, dtype=torch.int32)
     if not pooled or cells == grid:
         order[: grid.area] = torch.arange(grid.area)
-        order, places = order.to(device), torch.arange(grid.area, device=device)[None]
+        order, slots = order.to(device), torch.arange(grid.area, device=device)[None]
         return PoolingPlan(
-            grid.area, blocks, len(order), 0, order, order, places, torch.ones_like(places)
+            grid.area, blocks, len(order), 0, order, order, slots, torch.ones_like(slots)
         )
     order[: grid.area] = _neighbours(grid, size)
     down, across = pooling_weights(grid, cells)
     frame = grid.height * grid.width
     if mean:
-        times = down.new_full((cells.area,), 1 / grid.frames)
-    else:  # how many tokens of a frame a cell is of
-        times = spread(down.new_ones(frame), grid.one_frame, cells)
-    touching: list[tuple[Tensor, Tensor]] = []
+        factors = down.new_full((cells.area,), 1 / grid.frames)
+    else:  # how many tokens of a frame each cell covers
+        factors = spread(down.new_ones(frame), grid.one_frame, cells)
+    touched: list[tuple[Tensor, Tensor]] = []  # by each block: the cells, and its tokens' weights
     for block in range(blocks):
         tokens = order[block * size : (block + 1) * size]
-        places = tokens[tokens >= 0] % frame
-        portions = down[:, None, places // grid.width] * across[:, places % grid.width]
+        tokens = tokens[tokens >= 0] % frame
+        portions = down[:, None, tokens // grid.width] * across[:, tokens % grid.width]
         numbers = portions.any(2).flatten().nonzero().squeeze(1)
-        touching.append((numbers, portions.flatten(0, 1)[numbers] * times[numbers, None]))
-    most = max(len(numbers) for numbers, _ in touching)
+        touched.append((numbers, portions.flatten(0, 1)[numbers] * factors[numbers, None]))
+    most = max(len(numbers) for numbers, _ in touched)
     weights = torch.zeros(blocks, padded(most), size)
-    slots: list[list[int]] = [[] for _ in range(cells.area)]
-    for block, (numbers, portions) in enumerate(touching):
+    slots_of: list[list[int]] = [[] for _ in range(cells.area)]
+    for block, (numbers, portions) in enumerate(touched):
         weights[block, : portions.shape[0], : portions.shape[1]] = portions
         for slot, number in enumerate(numbers):
-            slots[int(number)].append(block * most + slot)
-    places = torch.tensor(list(itertools.zip_longest(*slots, fillvalue=-1)), device=device)
+            slots_of[int(number)].append(block * most + slot)
+    slots = torch.tensor(list(itertools.zip_longest(*slots_of, fillvalue=-1)), device=device)
     return PoolingPlan(
         grid.area,
         blocks,
@@ -96,21 +99,21 @@ def plan_pooling(
         padded(most),
         order.to(device),
         weights.to(device),
-        places.clamp(min=0),
-        (places >= 0).float(),
+        slots.clamp(min=0),
+        (slots >= 0).float(),
     )
 
 
 def _neighbours(grid: Grid, size: int) -> Tensor:
-    """All tokens, so that each `size` of them are near each other, and touch few cells.
+    """All tokens, in an order in which each `size` of them are neighbours and touch few cells.
 
-    In bands of rows from the top, each from left to right, column by column; what stands at one
-    place in all frames of a video together.
+    In bands of rows from the top, each from left to right, column by column; a video's frames of
+    one position together.
     """
-    places = max(1, size // grid.frames)
-    band = 2 ** (int(math.log2(places)) // 2)  # so that a block is about a square
-    place = torch.arange(grid.height * grid.width)
-    row, column = place // grid.width, place % grid.width
+    positions = max(1, size // grid.frames)
+    band = 2 ** (int(math.log2(positions)) // 2)  # so that a block is about a square
+    position = torch.arange(grid.height * grid.width)
+    row, column = position // grid.width, position % grid.width
     order = torch.argsort((row // band * grid.width + column) * band + row % band)
     frames = torch.arange(grid.frames) * (grid.height * grid.width)
     return (order[:, None] + frames).flatten()

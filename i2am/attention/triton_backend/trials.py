@@ -1,4 +1,4 @@
-"""Whether the Triton kernels serve a kind of inputs: each kind is tried once, on the device."""
+"""Trials of the Triton kernels: do they give the blocked computation's sums on this device?"""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from ..marginals import Marginals
 from ..workspace import SCRATCH_BYTES, Workspace
 from .passes import kernel_marginals
 
-_CLOSE = 1e-4  # of the largest value: how near the kernels' sums must come to the blocked ones
+_CLOSE = 1e-4  # allowed difference from the blocked sums, as a fraction of the largest value
 _log = logging.getLogger(__name__)
 
 
 class Trials:
-    """Which kinds of inputs the kernels serve: each is tried once, on the device itself."""
+    """Which kinds of inputs (device, dtype, head size) the kernels serve: each is tried once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._good: dict[tuple[torch.device, torch.dtype, int], bool] = {}
-        self._told: set[tuple[torch.device, str]] = set()
+        self._reported: set[tuple[torch.device, str]] = set()
 
     def passed(self, device: torch.device, dtype: torch.dtype, dim: int) -> bool:
-        """Whether the kernels may be used; the first time, they are tried."""
+        """Whether the kernels may be used. Tries them the first time."""
         with self._lock:
             if (device, dtype, dim) not in self._good:
                 self._note(device, dtype, dim, _trouble(device, dtype, dim))
             return self._good[device, dtype, dim]
 
     def fail(self, device: torch.device, dtype: torch.dtype, dim: int, trouble: str) -> None:
-        """They passed, and failed later: they are not used any more."""
+        """Stop using kernels that passed their trial but failed later."""
         with self._lock:
             self._note(device, dtype, dim, trouble)
 
     def _note(self, device: torch.device, dtype: torch.dtype, dim: int, trouble: str) -> None:
         self._good[device, dtype, dim] = not trouble
-        if trouble and (device, trouble) not in self._told:
-            self._told.add((device, trouble))
+        if trouble and (device, trouble) not in self._reported:
+            self._reported.add((device, trouble))
             _log.warning(
-                "I2AM: the fused kernels are off for %s heads of %d on %s, recording takes longer "
-                "and gives the same: %s",
+                "I2AM: the fused kernels are off for %s heads of size %d on %s. Recording takes "
+                "longer and gives the same results. Reason: %s",
                 *(str(dtype).removeprefix("torch."), dim, device, trouble),
             )
 
 
 def _trouble(device: torch.device, dtype: torch.dtype, dim: int) -> str:
-    """What is wrong with the kernels, or nothing: small calls with all that they serve."""
+    """What is wrong with the kernels, found by small calls of every sort they serve; "" if fine."""
     try:
         for q, k, layout, options, close in _trial_calls(dtype, dim):
             found = kernel_marginals(q.to(device), k.to(device), layout, **options)
             wanted = blocked_marginals(q, k, layout, **options, **_PLAIN)
             for name, one, other in zip(_NAMES, _sums(found), _sums(wanted), strict=True):
                 off = max((_difference(*pair) for pair in zip(one, other, strict=True)), default=0)
-                if not off <= close:  # nor if it is no number
+                if not off <= close:  # true for NaN, too
                     return f"{name} differs by {off:.1e}"
-    except Exception as error:  # of the compiler, of the driver, or for want of Triton
+    except Exception as error:  # from the compiler, the driver, or because Triton is missing
         return first_line(error)
     return ""
 
@@ -76,29 +76,33 @@ _NAMES = ("share", "R2G", "G2R", "correspondence")
 
 
 def _sums(marginals: Marginals) -> tuple[tuple[Tensor, ...], ...]:
-    """As many as there are names."""
+    """In the order of `_NAMES`."""
     return (marginals.share,), (marginals.paper_r2g,), marginals.g2r, marginals.correspondence
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """The largest, in parts of the largest value."""
+    """The largest difference, as a fraction of the largest value."""
     return float((one.cpu() - other).abs().max() / other.max())
 
 
 def first_line(error: Exception) -> str:
+    """The first line of its message, or else its kind."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _trial_calls(
     dtype: torch.dtype, dim: int
 ) -> Iterator[tuple[Tensor, Tensor, TokenLayout, dict[str, Any], float]]:
-    """q, k, layout, options, and how near the sums must come: several blocks each way, a shared
-    key head, pooling by whole cells and by parts of them, rows and columns of all levels."""
+    """q, k, layout, options, and the allowed difference.
+
+    They have several blocks each way, a shared key head, pooling by whole cells and by parts of
+    them, and rows and columns with very different log-sum-exps.
+    """
     generated = Grid(36, 5, (35.5, 4.75))
     pictures = (None, generated, Grid(64, 2), Grid(3, 7))
     roles = (Role.TEXT, Role.GENERATED, Role.REFERENCE, Role.REFERENCE)
     rows = (Span(Role.GENERATED, 0, generated.area, generated),)
-    for order, level, scale, correspondence, close in (
+    for order, reach, scale, correspondence, close in (
         ((0, 1, 2, 3), 0.0, dim**-0.5, True, _CLOSE),
         ((2, 1, 3, 0), 100.0, 1.0, True, 20 * _CLOSE),
         ((3, 0, 2, 1), 0.0, 0.1, False, _CLOSE),
@@ -110,8 +114,8 @@ def _trial_calls(
         random = torch.Generator().manual_seed(1)  # of its own: the host's stays where it is
         q = torch.randn(2, 2, generated.area, dim, generator=random)
         k = torch.randn(2, 1, keys[-1].stop, dim, generator=random)
-        if level:  # logits are lifted by so much, each row and each column by itself
-            q[..., 0], k[..., 1] = (x[..., 0].clamp(-1, 1) * level for x in (q, k))
+        if reach:  # adds up to so much to the logits, to each row and each column on its own
+            q[..., 0], k[..., 1] = (x[..., 0].clamp(-1, 1) * reach for x in (q, k))
             q[..., 1] = k[..., 0] = 1.0
         options = {"scale": scale, "correspondence": correspondence}
         yield q.to(dtype), k.to(dtype), TokenLayout(rows, tuple(keys)), options, close
