@@ -155,7 +155,7 @@ class TestCollect:
 
     @pytest.mark.bad_input(
         "Combined conditionings with different references",
-        "The picture is made; no map is mixed of them",
+        "The picture is made; no map mixes them",
     )
     def test_other_references_in_a_combination(self, error_of: Any) -> None:
         """Two positive conditionings with different references are no one run's references."""
@@ -193,7 +193,7 @@ class TestCollect:
         assert "2 reference pictures are connected, but the model was given 1" in message
 
     @pytest.mark.bad_input(
-        "Collect Attribution: a batch of other size for one reference",
+        "Collect Attribution: a batch of another size for one reference",
         "Refused: one picture for each reference",
     )
     def test_a_batch_as_reference(self, error_of: Any) -> None:
@@ -419,7 +419,7 @@ class TestSave:
 
     @pytest.mark.fault(
         "The disk is full while Save Attribution writes",
-        "The node says so; no half file is left; run again, it is saved from what is cached",
+        "The node says so; no partial file is left; run again, it is saved from what is cached",
         "Nothing",
     )
     def test_full_disk(

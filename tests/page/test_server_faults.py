@@ -46,9 +46,9 @@ def heard_interrupts() -> Iterator[None]:
 
 @pytest.mark.fault(
     "The server is stopped while it samples, and started again: multi-user, without a cache",
-    "It ends at once; no half file is left; the next start empties its temporary folder and the "
+    "It ends at once; no partial file is left; the next start empties its temporary folder and the "
     "same graph runs",
-    "The render under way and recordings that were not saved, as ComfyUI's own pictures",
+    "The render under way and recordings that were not saved, as with ComfyUI's own pictures",
 )
 @pytest.mark.usefixtures("heard_interrupts")
 def test_shutdown_while_sampling(comfyui_path: Path, tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ class TestRefused:
         "content", [b"", b"\x00" * 8, b"PK\x03\x04 no tensors", b"\xff" * 100, b"{}" * 500]
     )
     @pytest.mark.bad_input(
-        "Load Attribution: bytes that are no .safetensors",
+        "Load Attribution: bytes that are not a .safetensors file",
         "Refused: not a whole .safetensors file",
     )
     def test_other_files(self, path: Path, content: bytes) -> None:
@@ -388,7 +388,7 @@ class TestRefused:
             load_attribution(path)
 
     @pytest.mark.bad_input(
-        "Load Attribution: a file of holes, small on disk, that would fill the memory when read",
+        "Load Attribution: a sparse file, small on disk, that would fill the memory when read",
         "Refused before an array is read",
     )
     @pytest.mark.parametrize(("side", "pictures"), [(32768, 8), (512, 4), (512, 1)])

@@ -197,7 +197,7 @@ def test_a_conditioning_for_some_steps(run_graph: Any) -> None:
 @pytest.mark.neighbour(
     "A compiled model: TorchCompileModel, one part compiled by another pack, or in place",
     "No maps: compiled code keeps or drops what watches it as it likes. Collect Attribution says "
-    "so, and nothing is put on the run, so that nothing is compiled again",
+    "so, and nothing is added to the run, so nothing is recompiled",
 )
 @pytest.mark.parametrize("way", ["node before", "node after", "part", "in place"])
 def test_compiled(run_graph: Any, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
@@ -237,7 +237,7 @@ def test_compiled(run_graph: Any, monkeypatch: pytest.MonkeyPatch, way: str) -> 
 
 @pytest.mark.neighbour(
     "A pack that swaps the attention override while sampling, over ours, without chaining",
-    "No maps: Collect Attribution says that another node took the model's attention over",
+    "No maps: Collect Attribution says that another node took over the model's attention",
 )
 def test_override_over_ours(run_graph: Any) -> None:
     from comfy.patcher_extension import WrappersMP

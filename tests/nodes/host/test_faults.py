@@ -136,7 +136,7 @@ def test_out_of_memory(
 @pytest.mark.fault(
     "Another pack's patch raises, put on the model before Capture Attention or after",
     "Its error reaches the sampler as it is",
-    "The render, as without us",
+    "The render, as it would be without this pack",
 )
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("kind", ["block", "override", "wrapper"])
@@ -165,8 +165,9 @@ def test_error_in_another_pack(model: Any, arm: Any, store: Any, side: str, kind
 
 @pytest.mark.fault(
     "The user interrupts, in any evaluation of the model or just after the last step",
-    "The run ends there; nothing half is filed; the same prompt again is recorded in full",
-    "The render, as without us",
+    "The run ends there; no incomplete recording is stored; the same prompt again is recorded "
+    "in full",
+    "The render, as it would be without this pack",
 )
 @pytest.mark.parametrize("stage", ["evaluation 1", "evaluation 2", "evaluation 3", "last step"])
 def test_interrupt(
@@ -237,7 +238,7 @@ def test_options_replaced(model: Any, arm: Any, found: Any, change: str) -> None
 
 @pytest.mark.fault(
     "The disk is full, or the temporary folder is gone, when an older recording is moved to it",
-    "The render and the newest recording are as ever; no half file is left; asked for the older "
+    "The render and the newest recording are as ever; no partial file is left; asked for the older "
     "one, Collect Attribution says that it was lost",
     "The older recording",
 )
@@ -267,7 +268,7 @@ def test_full_disk(
 
 
 @pytest.mark.fault(
-    "A file of an older recording cannot be deleted or looked at",
+    "A file of an older recording cannot be deleted or read",
     "The recording is used, newer ones are filed",
     "Nothing; ComfyUI empties its temporary folder when it starts",
 )
@@ -300,7 +301,7 @@ def test_stubborn_files(
 
 
 @pytest.mark.fault(
-    "The model is partly offloaded: its weights are brought in layer by layer",
+    "The model is partly offloaded: its weights are loaded layer by layer",
     "The same latent, recorded as ever",
     "Nothing",
 )

@@ -244,8 +244,9 @@ class TestNothingLeft:
 
     @pytest.mark.fault(
         "The model raises in the middle of a run",
-        "Its error reaches the sampler as it is; nothing of ours is left, nothing half is filed",
-        "The render, as without us",
+        "Its error reaches the sampler as it is; nothing of ours is left, no incomplete recording "
+        "is stored",
+        "The render, as it would be without this pack",
     )
     def test_error_in_the_model(
         self, check: Any, model: Any, store: Any, record_of: Any, monkeypatch: pytest.MonkeyPatch
@@ -281,7 +282,7 @@ class TestNothingLeft:
 
     @pytest.mark.fault(
         "Any error while recording",
-        "The latent is the same; Collect Attribution tells the error",
+        "The latent is the same; Collect Attribution shows the error",
         "The recording of this run",
     )
     def test_fault_of_ours(
@@ -387,7 +388,7 @@ class TestInTheGraph:
 
 
 @pytest.mark.fault(
-    "60 runs of other seeds, with a small store",
+    "60 runs with different seeds and a small store",
     "Store and files stay within their limits, no recorder stays alive",
     "The oldest recordings, beyond the limits",
 )

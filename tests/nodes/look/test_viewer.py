@@ -146,7 +146,7 @@ def test_the_picture_itself(comfy: Any, run_graph: Any) -> None:
 
 @pytest.mark.fault(
     "The disk is full while Attribution Viewer writes",
-    "The node says so; no half file is left",
+    "The node says so; no partial file is left",
     "Nothing",
 )
 def test_a_full_disk_says_so(comfy: Any, run_graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
