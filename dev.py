@@ -6,7 +6,7 @@
     python dev.py check    formatter, linter, types
 
 Each command first sets up what is missing: a virtual environment in .venv, the pinned development
-requirements, torch and a real ComfyUI in .comfyui/. The second time that takes no time.
+requirements, torch and a real ComfyUI in .comfyui/. After the first time, that takes no time.
 Standard library only; Python 3.10 or newer.
 """
 
@@ -58,7 +58,7 @@ def run_test(options: argparse.Namespace) -> int:
 
 
 def side_by_side() -> list[str]:
-    """Options for pytest: two processes or more; tests/conftest.py says what stays together."""
+    """Options for pytest: at least two processes; tests/conftest.py says what stays together."""
     count = min(MOST_TEST_PROCESSES, max(2, os.cpu_count() or 1))
     return ["-n", str(count), "--dist", "loadgroup"]
 
@@ -85,7 +85,7 @@ def run_check(options: argparse.Namespace) -> int:
         say(f"{name}:")
         if call(command, env):
             failed.append(name)
-    say(f"Failed: {', '.join(failed)}." if failed else "Formatter, linter and types are content.")
+    say(f"Failed: {', '.join(failed)}." if failed else "Formatter, linter and types found nothing.")
     return 1 if failed else 0
 
 
@@ -138,7 +138,7 @@ def arguments() -> argparse.ArgumentParser:
     serve.add_argument("--gpu", action="store_true", help="let ComfyUI use the graphics card")
     add("check", "formatter, linter, types")
     for name, text in (
-        ("fidelity", "does the map tell the truth? the tables; --json FILE for the figures"),
+        ("fidelity", "do the maps tell the truth? prints tables; --json FILE for the figures"),
         ("bench", "benchmarks; --json FILE for the figures"),
     ):
         add(name, text)

@@ -170,12 +170,12 @@ def test_every_release_has_a_hash() -> None:
 
 
 def test_what_is_installed_follows_the_dependency_groups(checkout: Path) -> None:
-    before = install.development_wishes()
+    before = install.development_pins()
     text = (checkout / "pyproject.toml").read_text()
     (checkout / "pyproject.toml").write_text(text + "\n[tool.other]\n")
-    assert install.development_wishes() == before
+    assert install.development_pins() == before
     (checkout / "pyproject.toml").write_text(text.replace("pytest", "pytest==9"))
-    assert install.development_wishes() != before
+    assert install.development_pins() != before
 
 
 def test_pre_commit_has_the_same_pins() -> None:

@@ -1,1 +1,1 @@
-"""What makes, measures and checks the pack; nothing of it is needed to use it."""
+"""Everything that makes, measures and checks the pack. Nothing here is needed to use it."""

@@ -1,4 +1,4 @@
-"""Sample with and without capture: the same latent, and a recording equal to the dense oracle's."""
+"""Sampling with and without capture gives the same latent, and the dense oracle's recording."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ TOLERANCE = 1e-4
 
 
 def recording(comfy: Any, latent: Tensor) -> Any:
-    """What is filed under a sampled latent."""
-    store = comfy.pack("i2am.recording")
-    record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert isinstance(record, comfy.pack("i2am.recording").Recording), record
+    """The recording filed under a sampled latent."""
+    room = comfy.pack("i2am.recording")
+    record = comfy.pack("nodes.sockets").RECORDINGS.get(room.fingerprint(latent))
+    assert isinstance(record, room.Recording), record
     return record
 
 
 def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
-    """The rows of conditionings with this index in `cond_or_uncond` (KSampler's positive: 0)."""
+    """The rows of conditionings with this index in `cond_or_uncond`; KSampler's positive has 0."""
 
     def rows(call: Seen) -> list[slice]:
         chunks = call.options["cond_or_uncond"]
@@ -33,23 +33,31 @@ def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
     return rows
 
 
-def asked_places(comfy: Any, references: int) -> tuple[Any, ...]:
-    """What the oracle is asked about, for a Plan."""
-    points = comfy.pack("i2am.tokens")
+def point_queries(comfy: Any, references: int) -> tuple[Any, ...]:
+    """A plan's point queries: the points that the oracle computes."""
+    tokens = comfy.pack("i2am.tokens")
     return tuple(
-        points.PointQuery(reference, x, y, x, y)
-        for reference in range(-1, references)
-        for x, y in (ASKED if reference == points.RESULT else ASKED_OF)
+        tokens.PointQuery(picture, x, y, x, y)
+        for picture in range(tokens.RESULT, references)
+        for x, y in (ASKED if picture == tokens.RESULT else ASKED_OF)
     )
 
 
 @contextlib.contextmanager
-def listening_to_all(comfy: Any) -> Iterator[None]:
-    """Attention functions are listened to whatever the size of their calls."""
-    listening = comfy.pack("i2am.attention.softmax_tap")
+def every_call_tapped(comfy: Any) -> Iterator[None]:
+    """The host's softmax is tapped in small calls too."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(listening, "SMALL_BYTES", 0)
+        patched.setattr(comfy.pack("i2am.attention.softmax_tap"), "SMALL_BYTES", 0)
         yield
+
+
+def step_finder(schedule: tuple[float, ...]) -> Callable[[float], int]:
+    """Noise level → the last step of the schedule that starts at or above it."""
+
+    def step_of(sigma: float) -> int:
+        return max(step for step, level in enumerate(schedule[:-1]) if level >= sigma * 0.9999)
+
+    return step_of
 
 
 def prove(
@@ -69,39 +77,35 @@ def prove(
     plan: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Any, list[Seen]]:
-    """The recording of one run, proven, and the attention calls of that run.
+    """One run, proven: its recording and its attention calls.
 
-    A second run, in which attention functions are listened to, is proven too.
+    A second run, in which every call is tapped, is proven too.
 
-    model: makes it anew, with all that other nodes put on it. place_of: layouts by hand. grid,
-    heads, latent: as `expected` takes them. index: of the recorded conditionings in
-    `cond_or_uncond`. sample, options: how to sample.
+    model: makes the model, with all that other nodes put on it. place_of: layouts by hand. grid,
+    heads, latent: as in `expected`. index: of the recorded conditionings in `cond_or_uncond`.
+    sample, options: how to sample.
     """
-    hook, recorder, spy = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording"), Spy()
+    arm, spy = comfy.pack("nodes.host.hook").arm, Spy()
     plain = sample(model(), positive, negative, start, **options)
-    asked = recorder.Plan(**({"places": asked_places(comfy, 8)} | (plan or {})))
-    armed = hook.arm(spy.on(model()), asked)
-    sampled = sample(armed, positive, negative, start, **options)
+    full_plan = {"places": point_queries(comfy, 8)} | (plan or {})
+    full_plan = comfy.pack("i2am.recording").Plan(**full_plan)
+    sampled = sample(arm(spy.on(model()), full_plan), positive, negative, start, **options)
     assert torch.equal(sampled, plain)
     record = recording(comfy, sampled)
-    schedule = record.header.run.schedule
-
-    def step_of(sigma: float) -> int:
-        return max(i for i, level in enumerate(schedule[:-1]) if level >= sigma * 0.9999)
-
+    step_of = step_finder(record.header.run.schedule)
     rows = rows_of(index, start.shape[0])
     frames = record.header.generated.grid.frames
     of_references = tuple(picture.grid.frames for picture in record.header.references)
     asked_of = asking(place_of, latent, frames, of_references)
     wanted = expected(spy.calls, rows, asked_of, step_of, grid, heads, latent)
-    for name in wanted if frames > 1 else ():  # for the oracle they are rows, one after the other
-        if name.startswith("correspondence"):  # the mean of all frames
+    for name in wanted if frames > 1 else ():  # to the oracle, frames are rows of one picture
+        if name.startswith("correspondence"):  # of the mean frame
             wanted[name] = wanted[name].unflatten(1, (frames, -1)).mean(1)
-    with listening_to_all(comfy):
-        again = sample(hook.arm(model(), asked), positive, negative, start, **options)
-    assert torch.equal(again, plain)
-    for found in (record, recording(comfy, again)):
-        arrays = {n: array.reshape(wanted[n].shape) for n, array in found.arrays.items()}
+    with every_call_tapped(comfy):
+        tapped = sample(arm(model(), full_plan), positive, negative, start, **options)
+    assert torch.equal(tapped, plain)
+    for proven in (record, recording(comfy, tapped)):
+        arrays = {n: array.reshape(wanted[n].shape) for n, array in proven.arrays.items()}
         deviations = largest_deviation(arrays, wanted)
         if note is not None:
             note("largest deviation", max(deviations.values()))

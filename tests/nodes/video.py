@@ -1,8 +1,8 @@
 """The proof of a video: each array of its recording equals the dense oracle's.
 
 The oracle knows still pictures. To it a video of T frames of h×w tokens is one picture of T·h rows,
-which has the same tokens in the same order; a correspondence is then averaged over the frames of
-the result, and added up over those of a reference.
+with the same tokens in the same order. A correspondence is then averaged over the frames of the
+result and summed over those of a reference.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import tiny
 import torch
 from oracle import Place, Seen, Spy, asking, expected, largest_deviation
-from proof import TOLERANCE, asked_places, recording, rows_of
+from proof import TOLERANCE, point_queries, recording, rows_of, step_finder
 from torch import Tensor
 
 
@@ -31,22 +31,19 @@ def prove_video(
     note: Callable[[str, Any], None] | None = None,
     **options: Any,
 ) -> tuple[Any, list[Seen]]:
-    """The recording of one run, proven, and the attention calls of that run.
+    """One run, proven: its recording and its attention calls.
 
     grid: frames, height and width of the result in tokens; in `place_of` it is (frames × height,
     width), and so are references of several `reference_frames`.
     """
-    hook, recorder, spy = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording"), Spy()
+    arm, spy = comfy.pack("nodes.host.hook").arm, Spy()
     plain = tiny.sample(model(), positive, negative, start, **options)
-    armed = hook.arm(spy.on(model()), recorder.Plan(places=asked_places(comfy, 8)))
+    plan = comfy.pack("i2am.recording").Plan(places=point_queries(comfy, 8))
+    armed = arm(spy.on(model()), plan)
     latent = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(latent, plain)
     record = recording(comfy, latent)
-    levels = record.header.run.schedule[:-1]
-
-    def step_of(sigma: float) -> int:
-        return max(i for i, level in enumerate(levels) if level >= sigma * 0.9999)
-
+    step_of = step_finder(record.header.run.schedule)
     frames, height, width = grid
     rows = rows_of(0, start.shape[0])
     counts = reference_frames or (1,) * len(record.header.references)

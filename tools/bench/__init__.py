@@ -1,1 +1,1 @@
-"""What capture costs: the benchmark of `dev.py bench`."""
+"""What does capture cost? The benchmark of `dev.py bench`."""

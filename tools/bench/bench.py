@@ -1,10 +1,11 @@
-"""What does capture cost? Real models' shapes through ComfyUI's own sampler, with and without it.
+"""What does capture cost? Models of real shapes in ComfyUI's own sampler, with and without it.
 
 Weights are random: time and memory do not depend on what a model has learnt. Each figure is the
-median of pairs of runs, one with capture and one without, one right after the other. On one thread
-of a CPU, seconds are the processor's own, which a busy machine does not disturb; otherwise they are
-the clock's. The dense method beside it is what tools that keep whole attention matrices do: for
-every call the logits of all heads at once, a softmax of them in each direction, and their means.
+median over pairs of runs, one with capture and one without, one right after the other. On a single
+CPU thread, seconds are processor time, which a busy machine does not disturb; otherwise they are
+wall-clock time. The dense method, for comparison, does what tools that keep whole attention
+matrices do: for every call it takes the logits of all heads at once, a softmax of them in each
+direction, and their means.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tools.comfyui.in_process import import_comfyui, import_pack
 
 
 def surroundings(device: torch.device) -> str:
-    """What the figures were taken on."""
+    """The hardware and software that the figures were measured on."""
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
@@ -40,13 +41,13 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--cases", default="", help="some of them, such as a,c,e")
-    parser.add_argument("--variants", default="", help="some of them, such as exact,dense")
-    parser.add_argument("--dtypes", default="fp32,bf16", help="which precisions")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--steps", type=int, default=0, help="of each run; default: the case's own")
+    parser.add_argument("--cases", default="", help="which cases, for example a,c,e")
+    parser.add_argument("--variants", default="", help="which variants, for example exact,dense")
+    parser.add_argument("--dtypes", default="fp32,bf16", help="precisions, for example fp32,bf16")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--steps", type=int, default=0, help="of each run; 0: the case's own")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs for each figure")
-    parser.add_argument("--tokens", type=int, default=GROWTH[-1], help="how far case e goes")
+    parser.add_argument("--tokens", type=int, default=GROWTH[-1], help="the most tokens in case e")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     import_comfyui(cpu=options.device == "cpu")
@@ -69,7 +70,7 @@ def main() -> None:
                     show(figure)
                     figures.append(figure)
             if not options.cases or "e" in options.cases.split(","):
-                print(f"e: growth, attention alone, tokens a side, {dtype}", flush=True)
+                print(f"e: growth, attention alone, tokens per side, {dtype}", flush=True)
                 figures += growth(pack, dtype, device, options.tokens, options.rounds)
     print(surroundings(device))
     if options.json:

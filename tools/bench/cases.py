@@ -1,4 +1,4 @@
-"""What is sampled: models of real shapes with random weights, and the trained demo model."""
+"""The models that are measured: real shapes with random weights, and the trained demo model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of work. build: (dtype, device) → model patcher; the rest is what it samples."""
+    """One workload. build: (dtype, device) → model patcher; the other fields say what it samples.
+
+    generated, references: where their keys are; keys: how many keys the recorded layers have.
+    """
 
     name: str
     title: str
@@ -31,7 +34,7 @@ class Case:
 
 
 def build(family: str, dtype: torch.dtype, device: torch.device, config: dict[str, Any]) -> Any:
-    """A model of one of the classes of comfy.supported_models, of random weights."""
+    """A model with random weights. family: the name of a class in comfy.supported_models."""
     import comfy.model_patcher
     import comfy.supported_models
 
@@ -48,7 +51,7 @@ def build(family: str, dtype: torch.dtype, device: torch.device, config: dict[st
 
 
 def flux(hidden: int, double: int, single: int) -> Callable[[torch.dtype, torch.device], Any]:
-    """A Flux of these sizes."""
+    """A builder of a Flux with this width and these numbers of blocks."""
     config = {
         "image_model": "flux",
         "in_channels": 16,
@@ -97,7 +100,7 @@ def noise(seed: int, *shape: int) -> Tensor:
 
 
 def latents(seed: int, count: int, side: int, text: int, dim: int) -> Callable[[], list[Any]]:
-    """A random text and so many reference latents."""
+    """A maker of conditioning: `text` random tokens and `count` random reference latents."""
     return lambda: [
         [
             noise(seed, 1, text, dim),
@@ -113,7 +116,7 @@ def latents(seed: int, count: int, side: int, text: int, dim: int) -> Callable[[
 def flux_case(
     name: str, title: str, model: Any, side: int, text: int, references: int, steps: int
 ) -> Case:
-    """A square result and so many references of its size, `side` tokens a side."""
+    """A square result of `side` × `side` tokens and this many references of the same size."""
     area = side**2
     ends = [text + area * n for n in range(1, references + 2)]
     return Case(
@@ -130,8 +133,8 @@ def flux_case(
 
 
 def cases(device: torch.device) -> list[Case]:
-    """Those of the CPU, and on a graphics card also Flux.1 at its real size."""
-    small, whole = flux(1024, 4, 8), flux(3072, 19, 38)
+    """Every case; Flux.1 at its real size is measured on a graphics card only."""
+    small, full = flux(1024, 4, 8), flux(3072, 19, 38)
     demo_case = flux_case("d", "the demo model, 128²", demo, 8, 1, 2, 20)
     found = [
         flux_case("a", "Flux type, hidden 1024, 512², one reference", small, 32, 256, 1, 2),
@@ -151,7 +154,7 @@ def cases(device: torch.device) -> list[Case]:
     ]
     if device.type == "cuda":
         found += [
-            flux_case("flux1", "Flux.1, 1024², one reference", whole, 64, 512, 1, 4),
-            flux_case("flux3", "Flux.1, 1024², three references", whole, 64, 512, 3, 4),
+            flux_case("flux1", "Flux.1, 1024², one reference", full, 64, 512, 1, 4),
+            flux_case("flux3", "Flux.1, 1024², three references", full, 64, 512, 3, 4),
         ]
     return found

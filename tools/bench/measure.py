@@ -1,4 +1,4 @@
-"""Time and memory of one case under each variant, by turns."""
+"""Time and memory of one case with each variant, measured alternately."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ GROWTH = (256, 512, 1024, 2048, 4096, 8192, 16384)
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. ratio: time with capture over without, median of pairs.
+    """One line of the table. ratio: time with capture divided by time without, median of pairs.
 
-    scratch_mib: the most memory one call takes beside its result; record_mib: what is kept.
+    scratch_mib: peak working memory of one call; record_mib: size of the recording.
     """
 
     case: str
@@ -42,7 +42,7 @@ class Figure:
 
 
 def seconds(device: torch.device) -> float:
-    """Time so far, all work done: the processor's where that is the whole story."""
+    """A clock reading after all queued work: processor time on one CPU thread, else wall-clock."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -50,7 +50,7 @@ def seconds(device: torch.device) -> float:
 
 
 class Bench:
-    """Runs one case with and without capture, by turns."""
+    """Runs one case with and without capture, alternately."""
 
     def __init__(self, pack: SimpleNamespace, case: Case, dtype: str, device: torch.device) -> None:
         self.pack, self.case, self.dtype, self.device = pack, case, dtype, device
@@ -58,7 +58,7 @@ class Bench:
         self.meter = Meter(device)
 
     def sample(self, model: Any) -> tuple[float, Tensor]:
-        """Seconds of one run, and its latent."""
+        """One run: its seconds, and its latent."""
         import comfy.sample
 
         start = torch.zeros(self.case.latent)
@@ -71,14 +71,14 @@ class Bench:
         return seconds(self.device) - started, latent
 
     def run(self, variant: Variant) -> tuple[float, float]:
-        """Seconds with capture, and MiB of what it kept."""
+        """One run with capture: its seconds, and the MiB it recorded."""
         if variant.plan is None:
             dense = Dense(self.case, self.meter)
             model = self.model.clone()
             model.model_options["transformer_options"]["optimized_attention_override"] = dense
             return self.sample(model)[0], dense.mebibytes
         model = self.pack.arm(self.model, self.pack.Plan(**variant.plan))
-        with self.watching(variant):
+        with self.changed(variant):
             seconds, latent = self.sample(model)
         record = self.pack.RECORDINGS.get(self.pack.fingerprint(latent))
         if not isinstance(record, self.pack.Recording):
@@ -86,8 +86,8 @@ class Bench:
         return seconds, record.bytes / MIB
 
     @contextlib.contextmanager
-    def watching(self, variant: Variant) -> Iterator[None]:
-        """Capture measured, if the meter is on, and changed as a variant asks."""
+    def changed(self, variant: Variant) -> Iterator[None]:
+        """Capture with its memory measured while the meter is on, changed as the variant says."""
         names, recorder, sums = self.pack.recording, self.pack.Recorder, self.pack.SoftmaxSums
         attention, paper_only = self.pack.attention, variant.paper_only
         compute, add, start, observe, fused = (
@@ -126,26 +126,26 @@ class Bench:
             attention.triton_marginals = fused
 
     def scratch(self, variant: Variant) -> tuple[float, float]:
-        """MiB of the most one call takes, and of what is kept."""
+        """Peak working memory of one call, and size of the recording, in MiB."""
         self.meter.on, self.meter.peak = True, 0
         _, kept = self.run(variant)
         self.meter.on = False
         return self.meter.peak / MIB, kept
 
     def figures(self, wanted: list[Variant], rounds: int) -> list[Figure]:
-        """Every variant's line. Each round takes each variant once, beside a plain run."""
+        """One figure a variant. Each round runs every variant once, next to a plain run."""
         memory = {variant.name: self.scratch(variant) for variant in wanted}  # and warms up
         self.sample(self.model)
         ratios: dict[str, list[float]] = {variant.name: [] for variant in wanted}
         for turn in range(rounds):
             for variant in wanted:
-                plain = watched = 0.0
-                for what in ("plain", "watched") if turn % 2 else ("watched", "plain"):
+                plain = recorded = 0.0
+                for what in ("plain", "recorded") if turn % 2 else ("recorded", "plain"):
                     if what == "plain":
                         plain = self.sample(self.model)[0]
                     else:
-                        watched = self.run(variant)[0]
-                ratios[variant.name].append(watched / plain)
+                        recorded = self.run(variant)[0]
+                ratios[variant.name].append(recorded / plain)
         return [
             Figure(
                 self.case.name,
@@ -164,7 +164,7 @@ class Bench:
 def growth(
     pack: SimpleNamespace, dtype: str, device: torch.device, limit: int, rounds: int
 ) -> list[Figure]:
-    """From 256 tokens a side on, 8 heads: ComfyUI's attention alone, and watched."""
+    """ComfyUI's attention alone and recorded, 8 heads, from 256 tokens per side."""
     from comfy.ldm.modules import attention
 
     figures: list[Figure] = []
@@ -184,17 +184,17 @@ def growth(
         meter = Meter(device, on=True)
         call = functools.partial(attention.optimized_attention, q, k, k, heads, skip_reshape=True)
         methods: dict[str, Callable[[], Any]] = {
-            "exact": functools.partial(watched, pack, meter, call, q, k, layout),
-            "dense": functools.partial(dense_beside, meter, call, q, k, layout),
+            "exact": functools.partial(recorded_call, pack, meter, call, q, k, layout),
+            "dense": functools.partial(dense_call, meter, call, q, k, layout),
         }
         for variant, method in methods.items():
             meter.peak = 0
             needed = 4 * heads * tokens**2 * 3
             if variant == "dense" and device.type == "cpu" and needed > available_memory():
-                print(f"  {name:10} dense needs {needed / 2**30:.0f} GiB at once: it dies here")
-                dies = float("inf")
+                print(f"  {name:10} dense needs {needed / 2**30:.0f} GiB at once: too much")
+                inf = float("inf")
                 figures.append(
-                    Figure(name, variant, dies, dies, dies, needed / MIB, 0.0, device.type, dtype)
+                    Figure(name, variant, inf, inf, inf, needed / MIB, 0.0, device.type, dtype)
                 )
                 continue
             meter.on = True
@@ -218,10 +218,10 @@ def growth(
     return figures
 
 
-def watched(
+def recorded_call(
     pack: SimpleNamespace, meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any
 ) -> None:
-    """An attention call as a recording run makes it."""
+    """One attention call as a recorded run makes it."""
     sums: Any = None
     if pack.can_tap(q, k):
         sums = pack.SoftmaxSums(layout, True)
@@ -238,22 +238,22 @@ def watched(
         pack.attention_marginals(q, k, layout, observed=sums)
 
 
-def dense_beside(meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any) -> None:
-    """An attention call, and the dense method's maps of it."""
+def dense_call(meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any) -> None:
+    """One attention call, then the dense method's maps of it."""
     call()
     with meter():
         dense_maps(q, k, layout.generated.slice, tuple(s.slice for s in layout.references))
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one go."""
+    """Seconds that `work` takes once."""
     started = seconds(device)
     work()
     return seconds(device) - started
 
 
 def available_memory() -> int:
-    """Bytes of memory that are free for use; half of all there is where the system does not say."""
+    """Bytes of free memory; 4 GiB where the system does not say."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable"):
@@ -271,7 +271,7 @@ def show(figure: Figure) -> None:
 
 
 def pack_names(package: str) -> SimpleNamespace:
-    """Everything this tool uses of the pack, which is loaded under this name."""
+    """Everything this tool uses of the pack. package: the name it was loaded under."""
     modules = (
         "nodes.host.hook",
         "nodes.sockets",

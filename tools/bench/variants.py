@@ -1,4 +1,4 @@
-"""Ways to watch a run: capture with several plans, and the dense method beside it."""
+"""The variants: capture with different plans, and the dense method for comparison."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tools.bench.cases import MIB, Case
 
 
 def dense_maps(q: Tensor, k: Tensor, generated: slice, references: tuple[slice, ...]) -> Tensor:
-    """The paper's two maps of one call from full matrices: the mean of each over heads.
+    """The paper's two maps of one call, from full matrices: means over heads, (B, places).
 
-    The released code and its kin keep the matrices as well, summed over the steps.
+    The paper's released code also keeps the matrices themselves, summed over the steps.
     """
     maps: list[Tensor] = []
     for span in references:
@@ -28,7 +28,7 @@ def dense_maps(q: Tensor, k: Tensor, generated: slice, references: tuple[slice, 
 
 
 class Dense:
-    """An attention override that takes the dense method's maps of every call."""
+    """An attention override that computes the dense method's maps of every call."""
 
     def __init__(self, case: Case, meter: Meter) -> None:
         self._case = case
@@ -56,7 +56,7 @@ class Dense:
 
 @dataclass
 class Meter:
-    """Measures the most memory that what runs inside it held at once, if it is switched on."""
+    """While switched on, measures the peak memory of the code that runs inside it."""
 
     device: torch.device
     on: bool = False
@@ -99,9 +99,9 @@ class Meter:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to watch a run. plan: of the capture; None for the dense method.
+    """One way to record a run. plan: what to record; None stands for the dense method.
 
-    paper_only: shown the references' keys alone. kernels: where there are any for the device.
+    paper_only: capture gets the references' keys alone. kernels: use the device's, if it has any.
     """
 
     name: str
@@ -134,7 +134,7 @@ def variants(case: Case, device: torch.device) -> list[Variant]:
 
 
 def of_references(layout: Any) -> Any:
-    """A layout of the references' keys alone: what the paper's maps are made of."""
+    """The layout with the references' keys alone, all that the paper's maps need."""
     first = layout.references[0].start
     spans = tuple(
         type(s)(s.role, s.start - first, s.stop - first, s.grid) for s in layout.references

@@ -1,1 +1,1 @@
-"""A real ComfyUI to work with: as a server, in this process, and in a browser."""
+"""A real ComfyUI for tools and tests: as a server, in this process, and in a browser."""

@@ -21,7 +21,7 @@ USUAL_PLACES = {
     ),
     "linux": ("/snap/bin/chromium",),
 }
-# Downloads of Playwright's own, where a person has made them.
+# Playwright's own downloads, where somebody has made them.
 PLAYWRIGHT_CACHES = ("~/.cache/ms-playwright", "~/Library/Caches/ms-playwright")
 PLAYWRIGHT_BINARIES = ("chromium-*/chrome-linux*/chrome", "chromium-*/chrome-mac*/*/*/*/Chromium")
 # For tests: no sandbox (containers), no GPU, and no calls of its own to the internet.
@@ -56,7 +56,7 @@ def find_chromium() -> Path | None:
 
 
 def need_chromium() -> Path:
-    """The same; without one the tool that needs it ends, and says what to do."""
+    """The same browser; without one, the tool ends and says what to do."""
     found = find_chromium()
     if found is None:
         raise SystemExit("This needs Chromium; python dev.py test installs it.")

@@ -1,4 +1,4 @@
-"""Real ComfyUI and the pack inside a tool's own process, without a server."""
+"""Loads real ComfyUI and the pack into this process, without a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def comfyui_path() -> Path:
 def import_comfyui(cpu: bool = True) -> Path:
     """Make ComfyUI's modules importable: `import comfy.sd` and the like, after this call.
 
-    cpu: let it use the CPU alone.
+    cpu: let it use the CPU only.
     """
     path = comfyui_path().resolve()
     if not (path / "main.py").exists():
@@ -41,7 +41,7 @@ def import_comfyui(cpu: bool = True) -> Path:
 
 
 def import_pack() -> ModuleType:
-    """The pack as a package, loaded by its path as ComfyUI does it."""
+    """The pack as a package, loaded by its path as ComfyUI does."""
     spec = importlib.util.spec_from_file_location(
         _NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
@@ -54,7 +54,7 @@ def import_pack() -> ModuleType:
 
 
 def names_of(package: str, *modules: str) -> SimpleNamespace:
-    """What these modules of the pack, which is loaded under this name, define, in one place."""
+    """One namespace with all that these modules define. package: the loaded pack's name."""
     names = SimpleNamespace()
     for module in modules:
         vars(names).update(vars(importlib.import_module(f"{package}.{module}")))

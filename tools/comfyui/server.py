@@ -3,8 +3,8 @@
     with ComfyServer(comfyui, python) as server:
         outputs = server.run(prompt)
 
-The pack is given to ComfyUI through a base directory of our own, so that an existing installation
-is only read: its models, settings and outputs stay as they are.
+ComfyUI finds the pack in a base directory of our own, so an existing installation is only read: its
+models, settings and outputs stay as they are.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ServerError(RuntimeError):
 
 
 def free_port() -> int:
-    """A port nobody listens on at the moment."""
+    """A port that nothing listens on at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]

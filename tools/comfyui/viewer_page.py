@@ -1,4 +1,4 @@
-"""ComfyUI's page with an Attribution Viewer on it, as a person has it before them.
+"""ComfyUI's page with an Attribution Viewer on it, operated as a person would.
 
 For the page tests and for tools/docs/viewer_picture.py.
 """
@@ -30,7 +30,7 @@ PATIENCE = 120_000  # milliseconds, for a slow machine
 VIEWPORT: Any = {"width": 1500, "height": 950}
 DENSITY = 2  # pixels of the screen for one CSS pixel
 NODE = "app.graph.nodes.find((node) => node.type === 'I2AM_Viewer')"
-# As a new user has them, but for the page's own panels, which would cover the viewer.
+# A new user's, without the panels of the page that would cover the viewer.
 SETTINGS = {
     "Comfy.RightSidePanel.IsOpen": False,
     "Comfy.Minimap.Visible": False,
@@ -55,7 +55,7 @@ def open_browser() -> Iterator[Browser]:
 
 
 def demo_workflow() -> dict[str, Any]:
-    """The demo, as its file has it."""
+    """The demo workflow as its file holds it."""
     return json.loads(WORKFLOW.read_text("utf-8"))
 
 
@@ -67,9 +67,9 @@ def open_page(
     on_error: Callable[[str], None] = print,
     settings: dict[str, Any] | None = None,
 ) -> Page:
-    """A page of its own with a workflow on it (without one, the demo), the viewer in the middle.
+    """A new page with a workflow on it (by default the demo) and the viewer in the middle.
 
-    settings: ComfyUI's own, beside SETTINGS. on_error: told of scripts that fail.
+    settings: ComfyUI's, added to SETTINGS. on_error: called with the error of a failed script.
     """
     page = browser.new_page(viewport=VIEWPORT, device_scale_factor=DENSITY)
     page.set_default_timeout(PATIENCE)
@@ -95,7 +95,7 @@ def load(page: Page, workflow: dict[str, Any]) -> None:
 
 
 def centre(page: Page, scale: float = 1) -> None:
-    """The viewer in the middle, and still there when the page has done its own fitting."""
+    """Moves the viewer to the middle, until the page's own fitting no longer moves it away."""
     for _ in range(20):
         moved = page.evaluate(
             f"""([scale, width, height]) => {{
@@ -116,7 +116,7 @@ def centre(page: Page, scale: float = 1) -> None:
 
 
 def set_seed(page: Page, seed: int) -> None:
-    """Of the KSampler on the page."""
+    """Sets the seed of the KSampler on the page."""
     page.evaluate(
         """(seed) => {
             const sampler = app.graph.nodes.find((node) => node.type === 'KSampler');
@@ -127,7 +127,7 @@ def set_seed(page: Page, seed: int) -> None:
 
 
 def press_run(page: Page) -> None:
-    """Presses Run, and waits until the viewer shows what came of it."""
+    """Presses Run and waits until the viewer shows the new result."""
     with page.expect_response(lambda answer: ".i2am" in answer.url):
         page.get_by_test_id("queue-button").first.click()
     page.wait_for_selector(SHOWN)
@@ -140,13 +140,13 @@ def run(page: Page, seed: int) -> None:
 
 
 def settled(page: Page) -> None:
-    """Pictures are there, and what was asked for is painted."""
+    """Waits until pictures have loaded and the requested maps are painted."""
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(400)
 
 
 def point(page: Page, side: int, x: float, y: float) -> None:
-    """The pointer on a place of the result (side 0) or the reference (1), in parts of it."""
+    """Moves the pointer to (x, y) in 0..1 of the result (side 0) or of the reference (side 1)."""
     box = page.locator(".i2am-box").nth(side).bounding_box()
     assert box
     page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
@@ -154,13 +154,13 @@ def point(page: Page, side: int, x: float, y: float) -> None:
 
 
 def leave(page: Page) -> None:
-    """The pointer beside the viewer."""
+    """Moves the pointer off the viewer."""
     page.mouse.move(750, 60)
     page.wait_for_timeout(200)
 
 
 def press(page: Page, name: str) -> None:
-    """A button of the viewer."""
+    """Clicks a button of the viewer."""
     button(page, name).click()
     page.wait_for_timeout(150)
 
@@ -170,26 +170,26 @@ def button(page: Page, name: str) -> Locator:
 
 
 def sentence(page: Page) -> str:
-    """What the viewer says it shows."""
+    """The sentence in which the viewer says what it shows."""
     page.wait_for_timeout(150)  # it is painted in the next frame
     return page.locator(".i2am-sentence").inner_text()
 
 
 def state(page: Page) -> dict[str, Any]:
-    """What of the viewer is saved in the workflow."""
+    """The state of the viewer that is saved in the workflow."""
     return page.evaluate(f"() => {NODE}.properties.i2am_view")
 
 
 def picture(page: Page) -> np.ndarray:
-    """What both boxes show, side by side: (height, width, 3)."""
+    """A shot of both boxes, side by side: (height, width, 3)."""
     shots = [page.locator(".i2am-box").nth(side).screenshot() for side in (0, 1)]
     return np.hstack([np.array(Image.open(io.BytesIO(shot)).convert("RGB")) for shot in shots])
 
 
 def as_executed(server: ComfyServer, name: str, payload: bytes, pictures: Tensor) -> dict[str, Any]:
-    """What the node would tell the page of a payload, whose files are put where it puts them.
+    """Writes a payload and its pictures where the node does; returns what the page gets to know.
 
-    pictures: (pictures, height, width, 3) in 0..1, of the result and of its one reference alike.
+    pictures: (pictures, height, width, 3) in 0..1, used for the result and for its one reference.
     """
     folder = server.base / "temp" / "i2am"
     folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ def as_executed(server: ComfyServer, name: str, payload: bytes, pictures: Tensor
 
 
 def show(page: Page, output: dict[str, Any]) -> float:
-    """Shows that, as when a run is done; gives the milliseconds until a map is painted."""
+    """Hands an output to the viewer as a finished run does; milliseconds until a map is painted."""
     return page.evaluate(
         f"""async (output) => {{
             const canvas = document.querySelector('.i2am-heat'), start = performance.now();
@@ -222,9 +222,9 @@ def show(page: Page, output: dict[str, Any]) -> float:
 
 
 def true_origins() -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Of the demo, middles of tokens in the hole and of the tokens of the reference they come from.
+    """Of the demo: the middle of each token in the hole, and of the reference token it comes from.
 
-    Each is (x, y) in parts of its picture.
+    Both are (x, y) in 0..1 of their picture.
     """
     scene = make_scenes(1, DEFAULT_SEED)
     truth, (down, across) = scene.correspondence[0], scene.grid

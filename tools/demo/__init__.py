@@ -1,1 +1,1 @@
-"""The demo: its scenes, models and trainings, and the run of `dev.py demo`."""
+"""The demo: its scenes, its models and how they are trained, and the run of `dev.py demo`."""

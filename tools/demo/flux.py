@@ -14,6 +14,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 HEAD = 128  # width of one head; ComfyUI derives the number of heads from it
@@ -107,9 +108,9 @@ class DoubleBlock(nn.Module):
         q, k, v = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
         mixed = attend(q, k, v, rotation).split((txt.shape[1], img.shape[1]), dim=1)
         results = []
-        for (x, mod, attn, mlp), seen in zip(streams, mixed, strict=True):
+        for (x, mod, attn, mlp), attended in zip(streams, mixed, strict=True):
             _, _, gate, mlp_shift, mlp_scale, mlp_gate = mod
-            x = x + gate * attn.proj(seen)
+            x = x + gate * attn.proj(attended)
             results.append(x + mlp_gate * mlp(modulate(x, mlp_shift, mlp_scale)))
         return results[1], results[0]
 
@@ -142,11 +143,11 @@ class SingleBlock(nn.Module):
             hidden = F.linear(first, weight[3 * w :], bias[3 * w :])
             x = x[:, :queries]
         q, k, v = (split_heads(part, 1)[0] for part in (q, k, v))
-        seen = attend(self.norm.query_norm(q), self.norm.key_norm(k), v, rotation)
+        attended = attend(self.norm.query_norm(q), self.norm.key_norm(k), v, rotation)
         # one linear layer over both, without laying them side by side first
         weight, bias = self.linear2.weight, self.linear2.bias
         hidden = F.linear(F.gelu(hidden, approximate="tanh"), weight[:, w:], bias)
-        return x + gate * (hidden + F.linear(seen, weight[:, :w]))
+        return x + gate * (hidden + F.linear(attended, weight[:, :w]))
 
 
 class LastLayer(nn.Module):
@@ -223,11 +224,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 def split_heads(x: Tensor, parts: int) -> Tensor:
     """(B, tokens, parts * heads * HEAD) to (parts, B, heads, tokens, HEAD)."""
-    return x.unflatten(-1, (parts, -1, HEAD)).permute(2, 0, 3, 1, 4)
+    return rearrange(x, "b n (parts h d) -> parts b h n d", parts=parts, d=HEAD)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rotation: Tensor) -> Tensor:
-    """Turn queries and keys to their positions and attend: (B, queries, width)."""
+    """Rotate queries and keys to their positions, then attend: (B, queries, width)."""
     q, k = rotate(q, rotation[: q.shape[2]]), rotate(k, rotation)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
@@ -275,13 +276,10 @@ def time_embedding(time: Tensor) -> Tensor:
 
 def to_tokens(latents: Tensor) -> Tensor:
     """(B, C, h, w) to (B, h/2 * w/2, 4C)."""
-    batch, channels, height, width = latents.shape
-    x = latents.view(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * PATCH**2)
+    return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH)
 
 
 def from_tokens(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, rows * columns, 4C) to (B, C, h, w)."""
-    batch, _, width = tokens.shape
-    x = tokens.view(batch, *grid, width // PATCH**2, PATCH, PATCH)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, grid[0] * PATCH, grid[1] * PATCH)
+    height, _ = grid
+    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=height, p=PATCH, q=PATCH)

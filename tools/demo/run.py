@@ -1,7 +1,7 @@
-"""Runs the demo workflow in a real ComfyUI through its API and writes what it gives.
+"""Runs the demo workflow through the API of a real ComfyUI and writes its pictures and numbers.
 
-Called by `python dev.py demo`. The workflow file is run as it is; a second prompt, made from it in
-memory without the Capture Attention node, tells what plain sampling costs.
+Called by `python dev.py demo`. The workflow file is run as it is. A second prompt, made from it in
+memory without the Capture Attention node, measures what plain sampling costs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def sampling_seconds(server: ComfyServer, prompt: Json, sampler: str) -> f
 
 
 def compare_seconds(server: ComfyServer, prompt: Json, sampler: str, saver: str) -> Json:
-    """Sampling with and without capture, in turns, with new seeds; the median of the warm runs."""
+    """Seconds of sampling with and without capture, alternately: medians of the warm runs."""
     captured = only(prompt, saver)
     plain = bypass(captured, find(captured, "I2AM_Capture"), "model")
     seconds: dict[str, list[float]] = {"sample": [], "sample_plain": []}
@@ -127,13 +127,13 @@ def thumbnail(pictures: list[Path], side: int = 256) -> Image.Image:
     return sheet
 
 
-def one(item: Any) -> Any:
-    """The only value of a one-element list."""
+def unwrapped(item: Any) -> Any:
+    """The value of a list of one; anything else as it is."""
     return item[0] if isinstance(item, list) and len(item) == 1 else item
 
 
 def run_demo(server: ComfyServer, output: Path) -> Json:
-    """Runs everything, writes the files into `output`, gives the report."""
+    """Runs everything, writes the files into `output` and returns the report."""
     prompt = to_prompt(json.loads(WORKFLOW.read_text("utf-8")), server.get_json("/object_info"))
     collect = find(prompt, "I2AM_Collect")
     sampler = prompt[collect]["inputs"]["samples"][0]
@@ -170,7 +170,7 @@ def run_demo(server: ComfyServer, output: Path) -> Json:
             ("The reference", output / "reference.png"),
             ("The result", output / "result.png"),
             ("Where it was used", output / "r2g.png"),
-            ("What was used of it", output / "g2r.png"),
+            ("What was used", output / "g2r.png"),
         ]
     ).save(output / "overview.png")
 
@@ -184,8 +184,8 @@ def run_demo(server: ComfyServer, output: Path) -> Json:
         in_mask = psnr(result, target, hole)
     system = server.get_json("/system_stats")["system"]
     report = {
-        "imacs_generated": one(imacs["imacs_generated"]),
-        "imacs_reference": one(imacs["imacs_reference"]),
+        "imacs_generated": unwrapped(imacs["imacs_generated"]),
+        "imacs_reference": unwrapped(imacs["imacs_reference"]),
         "share": facts["share"],
         "psnr_in_mask": round(in_mask, 2),
         "seconds": seconds,
@@ -197,9 +197,9 @@ def run_demo(server: ComfyServer, output: Path) -> Json:
     return report
 
 
-def tell(report: Json, output: Path, total: float) -> None:
-    """The report for a person, and what to do next."""
-    share, seconds, seen = report["share"], report["seconds"], report["coverage"]
+def print_report(report: Json, output: Path, total: float) -> None:
+    """The report in words, and what to try next."""
+    share, seconds, coverage = report["share"], report["seconds"], report["coverage"]
     place = output.relative_to(ROOT) if output.is_relative_to(ROOT) else output
     ratio = seconds["sample"] / seconds["sample_plain"]
     references = ", ".join(
@@ -211,14 +211,15 @@ The model ({report["model"]}, ComfyUI {report["comfyui"]}) filled the hole in th
   Its attention went to                     itself {share["self"]:.1%}, {references}
   IMACS over the result (in the hole)       {report["imacs_generated"]:+.2f}
   IMACS over the reference (in the object)  {report["imacs_reference"]:+.2f}   (best: +1)
-  Recorded                                  {seen["evaluations"]} of {seen["expected_evaluations"]}\
- evaluations, {seen["layers"]} of {seen["expected_layers"]} layers
+  Recorded                                  {coverage["evaluations"]} of\
+ {coverage["expected_evaluations"]} evaluations, {coverage["layers"]} of\
+ {coverage["expected_layers"]} layers
   Sampling                                  {seconds["sample_plain"]:.2f} s plain,\
  {seconds["sample"]:.2f} s with capture (x {ratio:.2f})
 
 Done in {total:.0f} s. Look at {place}:
   overview.png    everything side by side
-  r2g.png         where in the result the reference was used (bright: much)
+  r2g.png         where in the result the reference was used (bright: a lot)
   g2r.png         which part of the reference was used
   report.json     these numbers;  *.safetensors  the record, for Load Attribution
 
@@ -232,7 +233,7 @@ def main() -> int:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="also renew the README's picture and the template's thumbnail",
+        help="also update the README's picture and the template's thumbnail",
     )
     options = parser.parse_args()
     comfyui = comfyui_path()
@@ -244,7 +245,7 @@ def main() -> int:
             print(f"  ready in {time.monotonic() - start:.1f} s", flush=True)
             output = options.output.resolve()
             report = run_demo(server, output)
-        tell(report, output, time.monotonic() - start)
+        print_report(report, output, time.monotonic() - start)
         if options.publish:
             README_PICTURE.parent.mkdir(exist_ok=True)
             shutil.copy(output / "overview.png", README_PICTURE)

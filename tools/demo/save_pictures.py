@@ -55,7 +55,7 @@ def insertion(seed: int, _: str) -> dict[str, Tensor]:
 
 
 def upscale(seed: int, _: str) -> dict[str, Tensor]:
-    """A photograph, and what is left of it at an eighth of its size."""
+    """A photograph, and the same at an eighth of its size, enlarged again."""
     target = make_scenes(1, seed, recipe=RECIPES["photographs"]).target
     return {"low": reduced(target), "true": target}
 

@@ -3,11 +3,11 @@
 The object of the reference has colours nobody can guess, and the hole in the scene has the object's
 silhouette. Filling the hole therefore means finding, for each token of the hole, the token of the
 reference that shows the same part of the object. That token is known here exactly, so an attention
-map can be held against the truth: `Scenes.correspondence`.
+map can be compared with the truth: `Scenes.correspondence`.
 
 Every scene has a seed of its own: `make_scenes(count, seed)` gives the scenes `seed`, `seed + 1`
-and so on, and scene `n` is the same picture in whatever batch it is made. Training takes its seeds
-from `TRAINING_SEEDS`, every evaluation from `HELD_OUT_SEEDS`.
+and so on, and scene `n` is the same picture in every batch. Training takes its seeds from
+`TRAINING_SEEDS`, every evaluation from `HELD_OUT_SEEDS`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def draw_scenes(seeds: Sequence[int], size: int = 128, recipe: Recipe = PLAIN) -
     shapes = torch.tensor(np.stack([draw_shape(rng, recipe) for rng in rngs]))
     texture = draw_textures(rngs)
     backgrounds = draw_backgrounds(rngs, size)
-    # What only some recipes need has a stream of its own, so that it leaves the rest as it was.
+    # What only some recipes need has a random stream of its own and leaves the rest unchanged.
     extras = [np.random.default_rng((seed, 1)) for seed in seeds]
     if recipe.photographs:
         _use_photographs(seeds, extras, recipe, backgrounds, texture)
@@ -280,7 +280,7 @@ def _add_distractors(
     boxes: Tensor,
     shapes: Tensor,
 ) -> Tensor:
-    """The reference with smaller objects of other silhouettes beside where the object goes."""
+    """The reference with smaller objects of other silhouettes, clear of the object's own place."""
     size = reference.shape[-1]
     taken = [[(int(box[3]), int(box[4]), int(box[0]))] for box in boxes]
     for _ in range(recipe.distractors):
@@ -308,7 +308,7 @@ def _add_distractors(
 def _free_box(
     rng: np.random.Generator, taken: Sequence[tuple[int, int, int]], size: int
 ) -> tuple[int, tuple[int, int]]:
-    """A box beside those taken (top, left, side), as side and corner; off the picture if none."""
+    """Side and corner of a box clear of those taken (top, left, side); off the picture if none."""
     for _ in range(10):
         side = int(rng.integers(2, 4)) * TOKEN
         top, left = (int(corner) for corner in rng.integers(0, size - side + 1, 2))

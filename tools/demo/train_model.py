@@ -1,12 +1,12 @@
-r"""Train the demo models of the Flux type, which read references beside the picture they make.
+r"""Train the Flux-type demo models, which read references next to the picture they make.
 
     python -m tools.demo.train_model --output plain.safetensors --state plain.state
     python -m tools.demo.train_model --start-from plain.state --seed 2 --steps 1750 --rate 1e-3 \
         --batch plain=4,sizes=3,distractors=4,photographs=4,unaligned=4,everything=5
 
-The first command learns to find and copy on the plain scenes and is a working model by itself; the
-second goes on from there with harder ones. Nothing is learned for some hundred steps, then copying
-appears at once. `--stop-at 20` gives weights that have learned nothing, to compare with;
+The first command learns to find and copy on the plain scenes; its result is a working model. The
+second goes on from there with harder scenes. For some hundred steps nothing is learned, then
+copying appears all at once. `--stop-at 20` gives weights that have learned nothing, for comparison;
 `--checkpoints FOLDER --every 100` keeps the weights along the way.
 
     python -m tools.demo.train_model --task upscale --start-from \
@@ -104,7 +104,7 @@ def parse_batch(text: str) -> dict[str, int]:
 
 
 def draw_batch(batch: Mapping[str, int], start: int) -> list[Scenes]:
-    """Scenes nobody saw before, one group for each recipe."""
+    """New scenes, one group for each recipe."""
     groups = []
     for name, count in batch.items():
         groups.append(make_scenes(count, start, recipe=RECIPES[name]))
@@ -149,11 +149,11 @@ def without_last_at_times(references: list[Tensor], random: torch.Generator) -> 
 
 
 def upscaling_loss(model: nn.Module, groups: list[Scenes], random: torch.Generator) -> Tensor:
-    """Squared error of the picture seen from random times, as it weighs in pixels.
+    """Squared error of the picture predicted at random times, weighted as in pixels.
 
-    What lies under the noise is the model's own guess from pure noise, not the true picture. Taught
-    from the truth, sampling draws one of the many pictures that would fit, and that has twice the
-    error of their mean: more than the enlarged low resolution itself.
+    The noise is added to the model's own guess from pure noise, not to the true picture. A model
+    trained on the truth samples one of the many pictures that would fit, which has twice the error
+    of their mean: more than the enlarged low resolution itself.
     """
     target, low = low_and_high(groups)
     references = without_last_at_times([low], random)
@@ -182,7 +182,7 @@ def no_text(batch: int) -> Tensor:
 
 
 def report_inpainting(recipes: list[str], model: nn.Module) -> None:
-    """Print the error in held-out holes of the picture guessed at once from pure noise."""
+    """Print the error, in held-out holes, of a one-step guess from pure noise."""
     for name in recipes:
         groups = [make_scenes(64, HELD_OUT_SEEDS.start, recipe=RECIPES[name])]
         target, scene, reference, touched = latents_of(groups)
@@ -194,7 +194,7 @@ def report_inpainting(recipes: list[str], model: nn.Module) -> None:
 
 
 def report_upscaling(recipes: list[str], model: nn.Module) -> None:
-    """Print the error of held-out pictures guessed at once from pure noise, and of the enlarged
+    """Print the error of one-step guesses of held-out pictures from pure noise, and of the enlarged
     low resolution itself."""
     for name in recipes:
         target, low = low_and_high([make_scenes(64, HELD_OUT_SEEDS.start, recipe=RECIPES[name])])
@@ -210,7 +210,7 @@ def report_upscaling(recipes: list[str], model: nn.Module) -> None:
 def guess_errors(
     model: nn.Module, target: Tensor, choices: tuple[list[Tensor], ...]
 ) -> list[Tensor]:
-    """Squared error of what is guessed at once from noise, latents, for each choice of
+    """Squared error of a one-step guess from pure noise, in latents, for each choice of
     references."""
     noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
     time, text = torch.ones(len(noise)), no_text(len(noise))
@@ -219,7 +219,7 @@ def guess_errors(
 
 @torch.no_grad()
 def prove(comfyui: Path) -> None:
-    """Print how far this Flux and ComfyUI's differ at most, over random weights and inputs."""
+    """Print the largest difference between this Flux and ComfyUI's, over random inputs."""
     sys.path.insert(0, str(comfyui.resolve()))
     sys.argv = sys.argv[:1]  # ComfyUI reads the command line when it is imported
     import comfy.options

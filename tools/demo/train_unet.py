@@ -1,4 +1,4 @@
-r"""Train the demo insertion model: a small UNet that puts an object back, reading it by attention.
+r"""Train the demo insertion model: a small UNet that reads an object by attention and puts it back.
 
     python -m tools.demo.train_unet
 
@@ -123,7 +123,7 @@ def flow_loss(tokens_of, model: nn.Module, scenes: Insertions, random: torch.Gen
 
 
 def report(tokens_of, model: nn.Module) -> None:
-    """Print the error in held-out boxes of the picture guessed at once from pure noise."""
+    """Print the error, in held-out boxes, of a one-step guess from pure noise."""
     target, around, reference = given(make_insertions(64))
     noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
     tokens = tokens_of(reference)

@@ -1,4 +1,4 @@
-"""Make the demo model's VAE: an encoder that is written down and a decoder that is trained.
+"""Make the demo model's VAE: a hand-written encoder and a trained decoder.
 
     python -m tools.demo.train_vae
 
@@ -242,7 +242,7 @@ def draw_crops(seed: int, step: int, photographs: int) -> Tensor:
     limit = (pictures.shape[1] - CROP) // BLOCK + 1
     crops = []
     for picture in pictures:
-        # towards what is hard: of three places the one with the most contrast
+        # favours what is hard: of three places, the one with the most contrast
         places = rng.integers(0, limit, (3, 2)) * BLOCK
         parts = [picture[top : top + CROP, left : left + CROP] for top, left in places]
         crops.append(max(parts, key=lambda part: part.var().item()))

@@ -1,7 +1,7 @@
 """How the demo models are trained: the loop, its options, and the files it keeps.
 
-Budgets are in steps: a busy machine only takes longer. What is saved is the running average of the
-weights, in half precision, with all stages of the training in its metadata.
+Lengths are in steps, so a busy machine only takes longer. The saved weights are the running average
+in half precision; the metadata holds all stages of the training.
 """
 
 from __future__ import annotations
@@ -133,15 +133,15 @@ def schedule(step: int, steps: int) -> float:
 
 
 def flow_times(batch: int, random: torch.Generator) -> Tensor:
-    """Times of flow matching, (batch,), 1 is noise: half of them where it is decided what to draw,
-    the others anywhere."""
+    """Times of flow matching, (batch,), 1 is noise: half of them where the content is decided, the
+    others anywhere."""
     t = torch.rand(batch, generator=random)
     t[batch // 2 :] = 0.6 + 0.4 * t[batch // 2 :]
     return t[torch.randperm(batch, generator=random)]
 
 
 def begin_with(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Weights to go on from, and the stages of training they have behind them."""
+    """Weights to go on from, and the stages of training behind them."""
     if path.suffix != ".safetensors":
         state = torch.load(path, weights_only=True)
         return state["average"], state["stages"]

@@ -1,1 +1,1 @@
-"""Pages and pictures that are made from the code."""
+"""Pages and pictures of the documentation that are made from the code."""

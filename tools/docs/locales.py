@@ -1,10 +1,10 @@
-"""What ComfyUI's page shows of our nodes, as its translation files hold it.
+"""The texts of our nodes on ComfyUI's page, as its translation files hold them.
 
     python -m tools.docs.locales    writes locales/en/nodeDefs.json from the nodes themselves
 
-The other languages are written by hand beside it. `git diff locales/en` then shows what has to be
-translated again, and a test names what is missing. ComfyUI serves all of it to the page under
-/i18n; a choice's values are not translated there, so tooltips name them as they are.
+The other languages are written by hand. `git diff locales/en` then shows what has to be translated
+again, and a test names what is missing. ComfyUI serves all of it to the page under /i18n. It does
+not translate the values of a choice, so tooltips name them in English.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def texts_of(info: Any) -> Texts:
 
 
 def lines(texts: Texts, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every text with where it stands, such as I2AM_Map.inputs.level.tooltip."""
+    """Every text with its path, for example I2AM_Map.inputs.level.tooltip."""
     for key, value in texts.items():
         if isinstance(value, str):
             yield path + key, value

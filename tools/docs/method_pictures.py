@@ -22,7 +22,7 @@ from tools.fidelity.host import OBJECT, load, pack_names
 FOLDER = ROOT / "docs" / "method"
 SCENE = HELD_OUT_SEEDS.start + 2  # that of the example workflow
 POINT = (0.72, 0.7)  # in the hole
-BACK = (0.31, 0.44)  # what it looks at, in the object's picture
+BACK = (0.31, 0.44)  # the place it attends to, in the object's picture
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def sample(package: str) -> Any:
-    """Fill the hole of one scene, and what was recorded of it, with its pictures."""
+    """Fill the hole of one scene; the attribution of that run, with its pictures."""
     names = pack_names(package)
     points = names.parse_point_queries("{},{}".format(*POINT), "points")
     back = f"{OBJECT + 1}: " + "{},{}".format(*BACK)
@@ -57,12 +57,12 @@ def sample(package: str) -> Any:
 
 
 def large(picture: Tensor) -> Tensor:
-    """Twice as large, so that words fit below."""
+    """Twice as large, so that captions fit below."""
     return picture.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 def pictures(package: str, attribution: Any) -> dict[str, Tensor]:
-    """Each picture by its file name, (1, height, width, 3)."""
+    """File name → picture, (1, height, width, 3)."""
     nodes = {
         name: getattr(importlib.import_module(f"{package}.nodes.{module}"), node)
         for name, module, node in (

@@ -1,4 +1,4 @@
-"""Write docs/models.md, which models can be read and how, from the registry of architectures.
+"""Write docs/models.md, the models that can be read and how, from the registry of architectures.
 
 python -m tools.docs.model_table
 """

@@ -1,11 +1,11 @@
-"""Makes the pictures of the nodes, for README.md and the help pages: web/docs/pictures/<id>.jpg.
+"""Takes the pictures of the nodes for README.md and the help pages: web/docs/pictures/<id>.jpg.
 
     python -m tools.docs.node_pictures                # all of them, and docs/graph.jpg
     python -m tools.docs.node_pictures I2AM_Map graph # some
 
-Run it in .venv (COMFYUI_PATH: another ComfyUI than the default) when what a node looks like has
-changed, and look at them. Each is taken of the page of real ComfyUI, in a headless browser: an
-example workflow, run where it can be run here, with the nodes of the picture side by side.
+Run it in .venv (COMFYUI_PATH: another ComfyUI than the default) after a node's looks have changed,
+and check the pictures by eye. Each is a screenshot of real ComfyUI's page in a headless browser: an
+example workflow, run if the models are here, with the nodes of the picture side by side.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tools.workflows.catalog.parts import GOLD, Group, Node
 from tools.workflows.make import ARRANGE, BUILD, VIEW, open_page, plain, run_in_page
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
-SCALE = 1.25  # pixels of the picture for one of the page
-MARGIN, ABOVE = 16, 24  # of the page, around the nodes; what stands above their titles
-HEIGHT = 1700  # of the page: room for the highest
-POINTED = (0.7, 0.62)  # in parts of the viewer's first picture: within the demo's hole
+SCALE = 1.25  # pixels of the picture per pixel of the page
+MARGIN, ABOVE = 16, 24  # pixels of the page around the nodes, and above their titles
+HEIGHT = 1700  # pixels of the page: room for the tallest picture
+POINTED = (0.7, 0.62)  # x, y in 0..1 of the viewer's first picture: inside the demo's hole
 QUALITY = 82
 
 # By their names without prefix and number: "demo", "inpaint_debug", …
@@ -42,12 +42,12 @@ TABLE = {flow.name.split("_", 2)[2]: flow for flow in (*WORKFLOWS, *MODEL_WORKFL
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: `columns` of nodes of a workflow, by their keys, and nodes it has not itself."""
+    """One picture: columns of a workflow's nodes, by their keys, and more nodes added to it."""
 
     workflow: str
     columns: tuple[tuple[str, ...], ...]
     more: tuple[Node, ...] = ()
-    point: bool = False  # with the pointer in the viewer's first picture
+    point: bool = False  # the pointer is in the viewer's first picture
 
 
 def shot(workflow: str, *columns: str, more: tuple[Node, ...] = (), point: bool = False) -> Shot:
@@ -149,7 +149,7 @@ SHOTS = {
     "I2AM_ReferenceTokens": shot("locate_object", "object", "tokens", "inpaint"),
     "I2AM_BlankPrompt": shot("demo", "blank", "reference_1", "reference_2"),
 }
-# Those whose workflow, or what is added to it, needs files that are not here.
+# Their workflows, or the nodes added to them, need files that are not here.
 NOT_RUN = {"I2AM_MarkRedux", "I2AM_ImageTokens", "I2AM_TraceAdapter"}
 
 # Runs in the page: opens what was built, as a file is opened, and finds its nodes again.

@@ -1,7 +1,7 @@
 """Write docs/reliability.md, what can go wrong and what happens then, from the tests that prove it.
 
 python -m tools.docs.reliability_page          # run them, and write the page if all pass
-python -m tools.docs.reliability_page --check  # only ask whether the page names the tests there are
+python -m tools.docs.reliability_page --check  # only check that the page names the present tests
 
 A test says what it proves: `@pytest.mark.fault(what, happens, lost)`, `neighbour(what, happens)`
 or `bad_input(what, happens)`.
@@ -32,28 +32,28 @@ A test of several cases says how many.
 _TABLES = {
     "fault": (
         "Faults",
-        "Recording never breaks a render: what goes wrong in it ends the recording, and the node "
-        "that asks for it tells why. Tests that break into a run also see to it that afterwards "
-        "sampling without Capture Attention gives the exact latent it gave before.",
+        "Recording never breaks a render: an error ends the recording, and the node that needs it "
+        "says why. Tests that make a run fail also check that sampling without Capture Attention "
+        "then gives exactly the same latent as before.",
         ("What goes wrong", "What happens", "What is lost"),
     ),
     "neighbour": (
         "Other nodes and packs",
-        "Beside each of these the latent is bit for bit what it is without Capture Attention, and "
-        "there are either right maps or a stated reason why there are none.",
-        ("Beside", "What happens"),
+        "Together with each of these, the latent is bit for bit the same as without Capture "
+        "Attention, and the maps are right or there is a stated reason why there are none.",
+        ("Together with", "What happens"),
     ),
     "bad_input": (
         "Bad input",
         "Nothing outside ComfyUI's own folders is read or written, nothing in a file is executed, "
-        "and no map is drawn of what cannot be right: the node says what is wrong.",
-        ("What is given", "What happens"),
+        "and no map is drawn from input that cannot be right: the node says what is wrong.",
+        ("Input", "What happens"),
     ),
 }
 
 
 class Marked:
-    """A pytest plugin: keeps the marked tests alone, their rows, and what became of them."""
+    """A pytest plugin: selects the marked tests, and keeps their rows and outcomes."""
 
     def __init__(self) -> None:
         self.cases: dict[str, Counter[tuple[Row, str]]] = {kind: Counter() for kind in KINDS}
@@ -101,7 +101,7 @@ def main() -> int:
         return int(code)
     if options.check:
         fresh = PAGE.is_file() and PAGE.read_text("utf-8") == page(marked)
-        print("The page names the tests there are." if fresh else "The page is out of date.")
+        print("The page is up to date." if fresh else "The page is out of date.")
         return 0 if fresh else 1
     if lacking := marked.chosen - marked.passed:
         print("These have not passed:", *sorted(lacking), sep="\n")

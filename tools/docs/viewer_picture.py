@@ -1,8 +1,8 @@
-"""Makes docs/viewer.png: the demo in ComfyUI's own page, a place of the result pointed at.
+"""Takes docs/viewer.png: the demo on ComfyUI's own page, with the pointer on the result.
 
     python -m tools.docs.viewer_picture
 
-Run it in .venv after the viewer has changed its looks.
+Run it in .venv after the viewer's looks have changed.
 """
 
 from __future__ import annotations

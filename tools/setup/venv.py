@@ -47,7 +47,7 @@ def pip(venv: Path, *arguments: str, name: str) -> None:
 
 
 def state_of(venv: Path) -> dict[str, str]:
-    """What was installed last into an environment, as hashes of the wishes."""
+    """What was last installed into an environment, as hashes of the requirements."""
     with contextlib.suppress(OSError, ValueError):
         return json.loads((venv / READY).read_text("utf-8"))
     return {}

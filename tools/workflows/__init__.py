@@ -1,1 +1,1 @@
-"""The example workflows: how they are built, checked and written."""
+"""The example workflows: what is in them, how they are made, and their API prompts."""

@@ -23,11 +23,11 @@ Json = dict[str, Any]
 
 
 class WorkflowError(ValueError):
-    """The workflow has something this conversion does not know."""
+    """The workflow contains something that this conversion does not know."""
 
 
 def to_prompt(workflow: Json, object_info: Json) -> Json:
-    """The API prompt of a workflow; `object_info` is what the server tells under that name."""
+    """The API prompt of a workflow. object_info: the server's answer under that name."""
     nodes = {node["id"]: node for node in workflow["nodes"]}
     links = _links(workflow)
     prompt: Json = {}
@@ -63,7 +63,7 @@ def _name(node: Json) -> str:
 
 
 def _links(workflow: Json) -> dict[int, tuple[int, int]]:
-    """Link id to (node id, output slot). Version 0.4 has lists, version 1 objects."""
+    """Link id → (node id, output slot). Version 0.4 has lists, version 1 objects."""
     found = {}
     for link in workflow.get("links", ()):
         if isinstance(link, dict):
@@ -76,7 +76,7 @@ def _links(workflow: Json) -> dict[int, tuple[int, int]]:
 def _source(
     link: int, links: dict[int, tuple[int, int]], nodes: dict[int, Json]
 ) -> list[Any] | None:
-    """Where a link starts, past reroutes: [node, slot]; of a primitive its [value]; or None."""
+    """Where a link starts, past reroutes: [node, slot], a primitive's [value], or None."""
     for _ in range(len(links) + 1):
         if link not in links:
             return None
@@ -131,8 +131,8 @@ def _widget_values(node: Json, info: Json) -> Json:
             )
         values[name] = saved[at]
         at += 1
-        # The page adds this widget of its own behind a seed, and saves it with the others. (Its
-        # upload buttons come after all inputs.)
+        # After a seed the page adds a widget of its own and saves it with the others. (Its upload
+        # buttons come after all inputs.)
         controlled = options.get("control_after_generate") or name in SEEDS
         if controlled and at < len(saved) and saved[at] in AFTER_GENERATE:
             at += 1
@@ -140,14 +140,14 @@ def _widget_values(node: Json, info: Json) -> Json:
 
 
 def bypass(prompt: Json, node: str, input_name: str, slot: int = 0) -> Json:
-    """The prompt without a node: who took its output `slot` takes what `input_name` brought."""
-    brought = prompt[node]["inputs"][input_name]
+    """The prompt without a node: what its output `slot` fed is now fed by its `input_name`."""
+    source = prompt[node]["inputs"][input_name]
     without: Json = {}
     for other, found in prompt.items():
         if other == node:
             continue
         inputs = {
-            name: brought if value == [node, slot] else value
+            name: source if value == [node, slot] else value
             for name, value in found["inputs"].items()
         }
         without[other] = {**found, "inputs": inputs}

@@ -5,9 +5,9 @@
     python -m tools.workflows.make i2am_14_sdxl_ip_adapter --pack ../ComfyUI_IPAdapter_plus
 
 Run it in .venv after a node of a workflow has changed. The page, in a headless browser, saves the
-file just as a person would, so it opens without warnings. Each workflow is run first, so that there
-is room for what its nodes will show; its pictures make the thumbnail, and a picture in
-docs/workflows/ that brings the workflow with it when it is dragged onto the page. The demo's
+file as it does for a person, so it opens without warnings. Each workflow is run first, so that
+there is room for what its nodes will show. Its pictures make the thumbnail, and the picture in
+docs/workflows/ that brings the workflow along when it is dragged onto the page. The demo's
 thumbnail comes from tools/demo/run.py.
 """
 
@@ -34,11 +34,11 @@ from tools.workflows.catalog import MODEL_WORKFLOWS, WORKFLOWS, Workflow
 
 FOLDER = ROOT / "example_workflows"
 PICTURES = ROOT / "docs" / "workflows"
-SHOTS = ROOT / "output" / "workflows"  # a look at each whole graph, to check by eye
+SHOTS = ROOT / "output" / "workflows"  # a screenshot of each whole graph, to check by eye
 SIDE = 256  # pixels of one picture of a thumbnail
-# Where the page shows the graph, beside its menus.
+# The part of the page that shows the graph, without the menus.
 GRAPH: Any = {"x": 60, "y": 58, "width": 1130, "height": 1130}
-# How the page shows it first: large enough that the words can be read.
+# The view a workflow opens with: large enough to read the words.
 VIEW = {"scale": 0.64, "offset": [140, 140]}
 
 # Runs in the page: makes the nodes and wires them.
@@ -47,32 +47,32 @@ async (columns) => {
   const graph = window.app.graph, LiteGraph = window.LiteGraph, problems = [];
   graph.clear();
   const nodes = {}, later = [];
-  for (const wish of columns.flat().flatMap((group) => group.stacks.flat())) {
-    const node = LiteGraph.createNode(wish.type);
-    if (!node) throw new Error('no node type ' + wish.type);
-    if (nodes[wish.key]) throw new Error('two nodes are called ' + wish.key);
-    if (wish.title) node.title = wish.title;
+  for (const spec of columns.flat().flatMap((group) => group.stacks.flat())) {
+    const node = LiteGraph.createNode(spec.type);
+    if (!node) throw new Error('no node type ' + spec.type);
+    if (nodes[spec.key]) throw new Error('two nodes are called ' + spec.key);
+    if (spec.title) node.title = spec.title;
     graph.add(node);
-    nodes[wish.key] = node;
-    later.push([wish, node]);
+    nodes[spec.key] = node;
+    later.push([spec, node]);
   }
-  for (const [wish, node] of later) {
-    Object.assign(node.properties, wish.properties);
-    for (const [name, value] of Object.entries(wish.widgets)) {
+  for (const [spec, node] of later) {
+    Object.assign(node.properties, spec.properties);
+    for (const [name, value] of Object.entries(spec.widgets)) {
       const widget = /^\\d+$/.test(name) ? node.widgets[name]
                                          : node.widgets.find((w) => w.name === name);
-      if (!widget) { problems.push(`${wish.key}: no widget ${name}`); continue; }
+      if (!widget) { problems.push(`${spec.key}: no widget ${name}`); continue; }
       widget.value = value;
       widget.callback?.(value);
     }
-    for (const [name, [from, slot]] of Object.entries(wish.wires)) {
+    for (const [name, [from, slot]] of Object.entries(spec.wires)) {
       const index = node.inputs.findIndex((input) => input.name === name);
       if (index < 0) {
-        problems.push(`${wish.key}: no input ${name} among ` + node.inputs.map((i) => i.name));
+        problems.push(`${spec.key}: no input ${name} among ` + node.inputs.map((i) => i.name));
         continue;
       }
       if (!nodes[from]?.connect(slot, node, index)) {
-        problems.push(`${wish.key}: ${name} cannot be wired to ${from}, ${slot}`);
+        problems.push(`${spec.key}: ${name} cannot be wired to ${from}, ${slot}`);
       }
       await new Promise((done) => setTimeout(done, 50));
     }
@@ -92,14 +92,14 @@ async ([id, columns, view]) => {
   let left = 0;
   for (const column of columns) {
     let start = 0, right = 0;
-    for (const wished of column) {
+    for (const group_spec of column) {
       let x = left, bottom = start;
-      for (const stack of wished.stacks) {
+      for (const stack of group_spec.stacks) {
         let top = start, widest = 0;
-        for (const wish of stack) {
-          const node = nodes[wish.key], size = node.computeSize();
-          const height = Math.max(size[1], wish.height || 0);
-          node.setSize([Math.max(size[0], wish.width || 270), height]);
+        for (const spec of stack) {
+          const node = nodes[spec.key], size = node.computeSize();
+          const height = Math.max(size[1], spec.height || 0);
+          node.setSize([Math.max(size[0], spec.width || 270), height]);
           top += ROW;
           node.pos = [x, top];
           top += height;
@@ -109,10 +109,10 @@ async ([id, columns, view]) => {
         bottom = Math.max(bottom, top);
         x += widest + GAP;
       }
-      const group = new LiteGraph.LGraphGroup(wished.title);
+      const group = new LiteGraph.LGraphGroup(group_spec.title);
       group.pos = [left - MARGIN, start - TITLE];
       group.size = [x - GAP - left + 2 * MARGIN, bottom - start + TITLE + MARGIN];
-      group.color = wished.color;
+      group.color = group_spec.color;
       graph.add(group);
       right = Math.max(right, x - GAP);
       start = bottom + MARGIN + TITLE + GAP;
@@ -147,12 +147,12 @@ async () => {
 
 
 def plain(value: Any) -> Any:
-    """As the page can take it."""
+    """The value as plain JSON, for the page."""
     return json.loads(json.dumps(value, default=vars))
 
 
 def make(server: ComfyServer, page: Page, workflow: Workflow) -> list[str]:
-    """Writes the files of one workflow; gives what is wrong with it."""
+    """Writes the files of one workflow; returns the problems it found."""
     columns = plain(workflow.columns)
     ids, problems = page.evaluate(BUILD, columns)
     if problems:
@@ -185,18 +185,18 @@ def make(server: ComfyServer, page: Page, workflow: Workflow) -> list[str]:
 
 
 def open_page(server: ComfyServer, browser: Browser, scale: float = 1) -> Page:
-    """A page that remembers nothing another workflow has shown; `scale`: pixels for one of it."""
+    """A page with a profile of its own. scale: pixels of a screenshot per pixel of the page."""
     viewport: Any = {"width": 2400, "height": 1200}
-    page = browser.new_page(viewport=viewport, device_scale_factor=scale)  # its own profile
+    page = browser.new_page(viewport=viewport, device_scale_factor=scale)
     page.goto(server.url)
     page.wait_for_function("() => window.app?.graph && window.app.extensionManager")
     page.wait_for_timeout(1500)
-    page.keyboard.press("Escape")  # the templates a first visit is met with
+    page.keyboard.press("Escape")  # closes the templates that a first visit shows
     return page
 
 
 def run_in_page(server: ComfyServer, page: Page) -> dict[str, Any]:
-    """Presses Run and waits; gives what the nodes showed, by node id."""
+    """Presses Run and waits; node id → what the node showed."""
     before = set(server.get_json("/history"))
     page.evaluate("() => window.app.queuePrompt(0)")
     while not (new := set(server.get_json("/history")) - before):
@@ -234,7 +234,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Makes the example workflows.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(every))
     parser.add_argument(
-        "--pack", type=Path, action="append", default=[], help="the folder of a pack it needs"
+        "--pack",
+        type=Path,
+        action="append",
+        default=[],
+        help="the folder of another pack that a workflow needs",
     )
     options = parser.parse_args()
     packs = {pack.resolve().name: pack.resolve() for pack in options.pack}
@@ -256,7 +260,7 @@ def main() -> int:
 
 
 def make_all(server: ComfyServer, workflows: list[Workflow], chromium: Path) -> list[str]:
-    """Makes them one after the other; gives what is wrong with them."""
+    """Makes them one after the other; returns the problems it found."""
     problems: list[str] = []
     with server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))

@@ -1,8 +1,8 @@
-"""What a saved workflow holds of our nodes: ids, inputs with their types, outputs.
+"""What saved workflows depend on in our nodes: ids, inputs with their types, outputs.
 
     python -m tools.workflows.node_schema     writes tests/nodes/released_schema.json at a release
 
-From then on a test keeps all of it as it is.
+From then on, a test keeps all of it unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RELEASED = ROOT / "tests" / "nodes" / "released_schema.json"
 
 
 def inputs_of(info: Any) -> dict[str, tuple[str, dict[str, Any], bool]]:
-    """Name to type, options and whether it must be connected or set, in order."""
+    """In order: name → type, options, and whether it must be connected or set."""
     return {
         name: (spec[0] if isinstance(spec[0], str) else "COMBO", spec[1], kind == "required")
         for kind in ("required", "optional")

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from oracle import Place, Seen, asking, expected, largest_deviation, points, resampled
-from proof import TOLERANCE, asked_places, recording, rows_of
+from proof import TOLERANCE, point_queries, recording, rows_of, step_finder
 from tiny_adapters import SD15_PLACES, SIZE, TEXT, pack_module
 from tiny_unets import (
     SD15,
@@ -201,7 +201,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
 
     plain = tiny.sample(model, positive, negative, start, **options)
     pack.NOTES.clear()
-    plan = comfy.pack("i2am.recording").Plan(places=asked_places(comfy, 8))
+    plan = comfy.pack("i2am.recording").Plan(places=point_queries(comfy, 8))
     armed = comfy.pack("nodes.host.hook").arm(model, plan)
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
@@ -209,7 +209,6 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
     ran = {tuple(note.adapters) for note in pack.NOTES}
     assert len(ran) == (4 if len(CASES[case]) == 3 else 1)  # all, either one off, both off
     record = recording(comfy, sampled)
-    schedule = record.header.run.schedule
     adapters = tuple(adapter for adapter, _ in CASES[case])
     grids = [(height, width) for _, height, width in marks]
     grids += [adapter.grid for adapter in adapters for _ in range(adapter.pictures)]
@@ -218,7 +217,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
         seen_by(pack, len(adapters)),
         rows_of(0, 2),
         asking(place_of(sites, grids), SIZE),
-        lambda sigma: max(i for i, s in enumerate(schedule[:-1]) if s >= sigma * 0.9999),
+        step_finder(record.header.run.schedule),
         (-(-SIZE[0] // cell), -(-SIZE[1] // cell)),
         heads=8 if family == "SD15" else 2,
         latent=SIZE,
@@ -310,9 +309,7 @@ def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
         for number, (adapter, settings) in enumerate(CASES[case]):
             inputs = tokens(50 + 2 * number, adapter) | settings
             model = pack.apply(model, SD15_PLACES, number, used, **inputs)
-        armed = comfy.pack("nodes.host.hook").arm(
-            model, comfy.pack("i2am.recording").Plan()
-        )
+        armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan())
         positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
         start = tiny.latent(32, 2, 4, *SIZE)
         options: dict[str, Any] = {"cfg": 3.0, "steps": 3, "scheduler": "normal"}

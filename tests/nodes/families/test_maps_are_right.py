@@ -12,37 +12,12 @@ import pytest
 import tiny
 import torch
 from oracle import Place, Seen, Spy, expected, largest_deviation
-from torch import Tensor
-
-TOLERANCE = 1e-4
+from proof import TOLERANCE, recording, rows_of, step_finder
 
 
-def _steps(schedule: list[float]) -> Callable[[float], int]:
-    """A noise level belongs to the last step that starts at or above it."""
-    return lambda sigma: max(i for i, s in enumerate(schedule[:-1]) if s >= sigma * 0.9999)
-
-
-def _chunk_rows(wanted: int, batch: int) -> Callable[[Seen], list[slice]]:
-    """The rows of conditionings with this index in `cond_or_uncond` (0: positive)."""
-
-    def rows(call: Seen) -> list[slice]:
-        chunks = call.options["cond_or_uncond"]
-        return [slice(i * batch, (i + 1) * batch) for i, c in enumerate(chunks) if c == wanted]
-
-    return rows
-
-
-def _captured(comfy: Any, model: Any, latent: Tensor, **plan: Any) -> tuple[Any, Any]:
-    """The model armed, and a way to find the recording of a sampled latent."""
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
-    return hook.arm(model, recorder.Plan(**plan))
-
-
-def _recording(comfy: Any, latent: Tensor) -> Any:
-    store = comfy.pack("i2am.recording")
-    record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert isinstance(record, comfy.pack("i2am.recording").Recording), record
-    return record
+def _captured(comfy: Any, model: Any, **plan: Any) -> Any:
+    """The model, armed with this plan."""
+    return comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan(**plan))
 
 
 def _flux_place(references: bool = True) -> Callable[[Seen], Place | None]:
@@ -87,28 +62,26 @@ def test_flux(comfy: Any, case: str, record_property: Any) -> None:
     start = tiny.latent(22, 2, 16, 12, 10)
     model = tiny.flux()
     spy = Spy()
-    armed = _captured(comfy, spy.on(model), start)
+    armed = _captured(comfy, spy.on(model))
     plain = tiny.sample(model, positive, negative, start, **options)
     latent = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(latent, plain)
 
-    recording = _recording(comfy, latent)
-    schedule = list(recording.header.run.schedule)
-    assert len(schedule) == 4
-    wanted = expected(
-        spy.calls, _chunk_rows(0, batch=2), _flux_place(), _steps(schedule), grid=(6, 5), heads=2
-    )
-    deviations = largest_deviation(dict(recording.arrays), wanted)
+    record = recording(comfy, latent)
+    steps = step_finder(record.header.run.schedule)
+    assert len(record.header.run.schedule) == 4
+    wanted = expected(spy.calls, rows_of(0, 2), _flux_place(), steps, grid=(6, 5), heads=2)
+    deviations = largest_deviation(dict(record.arrays), wanted)
     record_property("largest deviation", max(deviations.values()))
     assert max(deviations.values()) < TOLERANCE, deviations
-    assert [layer.name for layer in recording.header.layers] == [
+    assert [layer.name for layer in record.header.layers] == [
         *("double 0", "double 1", "single 0", "single 1"),
     ]
     evaluations = 5 if options["sampler"] == "heun" else 3
-    assert (recording.header.evaluations, recording.header.expected_evaluations) == (
+    assert (record.header.evaluations, record.header.expected_evaluations) == (
         *(evaluations, evaluations),
     )
-    assert [picture.grid.covered for picture in recording.header.references] == [(3.5, 7), (3, 2.5)]
+    assert [picture.grid.covered for picture in record.header.references] == [(3.5, 7), (3, 2.5)]
 
 
 def test_flux_unconditional_branch(comfy: Any) -> None:
@@ -117,12 +90,12 @@ def test_flux_unconditional_branch(comfy: Any) -> None:
     negative = tiny.conditioning(21, 7, 16, REFERENCES)
     start = tiny.latent(22, 1, 16, 12, 10)
     spy = Spy()
-    armed = _captured(comfy, spy.on(tiny.flux()), start, branch="unconditional")
+    armed = _captured(comfy, spy.on(tiny.flux()), branch="unconditional")
     latent = tiny.sample(armed, positive, negative, start, cfg=3.0)
-    recording = _recording(comfy, latent)
-    steps = _steps(list(recording.header.run.schedule))
-    wanted = expected(spy.calls, _chunk_rows(1, batch=1), _flux_place(), steps, (6, 5), heads=2)
-    assert max(largest_deviation(dict(recording.arrays), wanted).values()) < TOLERANCE
+    record = recording(comfy, latent)
+    steps = step_finder(record.header.run.schedule)
+    wanted = expected(spy.calls, rows_of(1, 1), _flux_place(), steps, (6, 5), heads=2)
+    assert max(largest_deviation(dict(record.arrays), wanted).values()) < TOLERANCE
 
 
 def _unet_place(call: Seen) -> Place | None:
@@ -154,17 +127,17 @@ def test_unet(comfy: Any, negative_tokens: int, record_property: Any) -> None:
     start = tiny.latent(32, 2, 4, 16, 12)
     model = tiny.unet()
     spy = Spy()
-    armed = _captured(comfy, spy.on(model), start)
+    armed = _captured(comfy, spy.on(model))
     options = {"cfg": 3.0, "scheduler": "normal"}
     plain = tiny.sample(model, positive, negative, start, **options)
     latent = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(latent, plain)
 
-    recording = _recording(comfy, latent)
-    steps = _steps(list(recording.header.run.schedule))
-    wanted = expected(spy.calls, _chunk_rows(0, batch=2), _unet_place, steps, (16, 12), heads=8)
-    deviations = largest_deviation(dict(recording.arrays), wanted)
+    record = recording(comfy, latent)
+    steps = step_finder(record.header.run.schedule)
+    wanted = expected(spy.calls, rows_of(0, 2), _unet_place, steps, (16, 12), heads=8)
+    deviations = largest_deviation(dict(record.arrays), wanted)
     record_property("largest deviation", max(deviations.values()))
     assert max(deviations.values()) < TOLERANCE, deviations
     assert {len(seen.options["cond_or_uncond"]) for seen in spy.calls} == {2}
-    assert len(recording.header.layers) == recording.header.expected_layers == 7
+    assert len(record.header.layers) == record.header.expected_layers == 7

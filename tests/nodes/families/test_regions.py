@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from oracle import ASKED, ASKED_OF, Place, Seen, Spy, expected, largest_deviation, resampled
-from proof import TOLERANCE, asked_places, recording
+from proof import TOLERANCE, point_queries, recording, step_finder
 from tiny_unets import GRIDS, MARKS, SD15, SPANS, TWO_LEVEL_SITES
 from torch import Tensor
 
@@ -124,11 +124,10 @@ def prove(
     hook, recorder, spy = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording"), Spy()
     options = {"cfg": 2.0, "steps": 2} | options
     plain = tiny.sample(model(), positive, negative, start, **options)
-    armed = hook.arm(spy.on(model()), recorder.Plan(places=asked_places(comfy, 8)))
+    armed = hook.arm(spy.on(model()), recorder.Plan(places=point_queries(comfy, 8)))
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
     record = recording(comfy, sampled)
-    levels = record.header.run.schedule[:-1]
 
     def rows_of(call: Seen) -> list[slice]:
         chunks = call.options["cond_or_uncond"]
@@ -137,7 +136,7 @@ def prove(
 
     wanted = expected(
         *(spy.calls, rows_of, place),
-        lambda sigma: max(n for n, level in enumerate(levels) if level >= sigma * 0.9999),
+        step_finder(record.header.run.schedule),
         *(
             grid,
             heads,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from proof import listening_to_all, recording
+from proof import every_call_tapped, recording
 from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack
 
@@ -31,7 +31,7 @@ def observed(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]
         add(*args, **options)
 
     monkeypatch.setattr(comfy.pack("i2am.recording").Recorder, "add", noted)
-    with listening_to_all(comfy):
+    with every_call_tapped(comfy):
         yield found
 
 
@@ -177,7 +177,7 @@ def test_compiled_override(comfy: Any, observed: list[bool], whole: bool) -> Non
 
 @pytest.mark.neighbour(
     "An override that computes attention in another thread",
-    "The same maps; the thread is left alone",
+    "The same maps; that thread is not touched",
 )
 def test_override_in_another_thread(comfy: Any, observed: list[bool]) -> None:
     with ThreadPoolExecutor(1) as thread:
@@ -208,11 +208,11 @@ def test_attention_of_other_queries_before_the_model_s_own(
 
 
 @pytest.mark.fault(
-    "Attention raises, or the user interrupts in it, while it is listened to: before its softmax "
-    "or after",
-    "The error reaches the sampler as it is; nothing of ours is left, nothing half is filed; "
-    "sampled again it is recorded in full",
-    "The render, as without us",
+    "Attention raises an error, or the user interrupts it, while its softmax is tapped: before "
+    "the softmax or after",
+    "The error reaches the sampler as it is; nothing of ours is left, no incomplete recording "
+    "is stored; sampled again it is recorded in full",
+    "The render, as it would be without this pack",
 )
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("kind", ["error", "memory", "interrupt", "Ctrl+C"])
@@ -257,8 +257,8 @@ def test_attention_fails(
 
 
 @pytest.mark.fault(
-    "Recording fails, or memory runs out in it, while attention is listened to",
-    "The latent is the same; Collect Attribution tells the error",
+    "Recording fails, or memory runs out in it, while the softmax is tapped",
+    "The latent is the same; Collect Attribution shows the error",
     "The recording of this run",
 )
 @pytest.mark.parametrize("where", ["hearing", "add"])

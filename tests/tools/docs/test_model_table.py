@@ -1,4 +1,4 @@
-"""The page of models says what the registry of architectures says."""
+"""docs/models.md says what the registry of architectures says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of faults names the tests there are, in the words they say."""
+"""docs/reliability.md names the present tests and repeats their words."""
 
 from __future__ import annotations
 
