@@ -73,7 +73,7 @@ class TestCapture:
         message = error_of(flux_graph(model=model), "capture")
         assert "cannot read “Unheard” models yet" in message
         assert "It knows: Flux" in message
-        assert "Take Capture Attention out" in message
+        assert "Remove Capture Attention from the graph" in message
 
     @pytest.mark.bad_input(
         "Capture Attention: a model that ignores references",

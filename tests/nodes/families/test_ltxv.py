@@ -124,4 +124,4 @@ def test_guides_of_another_grid(comfy: Any) -> None:
     )
     store = comfy.pack("i2am.recording")
     refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert "no whole frames" in refusal.reason
+    assert "do not fill whole frames" in refusal.reason
