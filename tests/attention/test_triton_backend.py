@@ -167,7 +167,7 @@ def test_failing_kernel(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
             raise RuntimeError("no such instruction\nin line 1")
 
     monkeypatch.setattr(passes, "_kernels", Failing)
-    assert_plain(caplog, "gives the same: no such instruction")
+    assert_plain(caplog, "gives the same results. Reason: no such instruction")
     assert "line 1" not in caplog.text
 
 
