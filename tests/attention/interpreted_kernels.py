@@ -159,7 +159,7 @@ def test_views() -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("reach", [50.0, 200.0, 1e4])
 def test_rows_and_columns_of_all_levels(reach: float) -> None:
-    """Rows and columns lifted or lowered by up to e^±reach: none of them gets lost."""
+    """Rows and columns scaled by up to e^±reach: none of them gets lost."""
     q, k, spans = call(batch=1, heads=2, generated=Grid(4, 9), references=(Grid(5, 7),))
     ones = torch.ones_like(q[..., :1])
     # Whole numbers, so that what is tested are the sums, not the rounding of such logits.
@@ -183,7 +183,7 @@ def test_all_logits_far_from_zero(level: float) -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("far", [-100.0, -1e4])
 def test_one_row_and_one_column_far_below(far: float) -> None:
-    """A place that looks at nothing and a token nobody looks at count like any other."""
+    """A query that attends to nothing and a token that none attends to count like any other."""
     q, k, spans = call(batch=1, heads=1, generated=Grid(3, 6), references=(Grid(4, 5),))
     ones = torch.ones_like(q[..., :1])
     row, column = torch.zeros_like(ones), torch.zeros_like(ones)

@@ -1,38 +1,18 @@
-"""One attention call's sums against dense float64 matrices, and the invariants of the method.
-
-Numbers in test names are those of the method's list of invariants.
-"""
+"""One attention call's sums against dense float64 matrices."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-
 import pytest
 import torch
-from dense_attention import assert_right, block, call, dense, few, named
-from hypothesis import given
-from hypothesis import strategies as st
+from dense_attention import assert_right, call, dense, named
 from recordings import rand
 from torch import Tensor
 
-import i2am.attention.dense
 from i2am.attention import attention_marginals
 from i2am.errors import LayoutMismatch
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
-
-@pytest.fixture(scope="module", autouse=True, params=["at once", "in blocks"])
-def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Small calls are made at once unless they are kept from it."""
-    with pytest.MonkeyPatch.context() as patched:
-        if request.param == "in blocks":
-            patched.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
-        yield
-
-
-SEEDS = st.integers(0, 10_000)
-GRIDS = st.builds(Grid, st.integers(1, 4), st.integers(1, 4))
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 class TestAgainstDense:
@@ -124,7 +104,7 @@ class TestAgainstDense:
 
     @pytest.mark.parametrize("scratch", [1, 20_000, 2**28])
     def test_a_column_far_below_all_others(self, scratch: int) -> None:
-        """A reference token nobody looks at has a column of M_g that counts like any other."""
+        """A reference token that no query attends to has a column of M_g that counts like any other."""
         q, k, spans = call(batch=1, heads=1)
         spread = torch.zeros(8)
         spread[0] = 1.0
@@ -140,7 +120,7 @@ class TestAgainstDense:
     @pytest.mark.parametrize("scratch", [1, 8_000, 2**28])
     @pytest.mark.parametrize("reach", [20, 60, 120, 400])
     def test_rows_and_columns_of_all_levels(self, reach: float, scratch: int, masked: bool) -> None:
-        """Rows and columns lifted or lowered by up to e^±reach: none of them gets lost."""
+        """Rows and columns scaled by up to e^±reach: none of them gets lost."""
         q, k, spans = call(batch=2, heads=3)
         ones = torch.ones_like(q[..., :1])
         rows, columns = (reach * (rand(seed, *ones.shape) / 2).clamp(-1, 1) for seed in (7, 8))
@@ -200,192 +180,6 @@ class TestRefuses:
         q, k, spans = call(references=())
         with pytest.raises(LayoutMismatch, match="no reference"):
             attention_marginals(q, k, spans)
-
-
-def r2g(q: Tensor, k: Tensor) -> Tensor:
-    return block(q, k).paper_r2g[0, 0, 0]
-
-
-def g2r(q: Tensor, k: Tensor) -> Tensor:
-    return block(q, k).g2r[0][0, 0, 0]
-
-
-SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9), SEEDS)
-
-
-def pair(sizes: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    generated, reference, seed = sizes
-    return rand(seed, generated, 6), rand(seed + 1, reference, 6)
-
-
-def close(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
-
-
-@few
-@given(SIZES)
-def test_invariants_1_and_2_sums(sizes: tuple[int, int, int]) -> None:
-    q, k = pair(sizes)
-    for maps in (r2g(q, k), g2r(q, k)):
-        assert bool((maps >= 0).all())
-        close(maps.sum(), torch.tensor(1.0))
-
-
-@few
-@given(SIZES)
-def test_invariant_4_permutation(sizes: tuple[int, int, int]) -> None:
-    """A side's order changes its own map's order, and nothing on the other side."""
-    q, k = pair(sizes)
-    order = torch.randperm(len(k), generator=torch.Generator().manual_seed(sizes[2]))
-    close(r2g(q, k[order]), r2g(q, k))
-    close(g2r(q, k[order]), g2r(q, k)[order])
-    order = torch.randperm(len(q), generator=torch.Generator().manual_seed(sizes[2]))
-    close(r2g(q[order], k), r2g(q, k)[order])
-    close(g2r(q[order], k), g2r(q, k))
-
-
-@few
-@given(SIZES, st.integers(2, 4))
-def test_invariant_18_a_batch_permuted(sizes: tuple[int, int, int], batch: int) -> None:
-    """Batch items do not meet: in another order, the same results in that order."""
-    generated, reference, seed = sizes
-    q, k = rand(seed, batch, 1, generated, 6), rand(seed + 1, batch, 1, reference, 6)
-    order = torch.randperm(batch, generator=torch.Generator().manual_seed(seed))
-    spans = TokenLayout(
-        (Span(Role.GENERATED, 0, generated),), (Span(Role.REFERENCE, 0, reference),)
-    )
-    there, back = (attention_marginals(q[o], k[o], spans) for o in (torch.arange(batch), order))
-    close(back.paper_r2g, there.paper_r2g[order])
-    close(back.g2r[0], there.g2r[0][order])
-    close(back.share, there.share[order])
-
-
-@few
-@given(SIZES)
-def test_invariant_5_duality(sizes: tuple[int, int, int]) -> None:
-    """One direction is the other with queries and keys exchanged."""
-    q, k = pair(sizes)
-    close(r2g(q, k), g2r(k, q))
-
-
-@few
-@given(SIZES)
-def test_invariants_6_and_7_shifts(sizes: tuple[int, int, int]) -> None:
-    """What shifts all logits of a column leaves R2G alone; of a row, G2R."""
-    q, k = pair(sizes)
-    u = rand(sizes[2] + 2, 6)
-    close(r2g(q + u, k), r2g(q, k))
-    close(g2r(q, k + u), g2r(q, k))
-    spans = TokenLayout((Span(Role.GENERATED, 0, len(q)),), (Span(Role.REFERENCE, 0, len(k)),))
-    per_row, per_column = rand(sizes[2] + 3, len(q), 1), rand(sizes[2] + 4, 1, len(k))
-    shifted = [
-        attention_marginals(q[None, None], k[None, None], spans, mask=mask.expand(len(q), len(k)))
-        for mask in (per_row, per_column)
-    ]
-    close(shifted[0].g2r[0][0, 0, 0], g2r(q, k))
-    close(shifted[1].paper_r2g[0, 0, 0], r2g(q, k))
-
-
-@few
-@given(SIZES)
-def test_invariant_8_constant_and_single(sizes: tuple[int, int, int]) -> None:
-    """Constant logits give even maps; one reference token gives a plain softmax over the result."""
-    q, k = pair(sizes)
-    even = torch.zeros_like(q)
-    close(r2g(even, k), torch.full((len(q),), 1 / len(q)))
-    close(g2r(even, k), torch.full((len(k),), 1 / len(k)))
-    close(g2r(q, k[:1]), torch.ones(1))
-    close(r2g(q, k[:1]), (q @ k[0] / 6**0.5).softmax(0))
-
-
-@few
-@given(SIZES)
-def test_invariant_9_the_daam_reduction_is_constant(sizes: tuple[int, int, int]) -> None:
-    """A softmax over the reference, averaged over the reference, says nothing: 1/N everywhere."""
-    q, k = pair(sizes)
-    looks = block(q, k).correspondence[0][0, 0]
-    close(looks.mean(-1), torch.full((len(q),), 1 / len(k)))
-
-
-@few
-@given(SIZES)
-def test_invariant_10_cross_identity(sizes: tuple[int, int, int]) -> None:
-    """M_g = M_r · exp(LSE over r − LSE over g), so the maps follow from one another's logits."""
-    q, k = pair(sizes)
-    logits = q @ k.T / 6**0.5
-    m_r = logits.softmax(1)
-    factor = (logits.logsumexp(1, keepdim=True) - logits.logsumexp(0, keepdim=True)).exp()
-    close(r2g(q, k), (m_r * factor).mean(1))
-
-
-@few
-@given(SIZES, st.integers(1, 5))
-def test_invariant_11_others(sizes: tuple[int, int, int], more: int) -> None:
-    """Text keys change no paper map; other queries change no G2R."""
-    q, k = pair(sizes)
-    text = rand(sizes[2] + 5, more, 6)
-    rows = (Span(Role.TEXT, 0, more), Span(Role.GENERATED, more, more + len(q)))
-    columns = (Span(Role.TEXT, 0, more), Span(Role.REFERENCE, more, more + len(k)))
-    both = [torch.cat((text, x))[None, None] for x in (q, k)]
-    found = attention_marginals(both[0], both[1], TokenLayout(rows, columns))
-    close(found.paper_r2g[0, 0, 0], r2g(q, k))
-    close(found.g2r[0][0, 0, 0], g2r(q, k))
-
-
-@few
-@given(GRIDS, GRIDS, SEEDS)
-def test_invariant_12_rows(generated: Grid, reference: Grid, seed: int) -> None:
-    """A place's own row sums to one, is its own affair, and the mean of all rows is G2R."""
-    q, k = rand(seed, generated.area, 6), rand(seed + 1, reference.area, 6)
-    rows = block(q, k, generated, reference).correspondence[0][0, 0]
-    assert bool((rows >= 0).all())
-    close(rows.sum(1), torch.ones(generated.area))
-    close(rows.mean(0), g2r(q, k))
-    other = q.clone()
-    other[1:] += 1
-    close(block(other, k, generated, reference).correspondence[0][0, 0, 0], rows[0])
-
-
-@few
-@given(SIZES)
-def test_invariant_13_duplicates(sizes: tuple[int, int, int]) -> None:
-    """A reference token given twice: its G2R is 2e/(2e + rest), R2G is weighted anew."""
-    q, k = pair(sizes)
-    twice = torch.cat((k, k[:1]))
-    e = (q @ k.T / 6**0.5).double().exp()
-    wanted = 2 * e[:, 0] / (e.sum(1) + e[:, 0])
-    doubled = g2r(q, twice)
-    close(doubled[0] + doubled[-1], wanted.mean().float())
-    column = (q @ k[0] / 6**0.5).softmax(0)
-    close(r2g(q, twice), (r2g(q, k) * len(k) + column) / (len(k) + 1))
-
-
-@few
-@given(st.integers(2, 8), SEEDS)
-def test_invariant_14_perfect_match(side: int, seed: int) -> None:
-    """Every place looks at one token of its own: rows are that token, and both maps are even."""
-    order = torch.randperm(side, generator=torch.Generator().manual_seed(seed))
-    k = torch.eye(side)
-    q = 200 * k[order]
-    grid = Grid(1, side)
-    rows = block(q, k, grid, grid).correspondence[0][0, 0]
-    close(rows, torch.eye(side)[order])
-    even = torch.full((side,), 1 / side)
-    close(r2g(q, k), even)
-    close(g2r(q, k), even)
-
-
-@few
-@given(GRIDS, GRIDS, SEEDS, st.booleans())
-def test_shares_account_for_everything(one: Grid, other: Grid, seed: int, text: bool) -> None:
-    """Text, self and references share out all attention, and the model's G2R holds its share."""
-    q, k, spans = call(seed, 1, 2, generated=one, references=(other, one), text=2 * text)
-    found = attention_marginals(q, k, spans)
-    close(found.share.sum(2), torch.ones(1, 2, one.area))
-    for r, pairs in itertools.product((0, 1), (found.correspondence,)):
-        share = found.share[:, :, 2 + r]
-        close(found.g2r[r][:, :, 1].sum(-1), share.mean(-1))
-        close(pairs[r][:, 1].sum(-1), share.mean(1))
 
 
 def two_softmaxes(seed: int) -> tuple[Tensor, Tensor, TokenLayout, Tensor]:

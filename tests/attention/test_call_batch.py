@@ -77,41 +77,41 @@ def test_what_is_not_alike_is_not_put_together(batches: list[int]) -> None:
 def test_no_more_wait_than_there_is_room_for(
     monkeypatch: pytest.MonkeyPatch, batches: list[int]
 ) -> None:
-    q, k, kind = call(0)
-    monkeypatch.setattr("i2am.attention.call_batch.SMALL_BYTES", 2 * kind.bytes)
-    waiting = CallBatch[str]()
+    q, k, signature = call(0)
+    monkeypatch.setattr("i2am.attention.call_batch.SMALL_BYTES", 2 * signature.bytes)
+    queue = CallBatch[str]()
     for name in "ab":
-        assert waiting.has_room(kind)
-        waiting.put(name, q, k, kind)
-    assert kind.is_small
-    assert not waiting.has_room(kind)
-    monkeypatch.setattr("i2am.attention.call_batch.SMALL_BYTES", 2 * kind.bytes - 1)
-    assert not kind.is_small
+        assert queue.has_room(signature)
+        queue.put(name, q, k, signature)
+    assert signature.is_small
+    assert not queue.has_room(signature)
+    monkeypatch.setattr("i2am.attention.call_batch.SMALL_BYTES", 2 * signature.bytes - 1)
+    assert not signature.is_small
 
 
 def test_another_kind_has_no_room() -> None:
-    q, k, kind = call(0)
-    waiting = CallBatch[str]()
-    waiting.put("a", q, k, kind)
-    assert not waiting.has_room(CallSignature.of(q, k, SPANS, 0.5))
-    assert not waiting.has_room(CallSignature.of(q.double(), k.double(), SPANS, None))
-    assert not waiting.has_room(CallSignature.of(q, k[:, :1], SPANS, None))
+    q, k, signature = call(0)
+    queue = CallBatch[str]()
+    queue.put("a", q, k, signature)
+    assert not queue.has_room(CallSignature.of(q, k, SPANS, 0.5))
+    assert not queue.has_room(CallSignature.of(q.double(), k.double(), SPANS, None))
+    assert not queue.has_room(CallSignature.of(q, k[:, :1], SPANS, None))
     rows = (Span(Role.GENERATED, 0, 16, Grid(2, 8)),)
-    assert not waiting.has_room(CallSignature.of(q, k, TokenLayout(rows, SPANS.keys), None))
+    assert not queue.has_room(CallSignature.of(q, k, TokenLayout(rows, SPANS.keys), None))
 
 
 def test_what_waits_is_a_copy() -> None:
     """A model may use a call's memory again as soon as it is over."""
-    waiting = CallBatch[str]()
+    queue = CallBatch[str]()
     wanted = [call(seed)[:2] for seed in (1, 2)]
     for name, seed in (("a", 1), ("b", 2)):
-        q, k, kind = call(seed)
-        waiting.put(name, q, k, kind)
+        q, k, signature = call(seed)
+        queue.put(name, q, k, signature)
         q.zero_()
         k.zero_()
-    batch = waiting.take()
+    batch = queue.take()
     assert batch is not None
     assert batch.names == ("a", "b")
     assert torch.equal(batch.q, torch.cat([q for q, _ in wanted]))
     assert torch.equal(batch.k, torch.cat([k for _, k in wanted]))
-    assert waiting.take() is None
+    assert queue.take() is None

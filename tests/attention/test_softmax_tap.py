@@ -25,7 +25,7 @@ def logits_of(q: Tensor, k: Tensor, scale: float | None = None) -> Tensor:
     return q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
 
 
-def heard_of(
+def observed_of(
     logits: Tensor, spans: TokenLayout, pieces: int = 1, correspondence: bool = True
 ) -> SoftmaxSums:
     """All of a call, told in so many pieces of its queries."""
@@ -149,7 +149,7 @@ class TestTheSumsAreTheSame:
         spans = layout_of(rows, tuple(columns), text)
         q, k = rand(seed, 2, 3, spans.key_count, 4), rand(seed + 1, 2, 3, spans.key_count, 4)
         logits = logits_of(q, k)
-        found = attention_marginals(q, k, spans, observed=heard_of(logits, spans, pieces))
+        found = attention_marginals(q, k, spans, observed=observed_of(logits, spans, pieces))
         computed = attention_marginals(q, k, spans)
         small = dense(q, k, spans)
         if all(max(grid.sides) <= 32 for grid in (rows, *columns)):
@@ -157,7 +157,7 @@ class TestTheSumsAreTheSame:
         for index in range(len(columns)):  # pooled as the others are
             pair = found.correspondence[index], computed.correspondence[index]
             assert torch.allclose(*pair, rtol=1e-4, atol=1e-7)
-        observed = heard_of(logits, spans, pieces, correspondence=False)
+        observed = observed_of(logits, spans, pieces, correspondence=False)
         assert_right(
             attention_marginals(q, k, spans, observed=observed, correspondence=False), small
         )
@@ -166,7 +166,7 @@ class TestTheSumsAreTheSame:
         q, k, spans = call()
         k, bias = k[:, :2], rand(9, 1, 1, q.shape[2], k.shape[2])
         logits = logits_of(q, k, 0.4) + bias
-        observed = heard_of(logits, spans, 3)
+        observed = observed_of(logits, spans, 3)
         found = attention_marginals(q, k, spans, scale=0.4, mask=bias, observed=observed)
         assert_right(found, dense(q, k, spans, scale=0.4, bias=bias))
 
@@ -187,18 +187,18 @@ class TestTheSumsAreTheSame:
             bias[..., spans.references[0].start :: 2] = -level
         logits = logits_of(q, k) + bias
         bias = logits.double() - logits_of(q.double(), k.double())  # as rounded
-        observed = heard_of(logits, spans, pieces)
+        observed = observed_of(logits, spans, pieces)
         found = attention_marginals(q, k, spans, mask=bias.float(), observed=observed)
         assert_right(found, dense(q, k, spans, bias=bias), 1e-4)
 
-    def test_only_some_queries_were_heard(self) -> None:
+    def test_only_some_queries_were_observed(self) -> None:
         """What holds the result is used, and what does not is not."""
         q, k, spans = call()
         logits = 3 * logits_of(q, k)
         stop = spans.generated.stop
-        short = heard_of(logits[:, :, : stop - 1], spans)
+        short = observed_of(logits[:, :, : stop - 1], spans)
         assert not short.complete
         assert_right(attention_marginals(q, k, spans, observed=short), dense(q, k, spans))
-        enough = heard_of(logits[:, :, :stop], spans)
+        enough = observed_of(logits[:, :, :stop], spans)
         assert enough.complete
         assert_right(attention_marginals(q, k, spans, observed=enough), dense(3 * q, k, spans))

@@ -70,7 +70,7 @@ def test_refuses() -> None:
 
 
 def test_sound() -> None:
-    """Each frame looks at sixteen tokens of its own sound: nothing of a reference."""
+    """Each frame attends to sixteen tokens of its own sound: nothing of a reference."""
     forward = replace(FLF, latent=(8, 8), shapes={"reference_latent": (1, 16, 1, 8, 8)})
     assert WAN_WITH_SOUND.read(forward, Call(OPTIONS, 16, 16)) is None
     assert WAN_WITH_SOUND.read(forward, Call(OPTIONS, 64, 64)) is not None
