@@ -104,7 +104,7 @@ class TestAgainstDense:
 
     @pytest.mark.parametrize("scratch", [1, 20_000, 2**28])
     def test_a_column_far_below_all_others(self, scratch: int) -> None:
-        """A reference token that no query attends to has a column of M_g that counts like any other."""
+        """A reference token that no query attends to has a column of M_g like any other."""
         q, k, spans = call(batch=1, heads=1)
         spread = torch.zeros(8)
         spread[0] = 1.0
