@@ -133,7 +133,7 @@ class Bench:
         return self.meter.peak / MIB, kept
 
     def figures(self, wanted: list[Variant], rounds: int) -> list[Figure]:
-        """One figure a variant. Each round runs every variant once, next to a plain run."""
+        """One figure per variant. Each round runs every variant once, next to a plain run."""
         memory = {variant.name: self.scratch(variant) for variant in wanted}  # and warms up
         self.sample(self.model)
         ratios: dict[str, list[float]] = {variant.name: [] for variant in wanted}

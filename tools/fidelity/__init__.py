@@ -1,1 +1,1 @@
-"""Does the map tell the truth? The studies behind docs/fidelity.md."""
+"""Do the maps tell the truth? The studies behind docs/fidelity.md."""

@@ -1,4 +1,4 @@
-"""What `budget` of Capture Attention changes in the maps, held against those of everything."""
+"""What Capture Attention's `budget` changes in the maps, compared with recording everything."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tools.fidelity.report import Table
 from tools.fidelity.statistics import pearson
 
 EXACT = "exact"
-SIZES = (1, 4)  # times the scenes' own: only from 32 tokens a side on are places left out
+SIZES = (1, 4)  # times the scenes' own; places are left out only from 32 tokens a side on
 BATCH = 4  # scenes at once
 
 
 def budgets(host: Host, scenes: Scenes) -> Table:
-    """Agreement of unified maps, and of shares, scene by scene."""
+    """How well unified maps and shares agree with those of `exact`, scene by scene."""
     rows: list[tuple[str, ...]] = []
     for size in SIZES:
         pictures = [_enlarged(p, size) for p in (scenes.scene, scenes.reference)]
@@ -30,9 +30,9 @@ def budgets(host: Host, scenes: Scenes) -> Table:
         for name in host.pack.BUDGETS:
             if name == EXACT:
                 continue
-            some = [_recorded(host, piece, name) for piece in latents]
-            pairs = list(zip(exact, some, strict=True))
-            same = exact[0].header.generated.grid == some[0].header.generated.grid
+            cheaper = [_recorded(host, piece, name) for piece in latents]
+            pairs = list(zip(exact, cheaper, strict=True))
+            same = exact[0].header.generated.grid == cheaper[0].header.generated.grid
             share = max(float((_shares(a) - _shares(b)).abs().max()) for a, b in pairs)
             for where in ("",) if same else (", on the grid of exact", ", on its own grid"):
                 maps = [_agreement(host, pairs, *kind, "own" in where) for kind in _kinds(host)]
@@ -44,13 +44,13 @@ def budgets(host: Host, scenes: Scenes) -> Table:
         "budgets",
         ("budget, pixels", *columns, "share"),
         rows,
-        f"{len(scenes)} scenes; maps: Pearson's r with that of `exact`, mean over scenes and both "
-        "references (smallest); share: the largest difference, in percentage points.",
+        f"{len(scenes)} scenes. Maps: Pearson's r with the map of `exact`, mean over scenes and "
+        "both references (smallest). Share: the largest difference, in percentage points.",
     )
 
 
 def _kinds(host: Host) -> list[tuple[Any, Any]]:
-    """Definitions and directions."""
+    """Every definition with every direction."""
     return list(itertools.product(host.pack.Definition, host.pack.Direction))
 
 
@@ -65,7 +65,7 @@ def _shares(record: Any) -> Tensor:
 def _agreement(
     host: Host, pairs: list[tuple[Any, Any]], definition: Any, direction: Any, own: bool
 ) -> Tensor:
-    """r of every scene and reference; on the second recording's own grid, or on the first's."""
+    """r of every scene and reference. own: on the second recording's grid, else on the first's."""
     found: list[Tensor] = []
     for pair, reference in itertools.product(pairs, (SCENE, OBJECT)):
         maps = [
@@ -78,6 +78,6 @@ def _agreement(
 
 
 def _enlarged(pictures: Tensor, size: int) -> Tensor:
-    """Pictures (count, height, width, 3), so many times as large."""
+    """Pictures (count, height, width, 3), enlarged `size` times."""
     channels = pictures.movedim(-1, 1)
     return F.interpolate(channels, scale_factor=size, mode="bicubic").clamp(0, 1).movedim(1, -1)

@@ -1,8 +1,8 @@
 """Does the result change where the map says so? References occluded, models and references swapped.
 
-An occluded cell of the reference is either muted, so that no token can look at it, or painted
-grey. The result's change is the mean squared difference of its latent from the one with the whole
-reference, all else and the noise being equal.
+An occluded cell of the reference is either muted, so that no token can attend to it, or painted
+grey. The change of the result is the mean squared difference of its latent from the latent with the
+whole reference. Everything else, including the noise, stays the same.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from tools.fidelity.statistics import (
     spearman,
 )
 
-STEPS = 4  # the demo model is as good with four as with twenty
-CHUNK = 2  # scenes occluded at once: times 64 cells
+STEPS = 4  # the demo model is as good in four as in twenty
+CHUNK = 2  # scenes occluded at once, each with 64 cells
 KEPT = (0, 4, 8, 16, 32, 64)  # cells muted or left, points of the curves
 RANDOM_ORDERS = 3
-DRAWN = (  # of the curves; all of them are in the table
+DRAWN = (  # the curves in the plots; the table has all of them
     *("model, all layers (default)", "model, all layers, from the hole", "model, last layer"),
     *("paper, all layers", "paper, all layers, from the hole", "centre prior", "edges"),
     *("unusual colour", "likeness to the result", "the true object", "random"),
 )
-# From the output backwards: what is drawn anew, together with all before it.
+# Blocks from the output backwards: each gets random weights, together with those before it.
 CASCADE = (
     ("single 3", "single_blocks.3."),
     ("single 2", "single_blocks.2."),
@@ -73,15 +73,15 @@ class Occluded:
     def each_alone(self, grey: bool = False) -> Tensor:
         """How the result changes when one cell is taken away: (scenes, cells of the reference,
         cells of the result)."""
-        one = torch.eye(self.tokens, dtype=torch.bool)
-        return self.changes(one.expand(len(self.scenes), -1, -1), grey)
+        alone = torch.eye(self.tokens, dtype=torch.bool)
+        return self.changes(alone.expand(len(self.scenes), -1, -1), grey)
 
     def _changes(self, start: int, muted: Tensor, grey: bool) -> Tensor:
         count, variants, _ = muted.shape
-        some = slice(start, start + count)
-        latents = [latent[some].repeat_interleave(variants, 0) for latent in self.latents]
+        batch = slice(start, start + count)
+        latents = [latent[batch].repeat_interleave(variants, 0) for latent in self.latents]
         if grey:
-            latents[OBJECT] = self.host.vae.encode(self._painted(some, muted))
+            latents[OBJECT] = self.host.vae.encode(self._painted(batch, muted))
         latent, _ = self.host.sample(
             latents,
             count * variants,
@@ -90,16 +90,16 @@ class Occluded:
             first=start,
             muted=None if grey else muted.flatten(0, 1),
         )
-        whole = self.latent[some].repeat_interleave(variants, 0)
-        error = F.avg_pool2d(((latent - whole) ** 2).mean(1, keepdim=True), 2)
+        unchanged = self.latent[batch].repeat_interleave(variants, 0)
+        error = F.avg_pool2d(((latent - unchanged) ** 2).mean(1, keepdim=True), 2)
         return error.reshape(count, variants, self.tokens)
 
-    def _painted(self, some: slice, muted: Tensor) -> Tensor:
+    def _painted(self, batch: slice, muted: Tensor) -> Tensor:
         """The references with those cells grey: (scenes × variants, H, W, 3)."""
         down, across = self.scenes.grid
         where = muted.reshape(-1, 1, down, across).float()
         where = F.interpolate(where, scale_factor=TOKEN).movedim(1, -1)
-        pictures = self.scenes.reference[some].repeat_interleave(muted.shape[1], 0)
+        pictures = self.scenes.reference[batch].repeat_interleave(muted.shape[1], 0)
         return torch.lerp(pictures, torch.full_like(pictures, HOLE_GREY), where)
 
 
@@ -158,7 +158,7 @@ def baselines(scenes: Scenes, result: Tensor) -> dict[str, Tensor]:
 
 
 def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]]:
-    """Each cell of the reference alone taken away: how the result changes, against the maps."""
+    """Each cell of the reference taken away alone: the maps against the change of the result."""
     pack, occluded = host.pack, Occluded(host, scenes)
     muted, grey = occluded.each_alone(), occluded.each_alone(grey=True)
     guesses = maps_over_reference(host, scenes, occluded.recording)
@@ -178,7 +178,7 @@ def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]
                 "occlusion_rank_corr_grey": found[3].value,
             }
     columns = ("map or guess", "muted, r", "muted, ρ", "greyed, r", "greyed, ρ")
-    note = f"{len(scenes)} scenes × {occluded.tokens} cells, mean over scenes."
+    note = f"{len(scenes)} scenes × {occluded.tokens} cells; means over scenes."
     tables = [Table("occlusion", columns, rows, note)]
 
     rows = []
@@ -206,7 +206,7 @@ def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]
 
 
 def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series]]:
-    """Cells muted from the highest on, and given back from the highest on."""
+    """Deletion and insertion: cells muted, or given back, from the highest of each map down."""
     occluded = Occluded(host, scenes)
     guesses = maps_over_reference(host, scenes, occluded.recording)
     guesses |= baselines(scenes, host.vae.decode(occluded.latent).clamp(0, 1))
@@ -220,9 +220,9 @@ def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series
     deletion: list[Series] = []
     insertion: list[Series] = []
     parts = torch.tensor(KEPT) / occluded.tokens
-    for name, several in orders.items():
+    for name, repeats in orders.items():
         lines: list[Tensor] = []
-        for guess in several:
+        for guess in repeats:
             rank = guess.argsort(1, descending=True).argsort(1)
             counts = torch.tensor(KEPT)[None, :, None]
             muted = rank.unsqueeze(1) < counts
@@ -239,12 +239,12 @@ def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series
             mean = line[:, which].mean(0)
             kept.append(Series(name, list(zip(parts.tolist(), mean.tolist(), strict=True))))
     columns = ("order of the cells", "deletion, higher is better", "insertion, lower is better")
-    note = f"{len(scenes)} scenes. Random: mean of {RANDOM_ORDERS} orders for each."
+    note = f"{len(scenes)} scenes. Random: mean of {RANDOM_ORDERS} orders per scene."
     return Table("curves", columns, rows, note), deletion, insertion
 
 
 def sanity(host: Host, scenes: Scenes) -> Table:
-    """Maps of the model with its layers drawn anew one by one, and with another reference."""
+    """Maps with the model's blocks made random one by one, and with another reference."""
     occluded = Occluded(host, scenes)
     count, pack = len(scenes), host.pack
     first = _both(host, occluded.recording)
@@ -260,13 +260,16 @@ def sanity(host: Host, scenes: Scenes) -> Table:
     compare("nothing changed", occluded.recording, on_object)
     with tempfile.TemporaryDirectory() as folder:
         for name, recording in _randomised(pack, occluded, Path(folder)):
-            compare(f"drawn anew up to {name}", recording, on_object)
+            everything = name == CASCADE[-1][0]
+            change = "everything random" if everything else f"random from {name} on"
+            compare(change, recording, on_object)
     other = [occluded.latents[0], occluded.latents[1].roll(1, 0)]
     _, recording = host.sample(other, count, sampled=STEPS, branch="conditional")
     compare("another scene's reference; mass on its object", recording, on_object.roll(1, 0))
-    compare("another scene's reference; mass on the first's object", recording, on_object)
+    compare("another scene's reference; mass on the original object", recording, on_object)
     columns = ("change", "G2R, r", "R2G, r", "G2R, ρ", "R2G, ρ", "G2R mass on the object")
-    note = f"{count} scenes; default maps; an even one has {float(on_object.mean()):.2f} there."
+    even = float(on_object.mean())
+    note = f"{count} scenes; default maps; an even map has {even:.2f} on the object."
     return Table("sanity", columns, rows, note)
 
 
@@ -283,7 +286,7 @@ def _both(host: Host, recording: Any) -> list[Tensor]:
 
 
 def _randomised(pack: Any, occluded: Occluded, folder: Path) -> list[tuple[str, Any]]:
-    """Recordings of the model with ever more layers as before any training."""
+    """Recordings of the model with more and more blocks at the weights of before training."""
     torch.manual_seed(0)
     fresh = DemoFlux().state_dict()
     trained = load_file(MODEL)

@@ -57,7 +57,7 @@ def structural(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 def gradients(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """Multi-scale gradient dissimilarity: 1 − gradient magnitude similarity, mean over scales.
 
-    Stands where others use LPIPS, and is not LPIPS: no network has learned what people see. The
+    Used where others use LPIPS, but not LPIPS: no network has learned what people see. The
     similarity at one scale is that of Xue et al. 2014, over luma.
     """
     luma = torch.tensor((0.299, 0.587, 0.114))

@@ -1,4 +1,4 @@
-"""The demo model in real ComfyUI, watched by the pack, with its reference whole, muted or not."""
+"""The demo model in real ComfyUI, recorded by the pack, with all or part of its reference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = ("double 0", "single 0", "single 1", "single 2", "single 3")
 
 @dataclass(frozen=True)
 class Host:
-    """ComfyUI's parts and the pack's that are needed, imported."""
+    """The demo model and its VAE, loaded, and the names used of the pack."""
 
     model: Any
     vae: Any
@@ -43,12 +43,12 @@ class Host:
         muted: Tensor | None = None,
         **plan: Any,
     ) -> tuple[Tensor, Any]:
-        """Fill the holes, given encoded references: a latent, and its recording if planned.
+        """Fill the holes from encoded references: the latent, and its recording if there is a plan.
 
-        sampled: in so many steps. copies: so many samples in a row are of one scene, and begin
-        with the same noise; first: the number of the first scene, where these are some of many.
-        muted: (count, tokens) bool, tokens of the last reference that nothing may look at. What
-        guidance compares with is without that reference.
+        sampled: the number of steps. copies: how many samples in a row are of one scene and begin
+        with the same noise. first: the number of the first scene, if these are some of many.
+        muted: (count, tokens) bool, tokens of the last reference that nothing may attend to. The
+        negative conditioning of guidance is without that reference.
         """
         import comfy.sample
 
@@ -78,7 +78,7 @@ class Host:
 
 
 def _muting(muted: Tensor) -> Callable[..., Tensor]:
-    """An attention override under which the last keys cannot be seen where they are muted."""
+    """An attention override that hides the muted ones among the last keys."""
 
     def attend(
         attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any
@@ -93,7 +93,7 @@ def _muting(muted: Tensor) -> Callable[..., Tensor]:
 
 
 def pack_names(package: str) -> SimpleNamespace:
-    """Everything these tools use of the pack, which is loaded under this name."""
+    """Everything these tools use of the pack. package: the name it was loaded under."""
     modules = (
         *("nodes.host.hook", "nodes.sockets"),
         *("i2am.tokens", "i2am.recording", "i2am.maps", "i2am.scores"),

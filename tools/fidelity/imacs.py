@@ -1,8 +1,8 @@
 """Does IMACS follow the error of the picture? Over training, spoiled references, seeds and cfg.
 
-Points are kept as (conditions, scenes): a condition is a checkpoint, a way to spoil a reference, a
-seed or a cfg scale. IMACS is the paper preset of the model's definition, over all layers: over the
-reference of what the hole looked at, against the object; over the result against the hole.
+Points are (conditions, scenes): a condition is a checkpoint, a way to spoil a reference, a seed or
+a cfg scale. IMACS has the paper's preset and the model definition, over all layers. Over the
+reference it scores the hole's map against the object, over the result the map against the hole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PIXEL_NOISE = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # sigma, of 0 to 1
 BLUR = (0.0, 1.0, 2.0, 4.0, 8.0)  # sigma in pixels
 SEEDS = range(1, 7)
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0)
-OTHER_SCENES = 10_500_000  # held-out scenes that no other table uses, from here on
+OTHER_SCENES = 10_500_000  # seed of the first of the held-out scenes no other table uses
 MAIN_ERROR = "mean squared"
 
 
@@ -48,15 +48,15 @@ class Points:
     errors: dict[str, Tensor]
 
     @classmethod
-    def of(cls, several: Sequence[Points]) -> Points:
-        """One after the other."""
+    def of(cls, parts: Sequence[Points]) -> Points:
+        """The conditions of all parts, one part after the other."""
         return cls(
-            {side: torch.cat([one.imacs[side] for one in several]) for side in SIDES},
-            {name: torch.cat([one.errors[name] for one in several]) for name in ERRORS},
+            {side: torch.cat([part.imacs[side] for part in parts]) for side in SIDES},
+            {name: torch.cat([part.errors[name] for part in parts]) for name in ERRORS},
         )
 
     def series(self, name: str, joined: bool = False) -> Series:
-        """Mean over scenes of each condition, to be drawn."""
+        """Each condition's mean over scenes, for a plot."""
         ends = self.errors[MAIN_ERROR].mean(1).tolist(), self.imacs["reference"].mean(1).tolist()
         return Series(name, list(zip(*ends, strict=True)), joined)
 
@@ -69,7 +69,7 @@ def points(
     cfg: float = 1.0,
     object_at: Tensor | None = None,
 ) -> Points:
-    """One condition. object_at: where the object is, if not in the scenes' references."""
+    """One condition. object_at: the object's mask, if it is not the one of the scenes."""
     pack = host.pack
     latent, recording = host.sample(
         latents, len(scenes), sampled=STEPS, seed=seed, cfg=cfg, branch="conditional"
@@ -133,7 +133,7 @@ def over_training(
 
 
 def degraded(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float], list[Series]]:
-    """References spoiled ever more, and those of another scene."""
+    """References spoiled more and more, and those of another scene."""
     scene, reference = encoded(host, scenes)
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(reference.shape, generator=random)
@@ -166,7 +166,7 @@ def degraded(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float],
             for amount, one in zip(amounts[name], each, strict=True)
         ]
     wrong = points(host, scenes, [scene, reference.roll(1, 0)], object_at=scenes.object.roll(1, 0))
-    levels.append(_level("another scene's reference, against its own object", wrong))
+    levels.append(_level("another scene's reference, scored against its own object", wrong))
     series.append(wrong.series("another scene's reference"))
     note = f"{len(scenes)} scenes at each level; correlations over all samples together."
     return (
@@ -188,7 +188,7 @@ def clean_samples(host: Host, scenes: Scenes) -> Table:
     many = points(host, others, encoded(host, others))
     rows = _rows(f"{len(SEEDS)} seeds × {len(scenes)} scenes", seeds, correlation_of_samples)
     rows += _rows(
-        f"{len(SEEDS)} seeds, each scene's mean taken off",
+        f"{len(SEEDS)} seeds, each scene's mean subtracted",
         Points(_centred(seeds.imacs), _centred(seeds.errors)),
         correlation_of_samples,
     )
@@ -196,7 +196,7 @@ def clean_samples(host: Host, scenes: Scenes) -> Table:
     names = ", ".join(f"{scale:g}" for scale in CFG_SCALES)
     rows += _rows(f"cfg {names}", scales, correlation_of_samples)
     rows += _rows(
-        f"cfg {names}, each scene's mean taken off",
+        f"cfg {names}, each scene's mean subtracted",
         Points(_centred(scales.imacs), _centred(scales.errors)),
         correlation_of_samples,
     )
@@ -219,7 +219,7 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
     return found.movedim(1, -1)
 
 
-_COLUMNS = ("over", "IMACS over", *(f"{name}, r; ρ" for name in ERRORS))
+_COLUMNS = ("conditions", "IMACS over", *(f"{name}, r; ρ" for name in ERRORS))
 _LEVEL_COLUMNS = ("references", *(f"IMACS over the {side}" for side in SIDES), *ERRORS)
 
 

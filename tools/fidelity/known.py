@@ -1,4 +1,4 @@
-"""The figures that have a bar: of the demo model, of models before training, of other trainings."""
+"""The figures with a required range: of the demo model, of untrained models, of other trainings."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from tools.fidelity.report import Table
 from tools.fidelity.statistics import mass
 
 TRAININGS = ROOT / "output" / "fidelity"
-TRAINING_SEEDS = (7, 8, 9)  # together they tell how far the figures depend on the seed
+TRAINING_SEEDS = (7, 8, 9)  # several, to show how much the figures depend on the seed
 TRAINING_STEPS, TRAINING_EVERY = 2000, 100
 TRAINING_BATCH = "plain=24"
-UNTRAINED_MODELS = 8  # freshly initialised: where one of them looks is chance
+UNTRAINED_MODELS = 8  # where a freshly initialised model attends is chance
 UNTRAINED_SCENES = 16
 
 # Columns of the table of trainings.
@@ -63,13 +63,13 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
     hole = token_coverage(scenes.hole) >= 0.5
     touched = (token_coverage(scenes.hole) > 0).float()
     on_object = (token_coverage(scenes.object) > 0).float()
-    asked = hole & (scenes.correspondence >= 0)
+    judged = hole & (scenes.correspondence >= 0)
 
     def matches(record: Any, kind: str = "model.") -> Tensor:
         return record.arrays[f"correspondence.{kind}{OBJECT}"].reshape(count, tokens, tokens)
 
-    off_last = correspondence_distance(matches(last).argmax(-1), scenes)[asked]
-    off_mean = correspondence_distance(matches(recording).argmax(-1), scenes)[asked]
+    off_last = correspondence_distance(matches(last).argmax(-1), scenes)[judged]
+    off_mean = correspondence_distance(matches(recording).argmax(-1), scenes)[judged]
     last_g2r = (matches(last) * hole[..., None]).sum(1)
     mean_g2r = (matches(recording) * hole[..., None]).sum(1)
     r2g = last.arrays[f"model.r2g.{OBJECT}.step_layer"].mean((1, 2)).flatten(1)
@@ -94,7 +94,7 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
 
 
 def imacs_over_object(host: Host, recording: Any, scenes: Scenes) -> float:
-    """Mean over scenes of IMACS (paper preset) over the object, of what the hole looked at."""
+    """Mean over scenes of IMACS (paper preset) over the object, of what the hole attends to."""
     pack = host.pack
     maps = pack.attribution_map(
         recording,
@@ -116,21 +116,21 @@ def untrained(folder: Path, seed: int) -> Path:
 
 
 def imacs_untrained(pack: SimpleNamespace) -> float:
-    """Mean IMACS over the object of several models that never learned to look there."""
+    """Mean IMACS over the object, of several models before any training."""
     scenes = make_scenes(UNTRAINED_SCENES, HELD_OUT_SEEDS.start)
     found: list[float] = []
-    both: list[Tensor] = []
+    latents: list[Tensor] = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(UNTRAINED_MODELS):
             host = load(pack, untrained(Path(folder), seed))
-            both = both or [host.vae.encode(p) for p in (scenes.scene, scenes.reference)]
-            _, recording = host.sample(both, len(scenes), branch="conditional")
+            latents = latents or [host.vae.encode(p) for p in (scenes.scene, scenes.reference)]
+            _, recording = host.sample(latents, len(scenes), branch="conditional")
             found.append(imacs_over_object(host, recording, scenes))
     return sum(found) / len(found)
 
 
 def train(seed: int) -> Path:
-    """Checkpoints of one plain training, made where they are missing: some ten minutes."""
+    """The folder of a plain training's checkpoints; without them, trains for some ten minutes."""
     folder = TRAININGS / f"seed_{seed}"
     if not (folder / "last.safetensors").exists():
         options = ["--seed", seed, "--steps", TRAINING_STEPS, "--every", TRAINING_EVERY]
@@ -144,11 +144,11 @@ def train(seed: int) -> Path:
 def trainings(
     host: Host, scenes: Scenes, folders: Sequence[Path], over_checkpoints: Sequence[float]
 ) -> Table:
-    """How far the figures depend on the seed of the training.
+    """How much the figures depend on the seed of the training.
 
     over_checkpoints: of each training, Pearson's correlation of IMACS and the error.
     """
-    rows: list[tuple[str, ...]] = [("the model that ships", *_row(measure(host, scenes)), "")]
+    rows: list[tuple[str, ...]] = [("the shipped model", *_row(measure(host, scenes)), "")]
     found: list[dict[str, float]] = []
     for number, (folder, correlation) in enumerate(zip(folders, over_checkpoints, strict=True), 1):
         figures = measure(load(host.pack, folder / "last.safetensors"), scenes)

@@ -1,4 +1,4 @@
-"""How far all that holds on harder scenes, one kind of them after the other."""
+"""The same figures on harder scenes, one kind after the other."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def by_recipe(
     count: int,
     occluded: int,
 ) -> list[Table]:
-    """What is known of each kind of scenes, and what muting their references' cells changes.
+    """Two tables: the known answers of each kind, and what muting each cell of a reference changes.
 
-    draw: makes so many scenes of that name. occluded: how many have their reference muted.
+    draw: (count, name of the kind) → scenes. occluded: how many scenes have their cells muted.
     """
     known: list[tuple[str, ...]] = []
     causal: list[tuple[str, ...]] = []
@@ -35,15 +35,15 @@ def by_recipe(
         Table("recipes", ("scenes", *COLUMNS), known, f"{count} scenes of each kind."),
         Table(
             "recipes-causal",
-            ("scenes", "dB in the hole", "dB, wrong reference", *(f"{map}, r" for map in CAUSAL)),
+            ("scenes", "dB in the hole", "dB, wrong reference", *(f"{name}, r" for name in CAUSAL)),
             causal,
-            f"dB of {count} scenes of each kind; r of {occluded}, each cell muted.",
+            f"dB: {count} scenes of each kind; r: {occluded} scenes, each cell muted.",
         ),
     ]
 
 
 def _known(host: Host, name: str, scenes: Scenes) -> list[tuple[str, ...]]:
-    """All layers, the last one, and an even map."""
+    """Rows for all layers, the last layer, and an even map."""
     truth, definition = Truth(scenes), host.pack.Definition.MODEL
     latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
     rows: list[tuple[str, ...]] = []
@@ -55,15 +55,15 @@ def _known(host: Host, name: str, scenes: Scenes) -> list[tuple[str, ...]]:
     return rows
 
 
-def _causal(host: Host, name: str, scenes: Scenes, some: Scenes) -> tuple[str, ...]:
-    """The error in the hole, and the correlation of maps with what muting each cell changes."""
+def _causal(host: Host, name: str, scenes: Scenes, muted: Scenes) -> tuple[str, ...]:
+    """A row: the error in the hole, and how maps correlate with what muting each cell changes."""
     scene, reference = (host.vae.encode(picture) for picture in (scenes.scene, scenes.reference))
     cells = [name]
     for given in (reference, reference.roll(1, 0)):
         latent, _ = host.sample([scene, given], len(scenes))
         made = host.vae.decode(latent).clamp(0, 1)
         cells.append(f"{mean_of(decibels(made, scenes.target, scenes.hole)):.1f}")
-    occluded = Occluded(host, some)
+    occluded = Occluded(host, muted)
     changes = occluded.each_alone().mean(-1)
-    maps = maps_over_reference(host, some, occluded.recording)
-    return (*cells, *(str(mean_of(pearson(maps[map], changes))) for map in CAUSAL))
+    maps = maps_over_reference(host, muted, occluded.recording)
+    return (*cells, *(str(mean_of(pearson(maps[which], changes))) for which in CAUSAL))

@@ -21,7 +21,7 @@ DOT = 5  # pixels, half a mark's side
 
 @dataclass(frozen=True)
 class Table:
-    """name: its marker in the document. note: what must be known to read it."""
+    """A table of the document. name: its marker there. note: the line below it."""
 
     name: str
     columns: tuple[str, ...]
@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name, (x, y), joined by lines where that means something."""
+    """A named set of points (x, y) of a plot. joined: with a line from point to point."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -47,7 +47,7 @@ class Series:
 def replaced(document: str, tables: Sequence[Table]) -> str:
     """The document with these tables in it, between `<!-- table NAME -->` and `<!-- end -->`.
 
-    Raises ValueError where a table has no place.
+    Raises ValueError if a table has no place there.
     """
     for table in tables:
         place = re.compile(rf"(<!-- table {re.escape(table.name)} -->\n).*?(<!-- end -->)", re.S)
@@ -61,7 +61,7 @@ def replaced(document: str, tables: Sequence[Table]) -> str:
 def plot(path: Path, title: str, x_name: str, y_name: str, series: Sequence[Series]) -> None:
     """Draw the series over common axes, with their names, into a PNG.
 
-    Raises ValueError for more of them than there are colours.
+    Raises ValueError if there are more series than colours.
     """
     if len(series) > len(COLOURS):
         raise ValueError(f"{len(series)} lines, but {len(COLOURS)} colours.")

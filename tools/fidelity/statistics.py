@@ -31,36 +31,36 @@ class Estimate:
 
 
 def mass(maps: Tensor, where: Tensor) -> Tensor:
-    """The part of each map that lies in some of its cells: (B, cells) twice to (B,)."""
+    """The fraction of each map that lies in the cells `where`: (B, cells) twice to (B,)."""
     return (maps * where).sum(-1) / maps.sum(-1)
 
 
 def pointing(maps: Tensor, where: Tensor) -> Tensor:
-    """1 where a map's highest cell is one of those: (B, cells) twice to (B,)."""
+    """1 if a map's highest cell is one of `where`, else 0: (B, cells) twice to (B,)."""
     return where.gather(-1, maps.argmax(-1, keepdim=True)).squeeze(-1).float()
 
 
 def pearson(x: Tensor, y: Tensor) -> Tensor:
-    """Over the last axis; not a number where one side is constant."""
+    """Pearson's correlation over the last axis; not a number where one side is constant."""
     x = x.double() - x.double().mean(-1, keepdim=True)
     y = y.double() - y.double().mean(-1, keepdim=True)
     return (x * y).sum(-1) / ((x**2).sum(-1) * (y**2).sum(-1)).sqrt()
 
 
 def ranks(x: Tensor) -> Tensor:
-    """From 0 over the last axis; equal values share the mean of their ranks."""
+    """Ranks over the last axis, from 0; equal values share the mean of their ranks."""
     below = (x.unsqueeze(-2) < x.unsqueeze(-1)).sum(-1)
     equal = (x.unsqueeze(-2) == x.unsqueeze(-1)).sum(-1)
     return below + (equal - 1) / 2
 
 
 def spearman(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson's correlation of the ranks."""
+    """Spearman's correlation over the last axis: Pearson's of the ranks."""
     return pearson(ranks(x), ranks(y))
 
 
 def bootstrap(scenes: int, figure: Callable[[Tensor], float], seed: int = 0) -> Estimate:
-    """figure: of the scenes with these numbers. Raises ValueError if it is not a number."""
+    """figure: numbers of scenes → its value for them. Raises ValueError where that is no number."""
     value = figure(torch.arange(scenes))
     random = torch.Generator().manual_seed(seed)
     draws = [figure(torch.randint(scenes, (scenes,), generator=random)) for _ in range(DRAWS)]
@@ -78,12 +78,12 @@ def mean_of(values: Tensor) -> Estimate:
 
 
 def ratio_of(hits: Tensor, counts: Tensor) -> Estimate:
-    """All hits by all counts, each (scenes,): a share of tokens, drawn by scenes."""
+    """The sum of hits over the sum of counts, each (scenes,): a fraction of tokens."""
     return bootstrap(len(hits), lambda chosen: float(hits[chosen].sum() / counts[chosen].sum()))
 
 
 def correlation_of_means(x: Tensor, y: Tensor, correlation: Correlation) -> Estimate:
-    """Of the means over scenes: (conditions, scenes) twice. One point for each condition."""
+    """Correlation of means over scenes, one point per condition: (conditions, scenes) twice."""
     return bootstrap(
         x.shape[1],
         lambda chosen: float(correlation(x[:, chosen].mean(1), y[:, chosen].mean(1))),
@@ -91,8 +91,8 @@ def correlation_of_means(x: Tensor, y: Tensor, correlation: Correlation) -> Esti
 
 
 def correlation_of_samples(x: Tensor, y: Tensor, correlation: Correlation) -> Estimate:
-    """Of all samples together: (conditions, scenes) twice. A scene is drawn with all its samples,
-    which are not independent of each other."""
+    """Correlation of all samples together: (conditions, scenes) twice. The bootstrap draws a scene
+    with all its samples, which are not independent of each other."""
     return bootstrap(
         x.shape[1],
         lambda chosen: float(correlation(x[:, chosen].flatten(), y[:, chosen].flatten())),
@@ -100,5 +100,5 @@ def correlation_of_samples(x: Tensor, y: Tensor, correlation: Correlation) -> Es
 
 
 def area_under(parts: Tensor, values: Tensor) -> Tensor:
-    """By trapezoids: parts (points,) from 0 to 1, values (..., points)."""
+    """The area by trapezoids: parts (points,) from 0 to 1, values (..., points)."""
     return torch.trapezoid(values.double(), parts.double(), dim=-1)

@@ -1,7 +1,7 @@
-"""Does the map tell the truth? The demo model's maps held against what is known of its scenes.
+"""Do the maps tell the truth? The demo model's maps, compared with what is known of its scenes.
 
-Every figure is taken through ComfyUI's own loaders and sampler and the pack's own capture, on
-held-out scenes whose answer is known token by token: the demo model must copy the object of the
+Everything runs through ComfyUI's own loaders and sampler and the pack's own capture, on held-out
+scenes where the answer is known for every token: the demo model must copy the object of the
 reference into the hole of the scene, and `Scenes.correspondence` says which token goes where.
 """
 
@@ -29,12 +29,12 @@ from tools.fidelity.tables import tables
 DOCUMENT = ROOT / "docs" / "fidelity.md"
 PLOTS = ROOT / "docs" / "fidelity"
 FIGURES = PLOTS / "figures.json"
-SCENES = 16  # of each table
-OCCLUDED_SCENES = 8  # of those whose references are taken away piece by piece
+SCENES = 16  # in each table
+OCCLUDED_SCENES = 8  # whose references are taken away piece by piece
 QUICK = ("known", "maps", "causes")
 FULL = (*QUICK, "curves", "sanity", "recipes", "budgets", "imacs", "training")
 
-# The bar each figure must reach: (smallest, largest).
+# The range each figure must be in: (smallest, largest).
 BARS: dict[str, tuple[float, float]] = {
     "corr_exact_last": (0.95, 1.0),
     "corr_exact_mean": (0.95, 1.0),
@@ -49,7 +49,7 @@ BARS: dict[str, tuple[float, float]] = {
     "imacs_r_trained": (0.6, 1.0),
     "imacs_r_untrained": (-3.0, -0.4),
 }
-# The same for what takes a training, or long.
+# The same for figures that need a training or much time.
 STUDY_BARS: dict[str, tuple[float, float]] = {
     "imacs_corr_checkpoints": (-1.0, -0.9),
     "imacs_corr_degraded": (-1.0, -0.85),
@@ -59,21 +59,21 @@ MEANINGS = {
     "corr_exact_mean": "the same, all blocks averaged",
     "corr_within1": "hole tokens whose strongest match is the true token or beside it, last block",
     "g2r_mass_last": "attention of the hole on the object's tokens, last block",
-    "g2r_mass_mean": "the same, all blocks averaged raw",
-    "g2r_pointing": "scenes whose highest cell of that is on the object",
+    "g2r_mass_mean": "the same, plain average of all blocks",
+    "g2r_pointing": "scenes where the highest cell of that is on the object",
     "r2g_mass_last": "model R2G inside the hole, last block",
     "psnr_right": "dB in the hole, with the right reference",
     "psnr_wrong": "dB in the hole, with another scene's reference",
     "psnr_none": "dB in the hole, without the object's reference",
-    "imacs_r_trained": "IMACS over the object, of what the hole looked at, all blocks",
+    "imacs_r_trained": "IMACS over the object, of what the hole attends to, all blocks",
     "imacs_r_untrained": "the same, mean of eight models before any training",
     "imacs_corr_checkpoints": "Pearson of IMACS over the object and the error, over checkpoints of "
     "one training, the weakest",
     "imacs_corr_trainings": "the same over the checkpoints of all trainings together",
     "imacs_corr_degraded": "the same over samples, references degraded by noise in the latent",
-    "occlusion_corr": "Pearson of the default G2R map and the change by muting each cell",
+    "occlusion_corr": "Pearson of the default G2R map and the change from muting each cell",
     "occlusion_rank_corr": "Spearman of the same",
-    "occlusion_corr_grey": "Pearson of that map and the change by greying each cell",
+    "occlusion_corr_grey": "Pearson of that map and the change from greying each cell",
     "occlusion_rank_corr_grey": "Spearman of the same",
 }
 
@@ -89,21 +89,21 @@ class Study:
         self.plots: dict[str, tuple[str, str, str, list[Series]]] = {}
 
     def scenes(self, most: int, recipe: str = "") -> Scenes:
-        """Of that recipe, or of the one asked for."""
+        """Held-out scenes, at most this many, of the given recipe or of the command's."""
         chosen = RECIPES[recipe or self.options.recipe]
         return make_scenes(self.count(most), HELD_OUT_SEEDS.start, recipe=chosen)
 
     def count(self, most: int) -> int:
-        """So many scenes, but no more than the command was told."""
+        """This many scenes, but no more than the command's --scenes."""
         return min(most, self.options.scenes)
 
     def known(self) -> None:
-        """The figures with a bar."""
+        """The figures with a required range."""
         self.figures |= measure(self.host, self.scenes(self.options.scenes))
         self.figures["imacs_r_untrained"] = imacs_untrained(self.pack)
 
     def maps(self) -> None:
-        """Which map finds the truth."""
+        """Which map finds the truth?"""
         recipes = [self.options.recipe]
         if self.options.full and EVERYTHING.name not in recipes:
             recipes.append(EVERYTHING.name)
@@ -111,7 +111,7 @@ class Study:
             self.tables += tables(self.host, self.scenes(SCENES, recipe), recipe)
 
     def causes(self) -> None:
-        """Whether the result changes where the map says."""
+        """Does the result change where the map says so?"""
         found, figures = occlusion(self.host, self.scenes(OCCLUDED_SCENES))
         self.tables += found
         self.figures |= figures
@@ -127,20 +127,20 @@ class Study:
             self.plots[name] = (title, *axes, series)
 
     def sanity(self) -> None:
-        """Whether maps change with the model and with the reference."""
+        """Do maps change with the model and with the reference?"""
         self.tables.append(sanity(self.host, self.scenes(SCENES)))
 
     def recipes(self) -> None:
-        """Harder scenes."""
+        """The same on harder scenes."""
         counts = self.count(SCENES), self.count(OCCLUDED_SCENES)
         self.tables += by_recipe(self.host, list(RECIPES), self.scenes, *counts)
 
     def budgets(self) -> None:
-        """What watching less changes."""
+        """What does recording less change?"""
         self.tables.append(budgets(self.host, self.scenes(OCCLUDED_SCENES)))
 
     def imacs(self) -> None:
-        """Whether IMACS follows the error of one model."""
+        """Does IMACS follow the error of one model?"""
         found, figures, series = degraded(self.host, self.scenes(SCENES))
         self.tables += found
         self.figures |= figures
@@ -149,7 +149,7 @@ class Study:
         self.tables.append(clean_samples(self.host, self.scenes(SCENES)))
 
     def training(self) -> None:
-        """Whether IMACS follows the error over trainings, and what depends on their seed."""
+        """Does IMACS follow the error over trainings, and how much depends on their seed?"""
         scenes = self.scenes(SCENES)
         folders = [train(seed) for seed in TRAINING_SEEDS]
         table, (*each, together), series = over_training(self.pack, scenes, folders)
@@ -160,7 +160,7 @@ class Study:
         self.plots["training"] = ("Checkpoints of trainings", *axes, series)
 
     def write(self) -> None:
-        """Put what there is into the document, and the figures beside those of other parts."""
+        """Put tables and plots into the document, and the figures next to those of other parts."""
         known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
         FIGURES.write_text(as_json(known | self.figures))
         DOCUMENT.write_text(replaced(DOCUMENT.read_text("utf-8"), self.tables), "utf-8")
@@ -179,14 +179,16 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--scenes", type=int, default=32, help="how many held-out scenes, at most")
-    parser.add_argument("--recipe", choices=list(RECIPES), default=PLAIN.name, help="which kind")
+    parser.add_argument(
+        "--recipe", choices=list(RECIPES), default=PLAIN.name, help="which kind of scenes"
+    )
     parser.add_argument("--model", type=Path, default=MODEL, help="weights to measure")
     parser.add_argument(
         "--full",
         action="store_true",
-        help="all of it; trains a model the first time",
+        help="every part; the first time, this trains three models",
     )
-    parser.add_argument("--parts", help=f"only these of {', '.join(FULL)}, with commas")
+    parser.add_argument("--parts", help=f"only these, with commas between: {', '.join(FULL)}")
     parser.add_argument(
         "--write", action="store_true", help="put tables, plots and figures into docs/fidelity"
     )

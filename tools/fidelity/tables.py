@@ -1,4 +1,4 @@
-"""Which map finds the truth: every definition, layer, weighting, order and part of the sampling."""
+"""Which map finds the truth? Every definition, layer, weighting, order and part of the sampling."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ Row = tuple[str, tuple[Estimate, ...]]
 
 
 class Truth:
-    """What is known of some scenes, per token of the result and of the reference."""
+    """The known answers of some scenes, per token of the result and of the reference."""
 
     def __init__(self, scenes: Scenes) -> None:
         self.scenes = scenes
         self.hole = token_coverage(scenes.hole) >= 0.5  # (B, tokens)
         self.touched = (token_coverage(scenes.hole) > 0).float()
         self.object = (token_coverage(scenes.object) > 0).float()
-        self.asked = self.hole & (scenes.correspondence >= 0)
+        self.judged = self.hole & (scenes.correspondence >= 0)
 
     def row(self, g2r: Tensor, r2g: Tensor, pairs: Tensor) -> tuple[Estimate, ...]:
-        """The table's columns, of maps (B, cells) and pairs (B, result cells, reference cells)."""
+        """The table's columns from maps (B, cells) and pairs (B, result cells, reference cells)."""
         off = correspondence_distance(pairs.argmax(-1), self.scenes)
-        counts = self.asked.sum(1)
+        counts = self.judged.sum(1)
         from_hole = (pairs * self.hole.unsqueeze(-1)).sum(1)
         return (
-            ratio_of(((off == 0) & self.asked).sum(1), counts),
-            ratio_of(((off <= 1) & self.asked).sum(1), counts),
+            ratio_of(((off == 0) & self.judged).sum(1), counts),
+            ratio_of(((off <= 1) & self.judged).sum(1), counts),
             mean_of(mass(g2r, self.object)),
             mean_of(pointing(g2r, self.object)),
             mean_of(mass(from_hole, self.object)),
@@ -53,14 +53,14 @@ class Truth:
 
 
 def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
-    """Of definitions, layers and weightings, and of the parts of the sampling."""
+    """Two tables: definitions, layers and weightings; parts of the sampling."""
     pack, truth = host.pack, Truth(scenes)
     latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
 
     def record(**plan: Any) -> Any:
         return host.sample(latents, len(scenes), branch="conditional", **plan)[1]
 
-    whole = record()
+    everything = record()
     layers = [record(layers=((layer, layer),)) for layer in range(LAYERS)]
     length = STEPS // TIME_GROUPS
     groups = [(start, start + length - 1) for start in range(0, STEPS, length)]
@@ -69,7 +69,7 @@ def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
     by_layer: list[Row] = []
     by_time: list[Row] = []
     for definition in pack.Definition:
-        for name, g2r, r2g in _ways_to_average(pack, whole, definition):
+        for name, g2r, r2g in _ways_to_average(pack, everything, definition):
             pairs = _pairs(pack, layers, definition, equal=name.startswith("equal"))
             row = truth.row(g2r, r2g, pairs)
             by_layer.append((f"{definition.value}, all layers: {name}", row))
@@ -90,7 +90,7 @@ def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
 
 
 def row_of(pack: Any, truth: Truth, record: Any, definition: Any) -> tuple[Estimate, ...]:
-    """The table's columns of the default maps of a recording."""
+    """The table's columns for the default maps of a recording."""
     return truth.row(*_maps(pack, record, definition), _pairs(pack, [record], definition))
 
 
@@ -106,7 +106,7 @@ def _maps(pack: Any, record: Any, definition: Any, **choice: Any) -> tuple[Tenso
 
 
 def _ways_to_average(pack: Any, record: Any, definition: Any) -> list[tuple[str, Tensor, Tensor]]:
-    """Every layer weight and order, those that make the same maps under one name."""
+    """Every layer weight and order with its maps; those with the same maps share a name."""
     found: list[tuple[list[str], Tensor, Tensor]] = []
     for weight in pack.LayerWeight:
         for order in pack.ResampleOrder:
@@ -131,7 +131,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _pairs(pack: Any, records: list[Any], definition: Any, equal: bool = False) -> Tensor:
     """Correspondence of layers recorded apart, averaged: (B, result cells, reference cells).
 
-    equal: each layer is first brought to the same sum, as the equal layer weight does with maps.
+    equal: every layer is first scaled to the same sum, as the equal layer weight does with maps.
     """
     pairs = [pack.correspondence_of(record, definition, OBJECT).values for record in records]
     if equal:

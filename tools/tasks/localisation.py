@@ -2,11 +2,11 @@
 
     python -m tools.tasks.localisation
 
-A box is cut out of each of a number of held-out pictures, and the model puts the object back from a
-picture of what was in the box. The map over the result (reference to generated) is turned into a
-box by the paper's recipe, and held against the box that was cut out: mean intersection over union,
-with a bootstrap interval over the pictures. As in the paper the model is told the box, as the place
-to fill: what is asked is whether the map follows the reference, not whether an object is detected.
+A box is cut out of every held-out picture, and the model puts the object back from a picture of
+what was in the box. The paper's recipe turns the map over the result (reference to generated) into
+a box, which is compared with the one that was cut out: mean intersection over union, with a
+bootstrap interval over the pictures. As in the paper, the model is given the box as the place to
+fill, so the question is whether the map follows the reference, not whether an object is detected.
 
 Everything goes through ComfyUI's sampler and the pack's own nodes and capture.
 """
@@ -29,15 +29,15 @@ from tools.demo.insertions import Insertions, make_insertions, random_box
 from tools.demo.scenes import HELD_OUT_SEEDS
 from tools.tasks.recorded_sampling import STEPS, Pack, interval, save_rows
 
-PAPER_THRESHOLD = 0.4  # of a map's range; what is below it counts as nothing
-GUIDANCE = 3.0  # cfg of the row with guidance; the others have none
+PAPER_THRESHOLD = 0.4  # of a map's range; lower values count as nothing
+GUIDANCE = 3.0  # cfg of the one row with guidance
 RANDOM_BOXES = 100  # for each picture
 FIRST_SEED = HELD_OUT_SEEDS.start + 2000
 WHITE, YELLOW = (1.0, 1.0, 1.0), (1.0, 0.8, 0.0)
 
 
 class Localisation:
-    """The model, its sampling, and boxes of its maps."""
+    """The model, its sampling, and the boxes found in its maps."""
 
     def __init__(self, pack: Pack, scenes: Insertions) -> None:
         self.pack, self.scenes = pack, scenes
@@ -53,7 +53,7 @@ class Localisation:
         self.whole = self.box(0, 0, self.size[1], self.size[0])
 
     def untrained(self) -> Any:
-        """The model with weights it might have begun with."""
+        """The model with initial weights, as before training."""
         from tools.demo.train_unet import new_unet
 
         torch.manual_seed(0)
@@ -63,7 +63,7 @@ class Localisation:
         return model
 
     def insert(self, reference: Tensor, model: Any = None, cfg: float = 1.0) -> tuple[Tensor, Any]:
-        """Fill the boxes: the pictures, and the recording."""
+        """Fill the boxes: the pictures (B, H, W, 3), and the recording."""
         nodes: Any = importlib.import_module("nodes")  # ComfyUI's: its folder comes first
         positive = self.demo.ReferenceTokens.execute(reference, self.pack.vae).args[0]
         positive, negative, latent = nodes.InpaintModelConditioning().encode(
@@ -94,13 +94,13 @@ class Localisation:
     def found(self, maps: Any) -> list[Any]:
         """The box of each picture's map by the paper's recipe.
 
-        A map that singles out no place is the answer "somewhere in the picture": the whole of it.
+        A map that singles out no place answers "somewhere in the picture": the whole of it.
         """
         boxes = self.locate(maps, self.size, threshold=PAPER_THRESHOLD)
         return [box or self.whole for box in boxes]
 
     def found_by_otsu(self, maps: Any) -> list[Any]:
-        """The box around the brighter of Otsu's two classes, which sets no area beforehand."""
+        """The box around the brighter of Otsu's two classes, which needs no threshold."""
         masks = self.masks.mask_of(maps, self.size, self.masks.Method.OTSU, 0)
         around = self.pack.module("i2am.scores").box_around
         return [around(mask) or self.whole for mask in masks]
@@ -110,7 +110,7 @@ class Localisation:
         return np.array([box.overlap(t) for box, t in zip(boxes, self.true, strict=True)])
 
     def random_boxes(self, seed: int) -> np.ndarray:
-        """What boxes drawn like the true ones reach on average, those that miss included."""
+        """The mean overlap of boxes drawn like the true ones, misses included."""
         rng = np.random.default_rng(seed)
         draws = [
             self.overlaps([self.box(*random_box(rng, self.size[0])) for _ in self.true])

@@ -1,4 +1,4 @@
-"""What the tools that measure share: sampling with capture, intervals over pictures, figures."""
+"""What the measurements share: sampling with capture, intervals over pictures, figures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tools.comfyui.in_process import ROOT
 
 VAE = ROOT / "models" / "vae" / "i2am_demo_vae.safetensors"
 STEPS = 20
-RESAMPLES = 2000  # of the pictures, for an interval of 95 %
+RESAMPLES = 2000  # of the pictures, for a 95 % interval
 
 
 class Pack:
-    """The pack's modules by name, and the demo VAE, through ComfyUI's loader."""
+    """The pack's modules by name, and the demo VAE from ComfyUI's loader."""
 
     def __init__(self, package: str) -> None:
         import comfy.sd
@@ -31,13 +31,13 @@ class Pack:
         self.vae = comfy.sd.VAE(sd=weights, metadata=metadata)
 
     def module(self, name: str) -> ModuleType:
-        """Pack.module("i2am.scores")."""
+        """A module of the pack by its name there, for example "i2am.scores"."""
         return importlib.import_module(f"{self._package}.{name}")
 
     def sample(
         self, model: Any, positive: Any, negative: Any, start: Tensor, cfg: float
     ) -> tuple[Tensor, Any]:
-        """The pictures a stock sampler makes, and the recording of its conditional branch."""
+        """Sampled pictures (B, H, W, 3), and the recording of the conditional branch."""
         import comfy.sample
 
         hook, recording = self.module("nodes.host.hook"), self.module("i2am.recording")
@@ -62,7 +62,7 @@ class Pack:
 
 
 def interval(values: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """Mean, and the bootstrap interval of 95 % of it, over pictures."""
+    """The mean over pictures (pictures,), and its 95 % bootstrap interval."""
     picked = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.percentile(values[picked].mean(1), (2.5, 97.5))
     return float(values.mean()), float(low), float(high)

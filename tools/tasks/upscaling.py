@@ -2,12 +2,13 @@
 
     python -m tools.tasks.upscaling
 
-The paper shows that in super-resolution the maps gather on detail, for example on print, and gives
-no figure. Here it is measured: the rank correlation (Spearman) of each map with the local detail of
-the true picture over its 8×8 tokens, both ways, over time, by layer and by head, on held-out
-pictures, with a bootstrap interval over the pictures. Detail is the mean squared difference of
-neighbouring pixels in a token; the same for what the low resolution lacks, the squared difference
-of the true picture and the enlarged one. Maps are in the model's own definition.
+The paper shows that in super-resolution the maps gather on detail, for example on print, but gives
+no figure. This measures it: the rank correlation (Spearman) of each map with the local detail of
+the true picture over its 8×8 tokens, in both directions, over time, by layer and by head, on
+held-out pictures, with a bootstrap interval over the pictures. Detail is the mean squared
+difference of neighbouring pixels in a token. The same is measured for what the low resolution
+lacks, the squared difference of the true picture and the enlarged one. Maps are in the model
+definition.
 
 Everything goes through ComfyUI's loader and sampler and the pack's own capture.
 """
@@ -116,7 +117,7 @@ class Upscaling:
         return rows
 
     def figure(self, pictures: Tensor, path: Path) -> None:
-        """Enlarged, made, true, detail, and the unified maps both ways."""
+        """Rows: enlarged, made, true, detail, and the unified maps in both directions."""
         low = reduced(pictures)
         made, record = self.upscale(low)
         size = pictures.shape[1], pictures.shape[2]
@@ -127,7 +128,7 @@ class Upscaling:
         save_rows([*rows, *(self.pack.heatmaps(one, size)[:, 0] for one in maps)], path)
 
     def figure_of_levels(self, pictures: Tensor, path: Path) -> None:
-        """Of one picture the maps over time, then by layer: R2G above, G2R below."""
+        """One picture's maps over time, then by layer: R2G above, G2R below."""
         _, record = self.upscale(reduced(pictures))
         size = pictures.shape[1], pictures.shape[2]
         rows = [
