@@ -27,6 +27,7 @@ from torch import Tensor
 from tools.comfyui.in_process import import_comfyui, import_pack
 from tools.demo.insertions import Insertions, make_insertions, random_box
 from tools.demo.scenes import HELD_OUT_SEEDS
+from tools.fidelity.errors import decibels
 from tools.tasks.recorded_sampling import STEPS, Pack, interval, save_rows
 
 PAPER_THRESHOLD = 0.4  # of a map's range; lower values count as nothing
@@ -120,9 +121,7 @@ class Localisation:
 
     def decibels(self, pictures: Tensor) -> np.ndarray:
         """PSNR inside the box, for each picture."""
-        inside = self.scenes.box_mask
-        error = ((pictures - self.scenes.target) ** 2).mean(-1) * inside
-        return (-10 * (error.sum((1, 2)) / inside.sum((1, 2))).log10()).numpy()
+        return decibels(pictures, self.scenes.target, self.scenes.box_mask).numpy()
 
     def measure(self, seed: int) -> dict[str, np.ndarray]:
         """One value for each picture, under the name of each row of the table."""

@@ -33,6 +33,7 @@ from tools.demo.scenes import (
     reduced,
     token_coverage,
 )
+from tools.fidelity.statistics import spearman
 from tools.setup.paths import ROOT
 from tools.tasks.recorded_sampling import STEPS, Pack, interval, save_rows
 
@@ -54,16 +55,8 @@ def lacking(pictures: Tensor) -> Tensor:
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> np.ndarray:
-    """Spearman's, of two (B, places), for each of the batch; ties share their mean rank."""
-    one, other = _ranks(one), _ranks(other)
-    one, other = one - one.mean(1, keepdim=True), other - other.mean(1, keepdim=True)
-    return ((one * other).sum(1) / (one.norm(dim=1) * other.norm(dim=1))).numpy()
-
-
-def _ranks(values: Tensor) -> Tensor:
-    below = (values[:, :, None] > values[:, None, :]).double().sum(-1)
-    same = (values[:, :, None] == values[:, None, :]).double().sum(-1)
-    return below + (same - 1) / 2
+    """Spearman's correlation of (B, places) twice, (B,); ties share their mean rank."""
+    return spearman(one, other).numpy()
 
 
 class Upscaling:

@@ -8,6 +8,7 @@ from tools.workflows.catalog.parts import (
     GREEN,
     PICTURE,
     R2G,
+    SAMPLING,
     TEAL,
     Group,
     Node,
@@ -17,7 +18,6 @@ from tools.workflows.catalog.parts import (
     load_mask,
     load_picture,
     mapped,
-    sampler,
     saved,
 )
 
@@ -116,7 +116,7 @@ LOCATE = Workflow(
                                 "negative": ("inpaint", 1),
                                 "latent_image": ("inpaint", 2),
                             },
-                            widgets=sampler().widgets,
+                            widgets=SAMPLING,
                         ),
                         decoded(),
                         Node(

@@ -12,7 +12,7 @@ from tools.workflows.catalog.parts import (
     LILAC,
     MAP_SIZE,
     R2G,
-    SEED,
+    SAMPLING,
     Group,
     Node,
 )
@@ -48,16 +48,7 @@ def sampler(positive: Wire, negative: Wire, latent: Wire, **widgets: Any) -> Nod
         "negative": negative,
         "latent_image": latent,
     }
-    usual = {
-        "seed": SEED,
-        "control_after_generate": "fixed",
-        "steps": 20,
-        "cfg": 1.0,
-        "sampler_name": "euler",
-        "scheduler": "simple",
-        "denoise": 1.0,
-    }
-    return Node("sampler", "KSampler", wires=wires, widgets=usual | widgets)
+    return Node("sampler", "KSampler", wires=wires, widgets=SAMPLING | widgets)
 
 
 def watched(

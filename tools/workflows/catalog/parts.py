@@ -6,6 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SEED = 20240712
+SAMPLING: dict[str, Any] = {
+    "seed": SEED,
+    "control_after_generate": "fixed",
+    "steps": 20,
+    "cfg": 1.0,
+    "sampler_name": "euler",
+    "scheduler": "simple",
+    "denoise": 1.0,
+}
 R2G, G2R = "reference to generated", "generated to reference"
 
 
@@ -163,16 +172,7 @@ def sampler(
         "negative": ("blank", 0),
         "latent_image": (latent, 0),
     }
-    usual = {
-        "seed": SEED,
-        "control_after_generate": "fixed",
-        "steps": 20,
-        "cfg": 1.0,
-        "sampler_name": "euler",
-        "scheduler": "simple",
-        "denoise": 1.0,
-    }
-    return Node(key, "KSampler", title, wires, usual | widgets)
+    return Node(key, "KSampler", title, wires, SAMPLING | widgets)
 
 
 def decoded(key: str = "decode", samples: str = "sampler") -> Node:
