@@ -252,7 +252,7 @@ def main() -> int:
     chromium = need_chromium()
     comfyui = comfyui_path()
     PICTURES.mkdir(exist_ok=True)
-    # Without a cache, every page is told all of what its run did.
+    # Without a cache, each page gets the outputs of all nodes of its run.
     fresh = ComfyServer(comfyui, threads=1, arguments=("--cache-none",))
     with fresh as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=list(FLAGS))

@@ -51,7 +51,7 @@ def run_logged(
 ) -> None:
     """Runs a long command quietly: a line now and then, its whole output in a log file.
 
-    `growing`: the folder it fills, whose size is told as well.
+    growing: the folder that it fills, to report its size as well.
     """
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     log = paths.LOGS / f"{name}.log"

@@ -155,7 +155,7 @@ def test_blur_keeps_flat_pictures_and_the_mean_slope():
     assert float(blurred(picture, 2.0).std()) < 0.3 * float(picture.std())
 
 
-def test_the_cascade_draws_blocks_anew_from_the_last_on():
+def test_the_cascade_randomises_blocks_from_the_last_one_on():
     names = [f"{prefix}weight" for _, prefix in CASCADE[:-1]] + ["img_in.weight"]
     trained = {name: torch.zeros(1) for name in names}
     fresh = {name: torch.ones(1) for name in names}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tools.workflows.catalog.model_parts import (
-    asked,
+    influence_and_maps,
     loader,
     note,
     picture,
     prompt,
-    viewed,
-    watched,
+    recorded,
+    viewer_group,
 )
 from tools.workflows.catalog.parts import (
     BLUE,
@@ -119,14 +119,14 @@ FILL = Workflow(
             ),
         ),
         (
-            watched("soft", ("inpaint", 0), ("inpaint", 1), ("inpaint", 2), "two"),
+            recorded("soft", ("inpaint", 0), ("inpaint", 1), ("inpaint", 2), "two"),
             Group(
                 "Did it go into the hole?",
                 RED,
                 ((Node("imacs", "I2AM_IMACS", wires={"attribution": ("collect", 0)}, width=380),),),
             ),
         ),
-        (viewed(), asked()),
+        (viewer_group(), influence_and_maps()),
     ),
     runs=False,
 )

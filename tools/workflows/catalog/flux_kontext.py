@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tools.workflows.catalog.model_parts import (
-    asked,
+    influence_and_maps,
     loader,
     note,
     picture,
     prompt,
-    viewed,
-    watched,
+    recorded,
+    viewer_group,
 )
 from tools.workflows.catalog.parts import (
     BLUE,
@@ -112,7 +112,7 @@ KONTEXT = Workflow(
             ),
         ),
         (
-            watched(
+            recorded(
                 "unetloader",
                 ("guidance", 0),
                 ("negative", 0),
@@ -121,7 +121,7 @@ KONTEXT = Workflow(
                 "scale_2",
             ),
         ),
-        (viewed(), asked(2)),
+        (viewer_group(), influence_and_maps(2)),
     ),
     runs=False,
 )

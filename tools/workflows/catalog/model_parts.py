@@ -51,7 +51,7 @@ def sampler(positive: Wire, negative: Wire, latent: Wire, **widgets: Any) -> Nod
     return Node("sampler", "KSampler", wires=wires, widgets=SAMPLING | widgets)
 
 
-def watched(
+def recorded(
     model: str,
     positive: Wire,
     negative: Wire,
@@ -92,14 +92,14 @@ def watched(
     )
 
 
-def viewed() -> Group:
+def viewer_group() -> Group:
     viewer = Node(
         "viewer", "I2AM_Viewer", wires={"attribution": ("collect", 0)}, width=820, height=700
     )
     return Group("Point at a place", LILAC, ((viewer,),))
 
 
-def asked(reference: int = 1, over: str | None = G2R) -> Group:
+def influence_and_maps(reference: int = 1, over: str | None = G2R) -> Group:
     """Reference Influence, and the maps of one reference. `over`: the second map's direction."""
     maps = [
         Node(

@@ -70,7 +70,7 @@ class Workflow:
         return next(node for node in nodes if node.key == key)
 
 
-# Shared parts. A second node of a kind has a suffix to its key, such as "_2".
+# Shared parts. A second node of a kind has a suffix in its key, for example "_2".
 
 BLUE, GREEN, GOLD, RED, TEAL, LILAC = "#3f789e", "#8A8", "#b58b2a", "#A88", "#3f5159", "#7a5c9e"
 MAP_SIZE: dict[str, Any] = {"width": 340, "height": 660}

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tools.workflows.catalog.model_parts import asked, loader, note, picture, viewed, watched
+from tools.workflows.catalog.model_parts import (
+    influence_and_maps,
+    loader,
+    note,
+    picture,
+    recorded,
+    viewer_group,
+)
 from tools.workflows.catalog.parts import (
     BLUE,
     TEAL,
@@ -94,7 +101,7 @@ QWEN = Workflow(
             ),
         ),
         (
-            watched(
+            recorded(
                 "norm",
                 ("text", 0),
                 ("negative", 0),
@@ -104,7 +111,7 @@ QWEN = Workflow(
                 cfg=2.5,
             ),
         ),
-        (viewed(), asked(2)),
+        (viewer_group(), influence_and_maps(2)),
     ),
     runs=False,
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tools.workflows.catalog.model_parts import (
     PROMPT,
-    asked,
+    influence_and_maps,
     loader,
     note,
     picture,
-    viewed,
-    watched,
+    recorded,
+    viewer_group,
 )
 from tools.workflows.catalog.parts import (
     BLUE,
@@ -93,7 +93,7 @@ SDXL = Workflow(
             ),
         ),
         (
-            watched(
+            recorded(
                 "apply",
                 ("text", 0),
                 ("negative", 0),
@@ -104,7 +104,7 @@ SDXL = Workflow(
                 steps=30,
             ),
         ),
-        (viewed(), asked(over=None)),
+        (viewer_group(), influence_and_maps(over=None)),
     ),
     runs=False,
     packs=("ComfyUI_IPAdapter_plus",),
