@@ -1,4 +1,4 @@
-"""Recordings are found by the latent they made, within limits, in memory or in a file."""
+"""The store finds recordings by their latent, in memory or in files, within its limits."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ def make_store(tmp_path: Path) -> Callable[..., Store]:
 
 
 def planned(made: Recording, layers: int) -> Recording:
-    """The same, as if recorded with other layers."""
+    """The same recording, as if its plan had asked for these layers."""
     plan = Plan(layers=((layers, layers),))
     return Recording(replace(made.header, plan=plan), made.arrays)
 
 
-def same(one: object, other: Recording) -> bool:
+def same(found: object, wanted: Recording) -> bool:
+    """Whether what was found is this recording, bit for bit."""
     return (
-        isinstance(one, Recording)
-        and one.header == other.header
-        and one.arrays.keys() == other.arrays.keys()
-        and all(torch.equal(one.arrays[name], array) for name, array in other.arrays.items())
+        isinstance(found, Recording)
+        and found.header == wanted.header
+        and found.arrays.keys() == wanted.arrays.keys()
+        and all(torch.equal(found.arrays[name], array) for name, array in wanted.arrays.items())
     )
 
 
 class TestFingerprint:
     def test_names_values_alone(self) -> None:
-        """Equal values share a name, wherever and however they lie in memory."""
+        """Equal values share a fingerprint, however they lie in memory."""
         latent = rand(0, 2, 4, 6, 8)
         assert fingerprint(latent) == fingerprint(latent.clone())
         assert fingerprint(latent.mT) == fingerprint(latent.mT.contiguous())
         with torch.inference_mode():
             assert fingerprint(latent.clone()) == fingerprint(latent)
 
-    def test_tells_apart(self) -> None:
-        """One bit, another shape or another precision is another latent."""
+    def test_different_latents(self) -> None:
+        """One bit, another shape or another precision makes another latent."""
         latent = rand(0, 2, 4, 6, 8)
         changed = latent.clone()
         changed[1, 3, 5, 7] = torch.nextafter(changed[1, 3, 5, 7], torch.tensor(torch.inf))
@@ -70,14 +71,14 @@ class TestStore:
         assert store.get("c") is None
         assert len(store) == 2
 
-    def test_one_run_may_give_one_name_twice(self, make_store: Callable[..., Store]) -> None:
-        """Output and denoised output are often one and the same."""
+    def test_the_same_fingerprint_twice(self, make_store: Callable[..., Store]) -> None:
+        """A run's output and denoised output are often equal."""
         store = make_store()
         store.put(["a", "b", "a", "b"], FIRST)
         assert store.get("a") is store.get("b") is FIRST
         assert len(store) == 1
 
-    def test_the_same_run_again_takes_its_place(self, make_store: Callable[..., Store]) -> None:
+    def test_the_same_run_again_replaces_its_record(self, make_store: Callable[..., Store]) -> None:
         store = make_store()
         store.put(["a", "a2"], FIRST)
         store.put(["a", "a2"], SECOND)
@@ -85,7 +86,7 @@ class TestStore:
         assert len(store) == 1
 
     def test_plans(self, make_store: Callable[..., Store]) -> None:
-        """One latent recorded with several plans: the likeliest one that is there."""
+        """One latent recorded with several plans: the first plan with a record is used."""
         store = make_store()
         one, two, three = (planned(FIRST, layers) for layers in (1, 2, 3))
         store.put(["a"], one)
@@ -97,7 +98,7 @@ class TestStore:
         assert store.get("a", [plans[2]]) is None
 
     def test_refusals(self, make_store: Callable[..., Store]) -> None:
-        """A run that could not be recorded is remembered with its reason."""
+        """A run that could not be recorded is kept with its reason."""
         store = make_store()
         refusal = Refusal(FIRST.header.plan, "because")
         store.put(["a"], refusal)
@@ -110,7 +111,7 @@ class TestLimits:
     def test_the_least_recently_used_goes_to_a_file(
         self, make_store: Callable[..., Store], tmp_path: Path
     ) -> None:
-        """And comes back from it bit for bit, its file gone."""
+        """It comes back bit for bit, and its file is deleted."""
         store = make_store(memory=2 * SIZE)
         store.put(["a"], FIRST)
         store.put(["b"], SECOND)
@@ -142,8 +143,8 @@ class TestLimits:
         assert same(store.get("b"), SECOND)
         assert len(list(tmp_path.iterdir())) == 1
 
-    def test_a_file_taken_away(self, make_store: Callable[..., Store], tmp_path: Path) -> None:
-        """The host may empty its temporary folder: then the recording is not there."""
+    def test_a_deleted_file(self, make_store: Callable[..., Store], tmp_path: Path) -> None:
+        """The host may empty its temporary folder: the recording is gone."""
         store = make_store(memory=1)
         store.put(["a"], FIRST)
         store.put(["b"], SECOND)
@@ -157,7 +158,7 @@ class TestLimits:
         "It is not there: Collect Attribution says so",
         "The older recording",
     )
-    def test_a_file_damaged(self, make_store: Callable[..., Store], tmp_path: Path) -> None:
+    def test_a_damaged_file(self, make_store: Callable[..., Store], tmp_path: Path) -> None:
         store = make_store(memory=1)
         store.put(["a"], FIRST)
         store.put(["b"], SECOND)
@@ -168,7 +169,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("fault", ["no folder", "no disk"])
     def test_no_place_for_files(self, tmp_path: Path, fault: str) -> None:
-        """The older recording is lost, the new one is not, and nothing raises."""
+        """The older recording is lost, the newer one is not, and nothing raises."""
 
         def folder() -> Path:
             if fault == "no disk":

@@ -1,6 +1,6 @@
-"""The host's attention functions are listened to where they hold their logits, never misheard.
+"""The tap reads the host's softmax wherever it is computed, and gives the recording it must.
 
-What is another pack's is left alone; whatever happens inside, nothing of ours stays behind.
+Other packs' attention functions are left alone. Whatever happens inside, nothing of ours remains.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ START = tiny.latent(22, 2, 16, 12, 10)
 
 @pytest.fixture
 def observed(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Of each call that was recorded, whether it was observed."""
-    add, found = comfy.pack("i2am.recording").Recorder.add, list[bool]()
+    """For each recorded call, whether its softmax was observed in full."""
+    add, complete = comfy.pack("i2am.recording").Recorder.add, list[bool]()
 
     def noted(*args: Any, **options: Any) -> None:
-        found.append(options["observed"] is not None and options["observed"].complete)
+        complete.append(options["observed"] is not None and options["observed"].complete)
         add(*args, **options)
 
     monkeypatch.setattr(comfy.pack("i2am.recording").Recorder, "add", noted)
     with every_call_tapped(comfy):
-        yield found
+        yield complete
 
 
 def overridden(override: Callable[..., Tensor]) -> Any:
@@ -47,24 +47,25 @@ def watched(comfy: Any, model: Any) -> Any:
 
 
 def sampled(comfy: Any, override: Callable[..., Tensor] | None = None) -> Tensor:
-    """A latent of a watched model, with another pack's attention override or without."""
+    """A latent sampled with a watched model, with or without another pack's override."""
     model = tiny.flux() if override is None else overridden(override)
     plain = tiny.sample(model, POSITIVE, POSITIVE, START)
-    found = tiny.sample(watched(comfy, model), POSITIVE, POSITIVE, START)
-    assert torch.equal(found, plain)
+    latent = tiny.sample(watched(comfy, model), POSITIVE, POSITIVE, START)
+    assert torch.equal(latent, plain)
     assert not _get_current_function_mode_stack()
-    return found
+    return latent
 
 
 def computed(comfy: Any, override: Callable[..., Tensor] | None = None) -> Any:
-    """The recording of the same run, with nothing listened to."""
+    """The recording of the same run without a tap."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(comfy.pack("i2am.attention.softmax_tap"), "SMALL_BYTES", 2**60)
         return recording(comfy, sampled(comfy, override))
 
 
-def assert_same(comfy: Any, found: Tensor, wanted: Any) -> None:
-    for name, array in recording(comfy, found).arrays.items():
+def assert_same(comfy: Any, latent: Tensor, wanted: Any) -> None:
+    """The recording of this latent has the wanted arrays."""
+    for name, array in recording(comfy, latent).arrays.items():
         assert torch.allclose(array, wanted.arrays[name], rtol=1e-3, atol=1e-7), name
 
 
@@ -78,20 +79,20 @@ def test_backends(
     monkeypatch.setattr(
         flux_math, "optimized_attention", getattr(attention, f"attention_{backend}")
     )
-    found = sampled(comfy)
+    latent = sampled(comfy)
     assert observed
-    assert set(observed) == {backend != "pytorch"}  # which holds no logits at once
+    assert set(observed) == {backend != "pytorch"}  # PyTorch never holds the logits as a tensor
     observed.clear()
     wanted = computed(comfy)
     assert not any(observed)
-    assert_same(comfy, found, wanted)
+    assert_same(comfy, latent, wanted)
 
 
 @pytest.mark.parametrize("size", [7, 64, 300])
 def test_pieces_of_the_queries(
     comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Of long sequences the host goes through the queries piece by piece, each with all keys."""
+    """The host computes long sequences piece by piece: some queries, all keys."""
     import comfy.ldm.modules.attention as attention
 
     working = attention.efficient_dot_product_attention
@@ -102,64 +103,64 @@ def test_pieces_of_the_queries(
         return working(*args, query_chunk_size=size, **options)
 
     monkeypatch.setattr(attention, "efficient_dot_product_attention", cut)
-    found = sampled(comfy)
+    latent = sampled(comfy)
     assert (max(pieces) > 1) == (size < 300)
     assert observed
     assert all(observed)
-    assert_same(comfy, found, computed(comfy))
+    assert_same(comfy, latent, computed(comfy))
 
 
 def test_pieces_of_the_keys(
     comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where memory is short the host cuts the keys as well: there is no softmax to be observed."""
+    """When memory is short the host splits the keys too, and there is no softmax to observe."""
     import comfy.model_management as management
 
     wanted = recording(comfy, sampled(comfy))
     assert all(observed)
     observed.clear()
-    whole = management.get_free_memory
+    free_memory = management.get_free_memory
 
     def little(device: Any = None, torch_free_too: bool = False) -> Any:
-        return (1, 1) if torch_free_too else whole(device)
+        return (1, 1) if torch_free_too else free_memory(device)
 
     monkeypatch.setattr(management, "get_free_memory", little)
-    found = sampled(comfy)
+    latent = sampled(comfy)
     assert observed
     assert not any(observed)
-    assert_same(comfy, found, wanted)
+    assert_same(comfy, latent, wanted)
 
 
-def own(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention as a pack may write it."""
+def attention_of_a_pack(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention as another pack may write it."""
     return ((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
 def test_a_function_of_another_pack(
     comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Put in the place of ComfyUI's own, the way it registers them, it is not listened to."""
+    """In place of ComfyUI's own function and registered like it, it is not tapped."""
     import comfy.ldm.flux.math as flux_math
     import comfy.ldm.modules.attention as attention
 
     def attention_own(q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
         assert not _get_current_function_mode_stack()
-        return own(q, k, v)
+        return attention_of_a_pack(q, k, v)
 
     monkeypatch.setattr(flux_math, "optimized_attention", attention.wrap_attn(attention_own))
-    found = sampled(comfy)
+    latent = sampled(comfy)
     assert observed
     assert not any(observed)
-    assert_same(comfy, found, computed(comfy))
+    assert_same(comfy, latent, computed(comfy))
 
 
 @pytest.mark.neighbour(
     "An override that runs a function compiled with torch.compile, whole or in parts",
-    "The same maps; nothing of ours is compiled, and as much of theirs as without us",
+    "The same maps; none of our code is compiled, and the pack compiles as much as without us",
 )
 @pytest.mark.parametrize("whole", [True, False])
 def test_compiled_override(comfy: Any, observed: list[bool], whole: bool) -> None:
-    compiled = torch.compile(own, backend="eager", fullgraph=whole)
+    compiled = torch.compile(attention_of_a_pack, backend="eager", fullgraph=whole)
 
     def override(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
         return compiled(q, k, v)
@@ -169,10 +170,10 @@ def test_compiled_override(comfy: Any, observed: list[bool], whole: bool) -> Non
     tiny.sample(overridden(override), POSITIVE, POSITIVE, START)
     before = graphs["unique_graphs"]
     assert before > 0
-    found = sampled(comfy, override)
+    latent = sampled(comfy, override)
     assert graphs["unique_graphs"] == before
     assert observed
-    assert_same(comfy, found, computed(comfy, override))
+    assert_same(comfy, latent, computed(comfy, override))
 
 
 @pytest.mark.neighbour(
@@ -185,14 +186,14 @@ def test_override_in_another_thread(comfy: Any, observed: list[bool]) -> None:
         def override(func: Any, *args: Any, **options: Any) -> Tensor:
             return thread.submit(torch.inference_mode()(func), *args, **options).result()
 
-        found = sampled(comfy, override)
+        latent = sampled(comfy, override)
         assert not thread.submit(_get_current_function_mode_stack).result()
         assert observed
-        assert_same(comfy, found, computed(comfy, override))
+        assert_same(comfy, latent, computed(comfy, override))
 
 
 @pytest.mark.neighbour(
-    "An override that runs attention on tampered tokens as well, as guidance does",
+    "An override that also runs attention on altered tokens, as guidance does",
     "The maps are of the model's own attention",
 )
 def test_attention_of_other_queries_before_the_model_s_own(
@@ -202,9 +203,9 @@ def test_attention_of_other_queries_before_the_model_s_own(
         blurred = func(q * 0.5, k, v, *args, **options)
         return func(q, k, v, *args, **options) + 0.1 * blurred
 
-    found = sampled(comfy, twice)
+    latent = sampled(comfy, twice)
     assert observed
-    assert_same(comfy, found, computed(comfy, twice))
+    assert_same(comfy, latent, computed(comfy, twice))
 
 
 @pytest.mark.fault(
@@ -261,9 +262,9 @@ def test_attention_fails(
     "The latent is the same; Collect Attribution shows the error",
     "The recording of this run",
 )
-@pytest.mark.parametrize("where", ["hearing", "add"])
+@pytest.mark.parametrize("where", ["tap", "add"])
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, torch.OutOfMemoryError])
-def test_what_fails_while_listening_ends_the_recording_alone(
+def test_a_failing_tap_ends_the_recording_alone(
     comfy: Any,
     observed: list[bool],
     monkeypatch: pytest.MonkeyPatch,
