@@ -1,6 +1,8 @@
-"""One sampling run → a recording: the plan, the running sums, the frozen result, store, files.
+"""One sampling run → a recording, its store and its files.
 
-Memory grows with tokens, layers and steps, never with the square of the tokens.
+To follow one attention call: `recorder` decides whether it is wanted, `call` computes its sums,
+`running_sums` adds them up, `freeze` makes the `Recording`. Memory grows with tokens, layers and
+steps, never with the square of the tokens.
 """
 
 from .attribution import (

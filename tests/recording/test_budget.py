@@ -1,4 +1,4 @@
-"""Watching less: which steps and which places, and what it changes in the maps."""
+"""Budgets: the steps they choose, the queries they keep, and the maps of what is left."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class TestSteps:
         assert planned_steps(Plan(steps=((7, 9),), budget="fast"), 4) == []
 
 
-class TestPlaces:
+class TestQueries:
     @pytest.mark.parametrize(
         ("turn", "down", "across"), [(0, 0, 0), (1, 1, 1), (2, 0, 1), (3, 1, 0), (4, 0, 0)]
     )
-    def test_each_place_looks_as_it_did(self, turn: int, down: int, across: int) -> None:
-        """The maps of a thinned call are those of the places it keeps, in their order."""
+    def test_each_query_keeps_its_attention(self, turn: int, down: int, across: int) -> None:
+        """The maps of a thinned call are those of the queries it keeps, in their order."""
         big, other = Grid(33, 32, frames=2), Grid(3, 4)
         spans = layout(generated=big, references=(other,), text=2)
         q, k = (rand(seed, 1, 2, spans.key_count, 8) for seed in (1, 2))
@@ -58,7 +58,7 @@ class TestPlaces:
         torch.testing.assert_close(found, wanted)
 
     def test_in_the_layouts_order(self) -> None:
-        """Where the tokens of the result do not stand together."""
+        """If the tokens of the result are not in the order of their grid."""
         big = Grid(32, 32)
         order = torch.randperm(big.area, generator=torch.Generator().manual_seed(4))
         keys = (Span(Role.REFERENCE, 0, 6, Grid(2, 3)),)
@@ -72,7 +72,7 @@ class TestPlaces:
         assert torch.equal(mixed.q, plain.q)
         assert mixed.layout == plain.layout
 
-    def test_small_pictures_are_seen_whole(self) -> None:
+    def test_small_grids_are_not_thinned(self) -> None:
         q, spans = rand(1, 1, 2, 31 * 40, 8), Grid(31, 40)
         whole = TokenLayout(
             (Span(Role.GENERATED, 0, spans.area, spans),), (Span(Role.REFERENCE, 0, 4),)
@@ -84,10 +84,10 @@ class TestPlaces:
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
 @pytest.mark.parametrize("scratch", [1, 8_000, 2**28])
 @pytest.mark.parametrize("reach", [1, 60, 400])
-def test_without_waiting(
+def test_without_reading_back(
     reach: float, scratch: int, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way of a graphics card, which is asked nothing, gives what the CPU's gives."""
+    """The sums are the same without reading values back from the device, as on graphics cards."""
     spans = layout()
     q, k = (rand(seed, 2, 3, spans.key_count, 8) for seed in (1, 2))
     ones = torch.ones_like(q[..., :1])
@@ -105,7 +105,7 @@ def test_without_waiting(
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
-def test_buffers_are_used_again() -> None:
+def test_buffers_are_reused() -> None:
     """One workspace for calls of different sizes: each gives what a fresh one gives."""
     workspace = Workspace()
     for seed, side in ((1, 4), (3, 2), (5, 6), (7, 4)):
