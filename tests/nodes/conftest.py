@@ -228,6 +228,19 @@ def make_runner(comfy: Comfy) -> Callable[..., Runner]:
 
 
 @pytest.fixture
+def use_store(comfy: Comfy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Puts a store of its own, with these limits in bytes, in place of the pack's for one test."""
+
+    def use(memory_bytes: int = 2**30, file_bytes: int = 2**30) -> Any:
+        store = comfy.pack("i2am.recording").Store(memory_bytes, file_bytes, lambda: tmp_path)
+        for module in ("nodes.sockets", "nodes.host.run", "nodes.watch.collect"):
+            monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
+        return store
+
+    return use
+
+
+@pytest.fixture
 def tiny_nodes(comfy: Comfy) -> Iterator[None]:
     """ComfyUI knows the nodes of graph.py."""
     with graph.registered(comfy):

@@ -15,12 +15,29 @@ from torch import Tensor
 TOLERANCE = 1e-4
 
 
+def arm_model(comfy: Any, model: Any, **plan: Any) -> Any:
+    """A model whose runs are recorded as planned: what Capture Attention gives."""
+    return comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan(**plan))
+
+
+def filed(comfy: Any, latent: Tensor) -> Any:
+    """What is filed under a sampled latent: a Recording, a Refusal or None."""
+    name = comfy.pack("i2am.recording").fingerprint(latent)
+    return comfy.pack("nodes.sockets").RECORDINGS.get(name)
+
+
 def recording(comfy: Any, latent: Tensor) -> Any:
     """The recording filed under a sampled latent."""
-    room = comfy.pack("i2am.recording")
-    record = comfy.pack("nodes.sockets").RECORDINGS.get(room.fingerprint(latent))
-    assert isinstance(record, room.Recording), record
+    record = filed(comfy, latent)
+    assert isinstance(record, comfy.pack("i2am.recording").Recording), record
     return record
+
+
+def refusal_reason(comfy: Any, latent: Tensor) -> str:
+    """Why the run that gave this latent was not recorded."""
+    record = filed(comfy, latent)
+    assert isinstance(record, comfy.pack("i2am.recording").Refusal), record
+    return record.reason
 
 
 def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
@@ -85,11 +102,11 @@ def prove(
     heads, latent: as in `expected`. index: of the recorded conditionings in `cond_or_uncond`.
     sample, options: how to sample.
     """
-    arm, spy = comfy.pack("nodes.host.hook").arm, Spy()
+    spy = Spy()
     plain = sample(model(), positive, negative, start, **options)
     full_plan = {"places": point_queries(comfy, 8)} | (plan or {})
-    full_plan = comfy.pack("i2am.recording").Plan(**full_plan)
-    sampled = sample(arm(spy.on(model()), full_plan), positive, negative, start, **options)
+    armed = arm_model(comfy, spy.on(model()), **full_plan)
+    sampled = sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
     record = recording(comfy, sampled)
     step_of = step_finder(record.header.run.schedule)
@@ -102,7 +119,8 @@ def prove(
         if name.startswith("correspondence"):  # of the mean frame
             wanted[name] = wanted[name].unflatten(1, (frames, -1)).mean(1)
     with every_call_tapped(comfy):
-        tapped = sample(arm(model(), full_plan), positive, negative, start, **options)
+        armed = arm_model(comfy, model(), **full_plan)
+        tapped = sample(armed, positive, negative, start, **options)
     assert torch.equal(tapped, plain)
     for proven in (record, recording(comfy, tapped)):
         arrays = {n: array.reshape(wanted[n].shape) for n, array in proven.arrays.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import tiny
 import torch
 from oracle import Place, Seen, Spy, asking, expected, largest_deviation
-from proof import TOLERANCE, point_queries, recording, rows_of, step_finder
+from proof import TOLERANCE, arm_model, point_queries, recording, rows_of, step_finder
 from torch import Tensor
 
 
@@ -36,10 +36,9 @@ def prove_video(
     grid: frames, height and width of the result in tokens; in `place_of` it is (frames × height,
     width), and so are references of several `reference_frames`.
     """
-    arm, spy = comfy.pack("nodes.host.hook").arm, Spy()
+    spy = Spy()
     plain = tiny.sample(model(), positive, negative, start, **options)
-    plan = comfy.pack("i2am.recording").Plan(places=point_queries(comfy, 8))
-    armed = arm(spy.on(model()), plan)
+    armed = arm_model(comfy, spy.on(model()), places=point_queries(comfy, 8))
     latent = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(latent, plain)
     record = recording(comfy, latent)

@@ -11,7 +11,7 @@ import tiny
 import torch
 from graph import changed, flux_graph, given, node
 from oracle import Place, Seen
-from proof import prove, recording
+from proof import arm_model, prove, recording, refusal_reason
 
 START = tiny.latent(22, 2, 16, 12, 10)
 REFERENCES = (tiny.latent(10, 1, 16, 7, 14), tiny.latent(11, 1, 16, 6, 5))
@@ -289,11 +289,9 @@ class TestRedux:
             (text,) = apply(
                 tiny.conditioning(20, 7, 16), style_model, self.seen(30), 1.0, "multiply"
             )
-        hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
-        latent = tiny.sample(hook.arm(flux(), recorder.Plan()), text, text, START, steps=1)
-        store = comfy.pack("i2am.recording")
-        refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-        assert "marked Redux tokens" in refusal.reason
+        latent = tiny.sample(arm_model(comfy, flux()), text, text, START, steps=1)
+        reason = refusal_reason(comfy, latent)
+        assert "marked Redux tokens" in reason
 
 
 def test_uso(comfy: Any, record_property: Any) -> None:
@@ -367,11 +365,9 @@ def test_every_class_that_derives_from_flux(comfy: Any) -> None:
 def test_different_references_are_not_mixed(comfy: Any) -> None:
     """Two conditionings of one branch with two pictures of one size: no map is true of both."""
     pictures = tiny.latent(10, 1, 16, 6, 5), tiny.latent(12, 1, 16, 6, 5)
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
-    store = comfy.pack("i2am.recording")
     first, other, same = (tiny.conditioning(20, 7, 16, (pictures[i],)) for i in (0, 1, 0))
-    armed = hook.arm(flux(), recorder.Plan())
+    armed = arm_model(comfy, flux())
     latent = tiny.sample(armed, first + other, first, START, steps=1)
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert "different reference pictures" in refusal.reason
+    reason = refusal_reason(comfy, latent)
+    assert "different reference pictures" in reason
     recording(comfy, tiny.sample(armed, first + same, first, START, steps=1))

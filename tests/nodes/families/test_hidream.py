@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 from oracle import Place, Seen
-from proof import prove
+from proof import arm_model, prove, refusal_reason
 
 both = pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
 
@@ -82,13 +82,11 @@ def test_e1(comfy: Any, both: bool, record_property: Any) -> None:
 
 def test_e1_of_an_odd_width(comfy: Any) -> None:
     """One column of tokens holds both pictures: the picture is made, a map is refused."""
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
     given = e1_conditioning(60, concat_latent_image=tiny.latent(62, 1, 16, 6, 5))
-    armed = hook.arm(e1(), recorder.Plan())
+    armed = arm_model(comfy, e1())
     latent = tiny.sample(armed, given, given, tiny.latent(63, 1, 16, 6, 5), steps=1)
-    store = comfy.pack("i2am.recording")
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert "Use a width that is a multiple of 16 pixels" in refusal.reason
+    reason = refusal_reason(comfy, latent)
+    assert "Use a width that is a multiple of 16 pixels" in reason
 
 
 def o1() -> Any:

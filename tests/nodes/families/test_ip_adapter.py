@@ -11,7 +11,15 @@ import pytest
 import tiny
 import torch
 from oracle import Place, Seen, asking, expected, largest_deviation, points, resampled
-from proof import TOLERANCE, point_queries, recording, rows_of, step_finder
+from proof import (
+    TOLERANCE,
+    arm_model,
+    point_queries,
+    recording,
+    refusal_reason,
+    rows_of,
+    step_finder,
+)
 from tiny_adapters import SD15_PLACES, SIZE, TEXT, pack_module
 from tiny_unets import (
     SD15,
@@ -201,8 +209,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
 
     plain = tiny.sample(model, positive, negative, start, **options)
     pack.NOTES.clear()
-    plan = comfy.pack("i2am.recording").Plan(places=point_queries(comfy, 8))
-    armed = comfy.pack("nodes.host.hook").arm(model, plan)
+    armed = arm_model(comfy, model, places=point_queries(comfy, 8))
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
 
@@ -242,7 +249,7 @@ def test_nothing_is_left(comfy: Any, pack: ModuleType) -> None:
     from comfy.model_management import InterruptProcessingException
 
     model = pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, **tokens(50, BASE))
-    armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan())
+    armed = arm_model(comfy, model)
     patches = armed.model_options["transformer_options"]["patches_replace"]["attn2"]
     before = dict(patches)
     inside = {place: dict(vars(patch)) for place, patch in patches.items()}
@@ -286,14 +293,12 @@ def test_adapters_that_differ_between_layers(comfy: Any, pack: ModuleType) -> No
     model = pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, **tokens(50, BASE))
     some = {place: SD15_PLACES[place] for place in (("input", 1), ("output", 2))}
     both = pack.apply(model, some, 1, **tokens(52, PLUS))
-    armed = comfy.pack("nodes.host.hook").arm(both, comfy.pack("i2am.recording").Plan())
+    armed = arm_model(comfy, both)
     positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
     start = tiny.latent(32, 1, 4, *SIZE)
     sampled = tiny.sample(armed, positive, negative, start, steps=1)
     assert torch.equal(sampled, tiny.sample(both, positive, negative, start, steps=1))
-    name = comfy.pack("i2am.recording").fingerprint(sampled)
-    refused = comfy.pack("nodes.sockets").RECORDINGS.get(name)
-    assert "differ from layer to layer" in refused.reason
+    assert "differ from layer to layer" in refusal_reason(comfy, sampled)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -309,7 +314,7 @@ def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
         for number, (adapter, settings) in enumerate(CASES[case]):
             inputs = tokens(50 + 2 * number, adapter) | settings
             model = pack.apply(model, SD15_PLACES, number, used, **inputs)
-        armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan())
+        armed = arm_model(comfy, model)
         positive, negative = (tiny.conditioning(seed, TEXT, 24) for seed in (30, 31))
         start = tiny.latent(32, 2, 4, *SIZE)
         options: dict[str, Any] = {"cfg": 3.0, "steps": 3, "scheduler": "normal"}

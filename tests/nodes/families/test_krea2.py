@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny
 from oracle import Place, Seen
-from proof import prove
+from proof import arm_model, prove, refusal_reason
 
 both = pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
 
@@ -92,13 +92,11 @@ def test_krea2(comfy: Any, method: str, both: bool, record_property: Any) -> Non
 
 def test_krea2_without_a_method(comfy: Any) -> None:
     """The model leaves its references out, and the recording says what is missing."""
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
     given = tiny.conditioning(90, 9, 48, (tiny.latent(92, 1, 16, 1, 6, 6),))
-    armed = hook.arm(krea2(), recorder.Plan())
+    armed = arm_model(comfy, krea2())
     latent = tiny.sample(armed, given, given, tiny.latent(94, 1, 16, 1, 6, 6), steps=1)
-    store = comfy.pack("i2am.recording")
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert "Edit Model Reference Method" in refusal.reason
+    reason = refusal_reason(comfy, latent)
+    assert "Edit Model Reference Method" in reason
 
 
 @both

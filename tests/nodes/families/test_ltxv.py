@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from oracle import Place, Seen
+from proof import arm_model, refusal_reason
 from video import prove_video
 
 # Three latent frames of 4×5 tokens, and after them two frames of guides.
@@ -118,10 +119,8 @@ def test_guides_of_another_grid(comfy: Any) -> None:
     for conditioning in (positive, negative):
         given = conditioning[0][1]
         given["keyframe_idxs"] = given["keyframe_idxs"][:, :, :33]
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
     latent = tiny.sample(
-        *(hook.arm(ltxv(), recorder.Plan()), positive, negative, START), noise_mask=MASK, steps=1
+        *(arm_model(comfy, ltxv()), positive, negative, START), noise_mask=MASK, steps=1
     )
-    store = comfy.pack("i2am.recording")
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert "do not fill whole frames" in refusal.reason
+    reason = refusal_reason(comfy, latent)
+    assert "do not fill whole frames" in reason

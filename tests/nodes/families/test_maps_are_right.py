@@ -12,12 +12,7 @@ import pytest
 import tiny
 import torch
 from oracle import Place, Seen, Spy, expected, largest_deviation
-from proof import TOLERANCE, recording, rows_of, step_finder
-
-
-def _captured(comfy: Any, model: Any, **plan: Any) -> Any:
-    """The model, armed with this plan."""
-    return comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan(**plan))
+from proof import TOLERANCE, arm_model, recording, rows_of, step_finder
 
 
 def _flux_place(references: bool = True) -> Callable[[Seen], Place | None]:
@@ -62,7 +57,7 @@ def test_flux(comfy: Any, case: str, record_property: Any) -> None:
     start = tiny.latent(22, 2, 16, 12, 10)
     model = tiny.flux()
     spy = Spy()
-    armed = _captured(comfy, spy.on(model))
+    armed = arm_model(comfy, spy.on(model))
     plain = tiny.sample(model, positive, negative, start, **options)
     latent = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(latent, plain)
@@ -90,7 +85,7 @@ def test_flux_unconditional_branch(comfy: Any) -> None:
     negative = tiny.conditioning(21, 7, 16, REFERENCES)
     start = tiny.latent(22, 1, 16, 12, 10)
     spy = Spy()
-    armed = _captured(comfy, spy.on(tiny.flux()), branch="unconditional")
+    armed = arm_model(comfy, spy.on(tiny.flux()), branch="unconditional")
     latent = tiny.sample(armed, positive, negative, start, cfg=3.0)
     record = recording(comfy, latent)
     steps = step_finder(record.header.run.schedule)
@@ -127,7 +122,7 @@ def test_unet(comfy: Any, negative_tokens: int, record_property: Any) -> None:
     start = tiny.latent(32, 2, 4, 16, 12)
     model = tiny.unet()
     spy = Spy()
-    armed = _captured(comfy, spy.on(model))
+    armed = arm_model(comfy, spy.on(model))
     options = {"cfg": 3.0, "scheduler": "normal"}
     plain = tiny.sample(model, positive, negative, start, **options)
     latent = tiny.sample(armed, positive, negative, start, **options)

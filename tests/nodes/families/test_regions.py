@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from oracle import ASKED, ASKED_OF, Place, Seen, Spy, expected, largest_deviation, resampled
-from proof import TOLERANCE, point_queries, recording, step_finder
+from proof import TOLERANCE, arm_model, point_queries, recording, refusal_reason, step_finder
 from tiny_unets import GRIDS, MARKS, SD15, SPANS, TWO_LEVEL_SITES
 from torch import Tensor
 
@@ -121,10 +121,10 @@ def prove(
     **options: Any,
 ) -> Any:
     """Sample with and without capture: the same latent, and the recording of these regions."""
-    hook, recorder, spy = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording"), Spy()
+    spy = Spy()
     options = {"cfg": 2.0, "steps": 2} | options
     plain = tiny.sample(model(), positive, negative, start, **options)
-    armed = hook.arm(spy.on(model()), recorder.Plan(places=point_queries(comfy, 8)))
+    armed = arm_model(comfy, spy.on(model()), places=point_queries(comfy, 8))
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
     record = recording(comfy, sampled)
@@ -277,13 +277,11 @@ def test_an_area_of_some_frames(comfy: Any) -> None:
     image = tiny.latent(65, 1, 16, 1, 8, 10)
     positive, negative = texts(reference_latents=[image])
     area = [[positive[0][0], positive[0][1] | {"area": (2, 7, 10, 0, 0, 0)}]]
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
     model = wan("WAN21_T2V", in_dim_ref_conv=16)
-    sampled = tiny.sample(hook.arm(model, recorder.Plan()), area, negative, START, steps=1)
+    sampled = tiny.sample(arm_model(comfy, model), area, negative, START, steps=1)
     assert torch.equal(sampled, tiny.sample(model, area, negative, START, steps=1))
-    store = comfy.pack("i2am.recording")
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(sampled))
-    assert "limited to 2 of 3 latent frames" in refusal.reason
+    reason = refusal_reason(comfy, sampled)
+    assert "limited to 2 of 3 latent frames" in reason
 
 
 @pytest.mark.neighbour(
@@ -304,10 +302,8 @@ def test_windows(comfy: Any) -> None:
         context_overlap=1,
         dim=2,
     )
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
-    sampled = tiny.sample(hook.arm(model, recorder.Plan()), positive, negative, EVEN[:1], steps=1)
+    sampled = tiny.sample(arm_model(comfy, model), positive, negative, EVEN[:1], steps=1)
     assert torch.equal(sampled, tiny.sample(model, positive, negative, EVEN[:1], steps=1))
-    store = comfy.pack("i2am.recording")
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(sampled))
-    assert "tiles or windows" in refusal.reason
-    assert "2×8×10 of a latent of 3×8×10" in refusal.reason
+    reason = refusal_reason(comfy, sampled)
+    assert "tiles or windows" in reason
+    assert "2×8×10 of a latent of 3×8×10" in reason

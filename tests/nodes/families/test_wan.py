@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from oracle import Place, Seen
+from proof import arm_model, refusal_reason
 from tiny_wan import EVEN, START, TEXT, texts, wan
 from video import prove_video
 
@@ -216,23 +217,19 @@ def test_other_pictures_in_a_combination(comfy: Any) -> None:
     """Two positive conditionings with CLIP tokens of different pictures have no one map."""
     first, _ = texts(clip_vision_output=clip(63))
     second, negative = texts(clip_vision_output=clip(64))
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
-    armed = hook.arm(wan("WAN21_I2V", model_type="i2v", in_dim=36), recorder.Plan())
+    armed = arm_model(comfy, wan("WAN21_I2V", model_type="i2v", in_dim=36))
     latent = tiny.sample(armed, [*first, *second], negative, START, steps=1)
-    store = comfy.pack("i2am.recording")
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert "different reference pictures" in refusal.reason
+    reason = refusal_reason(comfy, latent)
+    assert "different reference pictures" in reason
 
 
 def test_a_model_without_the_convolution(comfy: Any) -> None:
     """It is given a reference latent, and leaves it out: there is nothing to record."""
     positive, _ = texts(reference_latents=[tiny.latent(65, 1, 16, 1, 8, 10)])
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
-    armed = hook.arm(wan("WAN21_T2V"), recorder.Plan())
+    armed = arm_model(comfy, wan("WAN21_T2V"))
     latent = tiny.sample(armed, positive, positive, EVEN, steps=1)
-    store = comfy.pack("i2am.recording")
-    refusal = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert "held a reference" in refusal.reason
+    reason = refusal_reason(comfy, latent)
+    assert "held a reference" in reason
     assert torch.isfinite(latent).all()
 
 

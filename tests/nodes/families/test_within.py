@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 from oracle import Place, Seen
-from proof import prove, recording
+from proof import arm_model, filed, prove, recording
 from tiny_wan import START, texts, wan
 
 
@@ -35,10 +35,9 @@ def test_still(comfy: Any, record_property: Any) -> None:
 
 def test_unet(comfy: Any) -> None:
     """All levels, each with keys of its own; brought to the finest."""
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
     text = tiny.conditioning(30, 19, 24)
     start = tiny.latent(32, 1, 4, 16, 12)
-    latent = tiny.sample(hook.arm(tiny.unet(), recorder.Plan(within=True)), text, text, start)
+    latent = tiny.sample(arm_model(comfy, tiny.unet(), within=True), text, text, start)
     record = recording(comfy, latent)
     assert len(record.header.layers) == record.header.expected_layers == 7
     assert record.arrays["correspondence.0"].shape == (1, 16, 12, 16, 12)
@@ -49,15 +48,13 @@ def test_unet(comfy: Any) -> None:
 @pytest.mark.parametrize("within", [False, True])
 def test_is_off_unless_asked_for(comfy: Any, within: bool) -> None:
     """Without a reference there is nothing to record; an unknown model is refused."""
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
-    plan = recorder.Plan(within=within)
     positive, _ = texts()
-    latent = tiny.sample(hook.arm(wan("WAN21_T2V"), plan), positive, positive, START, steps=1)
-    store = comfy.pack("i2am.recording")
-    found = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert isinstance(found, recorder.Recording) == within
+    armed = arm_model(comfy, wan("WAN21_T2V"), within=within)
+    latent = tiny.sample(armed, positive, positive, START, steps=1)
+    record = filed(comfy, latent)
+    assert isinstance(record, comfy.pack("i2am.recording").Recording) == within
     if within:
-        assert found.arrays["paper.g2r.0.step_layer"].shape == (2, 1, 2, 3, 4, 5)
+        assert record.arrays["paper.g2r.0.step_layer"].shape == (2, 1, 2, 3, 4, 5)
 
 
 def test_beside_a_text(comfy: Any, record_property: Any) -> None:

@@ -60,7 +60,7 @@ def both_ways(graph: dict[str, Any], patch: dict[str, Any]) -> list[dict[str, An
 
 
 def same_both_ways(run_graph: Any, plain: Any, before: Any, after: Any) -> Any:
-    """A run of it: the same recording on either side, and the latent there is without us."""
+    """A run with the patch: the same recording on either side, the same latent as without us."""
     latent = run_graph(plain, ["sampler"]).value("sampler")["samples"]
     runs = [run_graph(one, ["collect"]) for one in (before, after)]
     for run in runs:
@@ -100,7 +100,7 @@ def test_flux_patches(run_graph: Any, name: str) -> None:
 )
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_guidance(comfy: Any, run_graph: Any, name: str) -> None:
-    """What changes the guidance or the way from one step to the next, not the model."""
+    """Patches that change the guidance or how steps are made, not the model."""
     if name not in comfy.nodes.NODE_CLASS_MAPPINGS:
         tiny.not_before("0.30.0", name)
     plain, before, after = both_ways(changed(flux_graph(), "sampler", cfg=2.0), filled(name))
@@ -116,8 +116,10 @@ def test_guidance(comfy: Any, run_graph: Any, name: str) -> None:
 )
 @pytest.mark.parametrize("name", UNET_PATCHES)
 def test_unet_patches(run_graph: Any, name: str) -> None:
-    """Guidance that evaluates a conditioning again with tampered attention is not recorded:
-    the first step, which starts from the same noise, is what it is without guidance."""
+    """Evaluations of guidance with altered attention are not recorded.
+
+    The first step starts from the same noise, so its maps are those without guidance.
+    """
     marked = tiny.conditioning(30, 19, 24, i2am_image_tokens=[(5, 3, 4)])
     graph = flux_graph(
         model=node("Test_UNet", seed=0),
@@ -182,7 +184,7 @@ def test_guiders(run_graph: Any, name: str, inputs: dict[str, Any], recorded: in
 
 
 def test_a_conditioning_for_some_steps(run_graph: Any) -> None:
-    """References that end halfway: the steps without are not in the recording, and counted."""
+    """References that end halfway: steps without them are counted but not recorded."""
     ranged = filled("ConditioningSetTimestepRange", conditioning=["positive", 0], end=0.5)
     rest = filled("ConditioningSetTimestepRange", conditioning=["negative", 0], start=0.5)
     both = node("ConditioningCombine", conditioning_1=["ranged", 0], conditioning_2=["rest", 0])

@@ -1,6 +1,6 @@
-"""Whatever goes wrong while sampling, the picture is what it would be without us, or its own error.
+"""Whatever goes wrong while sampling, the picture or the error is the same as without us.
 
-After each fault, sampling without Capture Attention gives the exact latent it gave before.
+After each fault, sampling without Capture Attention gives exactly the latent it gave before.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import tiny
 import torch
 from graph import REFERENCES, changed, collect, flux_graph, node, sampler
+from proof import arm_model, filed
 from torch import Tensor
 
 START = tiny.latent(22, 1, 16, 8, 6)
@@ -30,25 +32,21 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
 
 @pytest.fixture(autouse=True)
-def store(comfy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A store of this test alone, that spills early."""
-    store = comfy.pack("i2am.recording").Store(1, 2**30, lambda: tmp_path)
-    for module in ("nodes.host.run", "nodes.watch.collect"):
-        monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
-    return store
+def store(use_store: Any) -> Any:
+    """A store for this test only, which keeps one recording in memory and moves others to files."""
+    return use_store(memory_bytes=1)
 
 
 @pytest.fixture
-def found(comfy: Any, store: Any) -> Callable[[Tensor], Any]:
+def record_of(comfy: Any, store: Any) -> Callable[[Tensor], Any]:
     """What is filed under a latent."""
-    return lambda latent: store.get(comfy.pack("i2am.recording").fingerprint(latent))
+    return partial(filed, comfy)
 
 
 @pytest.fixture
 def arm(comfy: Any) -> Callable[[Any], Any]:
-    """Capture Attention's work."""
-    plan = comfy.pack("i2am.recording").Plan()
-    return lambda model: comfy.pack("nodes.host.hook").arm(model, plan)
+    """Arms a model as Capture Attention does."""
+    return partial(arm_model, comfy)
 
 
 @pytest.fixture
@@ -62,14 +60,14 @@ def sampled(model: Any, **options: Any) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def unharmed(model: Any) -> Iterator[None]:
-    """Without Capture the model gives, after the test, the exact latent it gave before."""
+    """After the test, the model gives exactly the latent without Capture that it gave before."""
     before = sampled(model)
     yield
     assert torch.equal(sampled(model), before)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, at: int, error: type) -> None:
-    """The function of this name raises when it is called for the `at`-th time, from 1."""
+    """Make the `at`-th call of `thing.name` raise this error, counted from 1."""
     working, calls = getattr(thing, name), []
 
     def sometimes(*args: Any, **kwargs: Any) -> Any:
@@ -95,13 +93,13 @@ def test_out_of_memory(
     comfy: Any,
     model: Any,
     arm: Any,
-    found: Any,
+    record_of: Any,
     monkeypatch: pytest.MonkeyPatch,
     error: type[Exception],
     together: bool,
     at: int,
 ) -> None:
-    """Calls are computed as they come, or those of a step together when the next one begins."""
+    """Calls are computed one by one, or a step's calls together when the next step begins."""
     plain, hook, alive = sampled(model), comfy.pack("nodes.host.hook"), []
     recorders: list[weakref.ref[Any]] = []
 
@@ -123,14 +121,14 @@ def test_out_of_memory(
         failing(patched, comfy.pack("i2am.recording.call"), "attention_marginals", at, error)
         latent = sampled(arm(model), steps=4, callback=look)
     assert torch.equal(latent, sampled(model, steps=4))
-    # What is seen after each of the steps; of four calls each, if they come one by one.
+    # Whether the recorder is alive after each step, which has four calls.
     assert alive == [step < (at if together else (at - 1) // 4) for step in range(4)]
-    refusal = found(latent)
+    refusal = record_of(latent)
     assert f"stopped with {error.__name__}" in refusal.reason
     assert "fewer layers or steps" in refusal.reason
     again = sampled(arm(model))
     assert torch.equal(again, plain)
-    assert found(again).header.evaluations == 3
+    assert record_of(again).header.evaluations == 3
 
 
 @pytest.mark.fault(
@@ -213,7 +211,7 @@ def test_interrupt_below(run_graph: Any, comfy: Any, monkeypatch: pytest.MonkeyP
     "At most the recording of this run, said by Collect Attribution",
 )
 @pytest.mark.parametrize("change", ["new", "none", "emptied"])
-def test_options_replaced(model: Any, arm: Any, found: Any, change: str) -> None:
+def test_options_replaced(model: Any, arm: Any, record_of: Any, change: str) -> None:
     from comfy.patcher_extension import WrappersMP
 
     def meddle(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -233,7 +231,7 @@ def test_options_replaced(model: Any, arm: Any, found: Any, change: str) -> None
     armed.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another", meddle)
     latent = sampled(armed)
     assert torch.equal(latent, sampled(other))
-    assert "Nothing was recorded" in found(latent).reason
+    assert "Nothing was recorded" in record_of(latent).reason
 
 
 @pytest.mark.fault(
@@ -305,10 +303,10 @@ def test_stubborn_files(
     "The same latent, recorded as ever",
     "Nothing",
 )
-def test_offloaded(model: Any, arm: Any, found: Any) -> None:
+def test_offloaded(model: Any, arm: Any, record_of: Any) -> None:
     plain = sampled(model)
     latent = sampled(arm(model))
-    before = found(latent)
+    before = record_of(latent)
     patcher = arm(model)
     patcher.partially_unload(torch.device("cpu"), 2**40)
     modules = list(model.model.diffusion_model.modules())
@@ -320,7 +318,7 @@ def test_offloaded(model: Any, arm: Any, found: Any) -> None:
         latent = sampled(patcher)
         assert torch.equal(latent, plain)
         assert torch.equal(latent, sampled(model))
-        after = found(latent)
+        after = record_of(latent)
         assert after is not before
         assert graph.same(after, before)
     finally:

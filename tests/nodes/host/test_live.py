@@ -1,4 +1,4 @@
-"""Capture Attention tells the page while it samples, and changes nothing by it."""
+"""Live maps are sent to the page while it samples, and change nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
 @pytest.fixture
 def every_step(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However fast it samples, it is time to tell."""
+    """Maps are sent after every step, however fast it samples."""
     monkeypatch.setattr(comfy.pack("i2am.display.live"), "INTERVAL", 0.0)
 
 
@@ -38,7 +38,7 @@ def test_messages_name_the_node(server: Server, run_graph: Any) -> None:
 
 @pytest.mark.usefixtures("every_step")
 def test_each_of_two_alike_is_named(server: Server, run_graph: Any) -> None:
-    """Also where an older prompt left the same node under another name in the cache."""
+    """Even if the cache holds the same node under another id from an older prompt."""
     graph = flux_graph()
     graph |= {"capture 2": graph["capture"], "sampler 2": sampler("capture 2", seed=2)}
     assert run_graph(graph, ["sampler", "sampler 2"]).ok
@@ -52,7 +52,7 @@ def test_each_of_two_alike_is_named(server: Server, run_graph: Any) -> None:
 
 @pytest.mark.usefixtures("every_step")
 def test_the_latent_and_the_recording_are_the_same_without(server: Server, run_graph: Any) -> None:
-    """Bit for bit; and Collect finds the recording whichever way it was made."""
+    """Bit for bit, and Collect finds both recordings."""
     runs = [
         run_graph(changed(changed(flux_graph(), "sampler", seed=5), "capture", live=live), TARGET)
         for live in (True, False)

@@ -1,6 +1,6 @@
 """Watching changes nothing: not the picture, not the model, not what other nodes put on it.
 
-After success, error, interrupt and a fault of our own alike.
+This holds after success, an error, an interrupt and a failure of our own.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
@@ -18,6 +19,7 @@ import tiny
 import torch
 from graph import REFERENCES, changed, flux_graph, same_arrays
 from oracle import Spy
+from proof import arm_model, filed
 from torch import Tensor
 
 START = tiny.latent(22, 1, 16, 8, 6)
@@ -31,40 +33,36 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
 @pytest.fixture
 def model(tiny_nodes: None) -> Any:
-    """The tiny Flux of the graphs."""
+    """The tiny Flux of the test graphs."""
     return graph.flux(0)
 
 
 @pytest.fixture
 def arm(comfy: Any) -> Callable[..., Any]:
-    """Capture Attention's work: arm(model, layers=((0, 0),))."""
-    plan = comfy.pack("i2am.recording").Plan
-    return lambda model, **options: comfy.pack("nodes.host.hook").arm(model, plan(**options))
+    """Arms a model as Capture Attention does: arm(model, layers=((0, 0),))."""
+    return partial(arm_model, comfy)
 
 
 @pytest.fixture
-def store(comfy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A small store in the place of the pack's own: some recordings of one step, more in files."""
-    store = comfy.pack("i2am.recording").Store(30_000, 200_000, lambda: tmp_path)
-    for module in ("nodes.host.run", "nodes.watch.collect"):
-        monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
-    return store
+def store(use_store: Any) -> Any:
+    """A small store: a few recordings of one step in memory, more in files."""
+    return use_store(30_000, 200_000)
 
 
 @pytest.fixture
 def record_of(comfy: Any, store: Any) -> Callable[[Tensor], Any]:
     """What is filed under a latent."""
-    return lambda latent: store.get(comfy.pack("i2am.recording").fingerprint(latent))
+    return partial(filed, comfy)
 
 
 def ours(value: Any, pack: str, path: str = "", seen: set[int] | None = None) -> Iterator[str]:
-    """Where, in nested containers, objects and closures, something of our modules is."""
+    """The paths to objects of our modules in nested containers, objects and closures."""
     seen = set() if seen is None else seen
     if id(value) in seen or isinstance(value, (str, bytes, int, float, Tensor, torch.nn.Module)):
         return
     seen.add(id(value))
-    found = getattr(value, "__module__", None) or type(value).__module__
-    if str(found).startswith(pack) or type(value).__module__.startswith(pack):
+    module = getattr(value, "__module__", None) or type(value).__module__
+    if str(module).startswith(pack) or type(value).__module__.startswith(pack):
         yield path
         return
     inside: dict[Any, Any] = {}
@@ -83,15 +81,14 @@ def ours(value: Any, pack: str, path: str = "", seen: set[int] | None = None) ->
 
 def attributes(model: Any) -> list[tuple[str, ...]]:
     """The attributes of a model and all its modules, hooks among them."""
-    things = [model.model, *model.model.modules()]
     return [
-        (*sorted(vars(thing)), *(f"{k} {len(v)}" for k, v in vars(thing).items() if k in _HOOKS))
-        for thing in things
+        (*sorted(vars(part)), *(f"{k} {len(v)}" for k, v in vars(part).items() if k in _HOOKS))
+        for part in (model.model, *model.model.modules())
     ]
 
 
 def run_options(model: Any, options: list[dict[str, Any]], **faults: Any) -> Tensor:
-    """One run as SamplerCustomAdvanced makes it; notes the options that run has to itself."""
+    """One run as SamplerCustomAdvanced makes it; appends the options of that run to `options`."""
     import comfy.samplers
 
     guider = comfy.samplers.CFGGuider(model)
@@ -128,7 +125,7 @@ class TestPicture:
         ids=lambda options: options["sampler"],
     )
     def test_flux(self, model: Any, arm: Any, record_of: Any, options: dict[str, Any]) -> None:
-        """The latent is the same bit for bit, for many a sampler and setting; and recorded."""
+        """With many samplers and settings the latent is the same bit for bit, and is recorded."""
         start = START.repeat(2, 1, 1, 1)
         plain = tiny.sample(model, POSITIVE, NEGATIVE, start, **options)
         latent = tiny.sample(arm(model), POSITIVE, NEGATIVE, start, **options)
@@ -136,7 +133,7 @@ class TestPicture:
         assert record_of(latent).header.run.batch == 2
 
     def test_half_precision(self, arm: Any, record_of: Any) -> None:
-        """In bfloat16 too."""
+        """The same in bfloat16."""
         model = graph.flux(0)
         model.set_model_compute_dtype(torch.bfloat16)
         plain = tiny.sample(model, POSITIVE, NEGATIVE, START)
@@ -192,9 +189,9 @@ class TestOtherOverrides:
 class TestNothingLeft:
     @pytest.fixture
     def check(self, comfy: Any, model: Any, arm: Any) -> Iterator[Callable[..., Tensor | None]]:
-        """Run with a fault; nothing of ours is left; then a run without one is recorded.
+        """Samples, perhaps with a fault, and checks that nothing of ours is left.
 
-        After the test the model gives, without us, the latent it gave before.
+        After the test the model gives the same latent without us as before.
         """
         spy = Spy()
         plain = run_options(model, [])  # loading a model leaves ComfyUI's own attributes on it
@@ -231,13 +228,13 @@ class TestNothingLeft:
         assert torch.equal(run_options(model, []), plain)
 
     def test_success(self, check: Any, record_of: Any) -> None:
-        """After a run that went well."""
+        """After a run without a fault."""
         assert record_of(check()).header.steps == (0, 1, 2)
 
     def test_an_override_is_there_while_it_runs(self, comfy: Any, model: Any, arm: Any) -> None:
-        """The search above would find ours: during the run it does."""
+        """The search does find our objects: it finds them during the run."""
         armed, options, found = arm(model), [], []
-        run_options(armed, options, look=lambda: found.extend(ours(options[-1], comfy.pack_name)))
+        run_options(armed, options, search=lambda: found.extend(ours(options[-1], comfy.pack_name)))
         assert "/transformer_options/optimized_attention_override" in found
         assert "optimized_attention_override" not in options[-1]["transformer_options"]
         assert "optimized_attention_override" not in options[0]["transformer_options"]
@@ -293,7 +290,7 @@ class TestNothingLeft:
         record_of: Any,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """After the recording itself failed: the picture is the same, and the reason is kept."""
+        """After recording failed: the picture is the same, and the reason is kept."""
         plain = run_options(model, [])
 
         def fail(*args: Any, **kwargs: Any) -> None:
@@ -317,7 +314,7 @@ class TestNothingLeft:
     def test_fault_before_the_run(
         self, comfy: Any, check: Any, model: Any, monkeypatch: pytest.MonkeyPatch, store: Any
     ) -> None:
-        """After the recording could not even begin."""
+        """After recording could not even begin."""
         plain = run_options(model, [])
 
         def fail(*args: Any, **kwargs: Any) -> None:
@@ -350,7 +347,7 @@ class TestInTheGraph:
     def test_collect_tells_what_went_wrong(
         self, comfy: Any, run_graph: Any, store: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The sampler succeeds; Collect carries the red box and the reason; then all is well."""
+        """The sampler succeeds and Collect shows the error; the next run is recorded."""
 
         def fail(*args: Any, **kwargs: Any) -> None:
             raise RuntimeError("out of memory")
@@ -366,7 +363,7 @@ class TestInTheGraph:
         assert "3 of 3 model evaluations" in fine.value("collect", 2)
 
     def test_interrupt(self, run_graph: Any, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Stopped in the sampler; the same prompt queued again is recorded in full."""
+        """After a stop in the sampler, the same prompt queued again is recorded in full."""
         from comfy import model_management
 
         network = graph.flux(0).model.diffusion_model
@@ -395,7 +392,7 @@ class TestInTheGraph:
 def test_no_growth(
     comfy: Any, model: Any, arm: Any, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After 60 runs the store is within its limits, and no recorder is alive."""
+    """After 60 runs the store is within its limits and no recorder is alive."""
     hook = comfy.pack("nodes.host.hook")
     recorders: list[weakref.ref[Any]] = []
 

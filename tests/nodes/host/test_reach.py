@@ -1,4 +1,4 @@
-"""What a whole graph touches while it runs: ComfyUI's folders, and nothing beyond them."""
+"""A whole graph touches ComfyUI's folders while it runs, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from graph import attribution_map, filled, flux_graph, node
 
-# What Python tells of (its table of audit events): files, and what leads out of the process.
+# Names from Python's table of audit events: files, and what leads out of the process.
 _FILES = {"open", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
 _FILES |= {"os.truncate", "os.chmod", "os.utime", "shutil.copyfile", "shutil.move"}
 _OUT = {"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname"}
@@ -20,29 +20,31 @@ _OUT |= {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn"
 _OUT |= {"pickle.find_class", "ctypes.dlopen", "code.__new__"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
-_heard: list[list[tuple[str, tuple[Any, ...]]]] = []  # by those who listen now
+Event = tuple[str, tuple[Any, ...]]
+_logs: list[list[Event]] = []  # of the tests that are running
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if _heard and event in _FILES | _OUT:
-        _heard[-1].append((event, arguments))
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if _logs and event in _FILES | _OUT:
+        _logs[-1].append((event, arguments))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def told() -> None:
-    """Python's own account of what is opened and called; once given, it cannot be taken back."""
-    sys.addaudithook(_hear)
+def audited() -> None:
+    """Python reports what is opened and called; an audit hook cannot be removed again."""
+    sys.addaudithook(_audit)
 
 
 @pytest.fixture
-def events() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
-    _heard.append([])
-    yield _heard[-1]
-    _heard.clear()
+def events() -> Iterator[list[Event]]:
+    """What Python reports during one test."""
+    _logs.append([])
+    yield _logs[-1]
+    _logs.clear()
 
 
-def written(events: list[tuple[str, tuple[Any, ...]]]) -> set[Path]:
-    """The files that were opened to be written, moved, made or deleted."""
+def written(events: list[Event]) -> set[Path]:
+    """The files that were opened for writing, moved, made or deleted."""
     paths = set[Path]()
     for event, arguments in events:
         named = arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]
@@ -58,7 +60,7 @@ def written(events: list[tuple[str, tuple[Any, ...]]]) -> set[Path]:
     "asked for or reached, no program started, nothing unpacked that could run",
 )
 @pytest.mark.usefixtures("tiny_nodes")
-def test_a_graph(comfy: Any, run_graph: Any, events: list[tuple[str, tuple[Any, ...]]]) -> None:
+def test_a_graph(comfy: Any, run_graph: Any, events: list[Event]) -> None:
     attribution = {"attribution": ["collect", 0]}
     prompt = flux_graph(
         map=attribution_map(),
@@ -72,7 +74,7 @@ def test_a_graph(comfy: Any, run_graph: Any, events: list[tuple[str, tuple[Any, 
     assert loaded.ok, loaded.errors
     found = written(events)
     saved = Path(comfy.folder_paths.get_output_directory(), run.value("save")).resolve()
-    assert any(path.parent == saved.parent for path in found)  # it does tell
+    assert any(path.parent == saved.parent for path in found)  # the reports are complete
     home = comfy.base.resolve()
     assert [path for path in found if home not in path.parents] == []
     assert [event for event in events if event[0] in _OUT] == []

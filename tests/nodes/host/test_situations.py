@@ -1,4 +1,4 @@
-"""What else a graph may hold: samplers, guiders, stages, regions, LoRAs, ControlNets.
+"""Other things a graph may hold: samplers, guiders, stages, LoRAs, ControlNets.
 
 Each on one family, with the maps equal to the dense oracle's and the latent unchanged.
 """
@@ -52,7 +52,7 @@ def test_several_evaluations_a_step(proven: Any, sampler: str, evaluations: int)
 
 
 def test_part_of_the_schedule(proven: Any) -> None:
-    """Denoise below one samples the end of a longer schedule."""
+    """A denoise below one samples the end of a longer schedule."""
     record, _ = proven(tiny.flux, POSITIVE, NEGATIVE, START, denoise=0.5)
     assert record.header.evaluations == 3
     assert record.header.run.schedule[0] < 0.9
@@ -126,7 +126,7 @@ def test_lora(comfy: Any, proven: Any) -> None:
 
 
 def test_controlnet(comfy: Any, record_property: Any) -> None:
-    """A ControlNet runs the same blocks beside the UNet; only the UNet's are recorded."""
+    """A ControlNet runs the same kinds of blocks; only those of the UNet are recorded."""
     import comfy.cldm.cldm as networks
     import comfy.controlnet as controls
     from comfy.ops import disable_weight_init
@@ -157,7 +157,7 @@ def test_controlnet(comfy: Any, record_property: Any) -> None:
     controlled = applied(positive, negative, control, hint, 1.0, 0.0, 1.0)
 
     def cross(call: Seen) -> Place | None:
-        """Latent 16×12, then 8×6; [text 5 | picture 3×4 | text 2]; no level has 19 places."""
+        """Latent 16×12, then 8×6; [text 5 | picture 3×4 | text 2]; no level has 19 queries."""
         if call.k.shape[2] != 19:
             return None
         layers = [("input", 1), ("input", 3), ("middle", 0), *(("output", i) for i in range(4))]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from proof import every_call_tapped, recording
+from proof import arm_model, every_call_tapped, recording, refusal_reason
 from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack
 
@@ -42,15 +42,11 @@ def overridden(override: Callable[..., Tensor]) -> Any:
     return model
 
 
-def watched(comfy: Any, model: Any) -> Any:
-    return comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan())
-
-
 def sampled(comfy: Any, override: Callable[..., Tensor] | None = None) -> Tensor:
     """A latent sampled with a watched model, with or without another pack's override."""
     model = tiny.flux() if override is None else overridden(override)
     plain = tiny.sample(model, POSITIVE, POSITIVE, START)
-    latent = tiny.sample(watched(comfy, model), POSITIVE, POSITIVE, START)
+    latent = tiny.sample(arm_model(comfy, model), POSITIVE, POSITIVE, START)
     assert torch.equal(latent, plain)
     assert not _get_current_function_mode_stack()
     return latent
@@ -247,12 +243,12 @@ def test_attention_fails(
     with monkeypatch.context() as patched:
         patched.setattr(attention, "efficient_dot_product_attention", failing)
         with pytest.raises(errors[kind]):
-            tiny.sample(watched(comfy, model), POSITIVE, POSITIVE, START)
+            tiny.sample(arm_model(comfy, model), POSITIVE, POSITIVE, START)
     assert inside == [1] * 6
     assert not _get_current_function_mode_stack()
     assert len(store) == filed
     assert torch.equal(tiny.sample(model, POSITIVE, POSITIVE, START), plain)
-    again = tiny.sample(watched(comfy, model), POSITIVE, POSITIVE, START)
+    again = tiny.sample(arm_model(comfy, model), POSITIVE, POSITIVE, START)
     assert torch.equal(again, plain)
     assert recording(comfy, again).header.evaluations == 3
 
@@ -277,7 +273,4 @@ def test_a_failing_tap_ends_the_recording_alone(
     owner, name = ("recording", "Recorder") if where == "add" else ("attention", "SoftmaxSums")
     monkeypatch.setattr(getattr(comfy.pack(f"i2am.{owner}"), name), "add", fail)
     latent = sampled(comfy)
-    store = comfy.pack("i2am.recording")
-    record = comfy.pack("nodes.sockets").RECORDINGS.get(store.fingerprint(latent))
-    assert isinstance(record, store.Refusal)
-    assert "out of luck" in record.reason
+    assert "out of luck" in refusal_reason(comfy, latent)

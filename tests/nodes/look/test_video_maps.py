@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from proof import recording
+from proof import arm_model, recording
 from tiny_wan import EVEN, texts, wan
 
 PICTURES = torch.rand(18, 64, 80, 3)  # two videos of nine: three latent frames
@@ -15,9 +15,8 @@ PICTURES = torch.rand(18, 64, 80, 3)  # two videos of nine: three latent frames
 
 @pytest.fixture
 def record(comfy: Any) -> Any:
-    hook, recorder = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording")
     positive, _ = texts(reference_latents=[tiny.latent(65, 1, 16, 1, 8, 10)])
-    armed = hook.arm(wan("WAN21_T2V", in_dim_ref_conv=16), recorder.Plan())
+    armed = arm_model(comfy, wan("WAN21_T2V", in_dim_ref_conv=16))
     return recording(comfy, tiny.sample(armed, positive, positive, EVEN, steps=1))
 
 

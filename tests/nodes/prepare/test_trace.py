@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from proof import recording
+from proof import arm_model, recording
 from tiny_adapters import SD15_PLACES, SIZE, TEXT, pack_module
 from tiny_unets import SD15
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ def adapted(projector: Any, cond: Tensor, **settings: Any) -> Any:
 
 
 def recorded(comfy: Any, model: Any, batch: int = 2) -> Any:
-    armed = comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan())
+    armed = arm_model(comfy, model)
     text = tiny.conditioning(30, TEXT, 24)
     sampled = tiny.sample(armed, text, text, tiny.latent(32, batch, 4, *SIZE), steps=2)
     return comfy.pack("i2am.recording").Attribution(recording(comfy, sampled))

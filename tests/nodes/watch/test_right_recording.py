@@ -1,11 +1,10 @@
 """Every latent leads to the recording of exactly the run that made it, whatever is cached.
 
-Through the real executor, whose cache keeps what older prompts left behind.
+The tests use ComfyUI's real executor, whose cache keeps the outputs of older prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +27,9 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 MASK = {"white": node("SolidMask", value=1.0, width=48, height=64)}
 
 
-@pytest.fixture
-def use_store(comfy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Puts a store with these limits in the place of the pack's own."""
-
-    def use(memory_bytes: int = 2**30, file_bytes: int = 2**30) -> Any:
-        store = comfy.pack("i2am.recording").Store(memory_bytes, file_bytes, lambda: tmp_path)
-        for module in ("nodes.host.run", "nodes.watch.collect"):
-            monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
-        return store
-
-    return use
-
-
 @pytest.fixture(autouse=True)
-def fresh_store(use_store: Any) -> Iterator[Any]:
-    """No test finds another's recordings."""
+def fresh_store(use_store: Any) -> Any:
+    """No test finds the recordings of another."""
     return use_store()
 
 
@@ -52,7 +38,7 @@ def recording(run: Any, name: str = "collect") -> Any:
 
 
 def again(graph: dict[str, Any]) -> dict[str, Any]:
-    """The same graph, but Collect must run again: it is given a mask."""
+    """The same graph with a mask, so that Collect must run again."""
     return changed(graph | MASK, "collect", mask=["white", 0])
 
 
@@ -76,7 +62,7 @@ class TestCache:
         "Nothing",
     )
     def test_another_seed_and_back(self, run_graph: Any) -> None:
-        """Back at an old seed the latent comes from the cache, and so must its own recording."""
+        """Back at an old seed, the latent comes from the cache and leads to its own recording."""
         graph = flux_graph()
         first = run_graph(graph, ["collect"])
         second = run_graph(changed(graph, "sampler", seed=2), ["collect"])
@@ -90,7 +76,7 @@ class TestCache:
         assert same(recording(third), recording(first))
 
     def test_the_same_prompt_again(self, run_graph: Any) -> None:
-        """Nothing executes, and everything is still there, what the page shows included."""
+        """Nothing executes, and everything is still there, including what the page shows."""
         graph = flux_graph(map=attribution_map())
         first, second = run_graph(graph), run_graph(graph)
         assert second.executed == []
@@ -98,7 +84,7 @@ class TestCache:
         assert second.ui["map"] == first.ui["map"]
 
     def test_nothing_cached(self, make_runner: Any) -> None:
-        """Without a cache every node runs every time, and the recording is the same."""
+        """Without a cache every node runs every time, and the recording is found."""
         run_graph = make_runner("NONE")
         graph = flux_graph(map=attribution_map())
         first, second = run_graph(graph), run_graph(graph)
@@ -114,7 +100,7 @@ class TestSeveral:
         "Nothing",
     )
     def test_two_samplers_on_one_model(self, run_graph: Any) -> None:
-        """Two runs of one captured model in one prompt: each latent leads to its own."""
+        """Two runs of one watched model in one prompt: each latent leads to its own."""
         graph = flux_graph(sampler2=sampler(seed=2), collect2=collect("sampler2"))
         run = run_graph(graph, ["collect", "collect2"])
         assert [recording(run, name).header.run.seed for name in ("collect", "collect2")] == [1, 2]
@@ -123,7 +109,7 @@ class TestSeveral:
         assert recording(alone).header.run.seed == 3
 
     def test_two_captures_of_one_latent(self, run_graph: Any) -> None:
-        """Two settings, one seed: bit for bit the same latent, and each its own recording."""
+        """Two settings, one seed: bit for bit the same latent, but a recording each."""
         graph = flux_graph(
             capture=capture(layers="0"),
             capture2=capture(layers="1-3"),
@@ -149,7 +135,7 @@ class TestSeveral:
             assert len(recording(run).header.layers) == count
 
     def test_capture_after_capture(self, run_graph: Any) -> None:
-        """The last one on a wire is the one that counts, also after it was switched."""
+        """The last node on a wire counts, and still does after its settings change."""
         graph = flux_graph(first=capture(layers="0-1"), capture=capture("first", layers="2"))
         run = run_graph(graph, ["collect"])
         assert [layer.name for layer in recording(run).header.layers] == ["single 0"]
@@ -160,7 +146,7 @@ class TestSeveral:
         assert [layer.name for layer in recording(back).header.layers] == ["single 0"]
 
     def test_two_stages(self, run_graph: Any) -> None:
-        """Each KSamplerAdvanced's latent leads to the steps it made itself."""
+        """Each KSamplerAdvanced's latent leads to the steps of that node."""
         common = {"noise_seed": 1, "steps": 4, "cfg": 1.0, "sampler_name": "euler"}
         common |= {"scheduler": "simple", "positive": ["positive", 0], "negative": ["negative", 0]}
         graph = flux_graph(
@@ -186,7 +172,7 @@ class TestSeveral:
         assert headers[0].run.schedule[-1] == headers[1].run.schedule[0]
 
     def test_two_stages_with_captures_of_their_own(self, run_graph: Any) -> None:
-        """Collect takes the settings nearest above it, when the other stage has others."""
+        """If the stages have different settings, Collect takes those nearest above it."""
         graph = flux_graph(
             capture=capture(layers="0"),
             capture2=capture(layers="1"),
@@ -201,7 +187,7 @@ class TestSeveral:
         assert names == ["double 1", "single 0", "double 1"]
 
     def test_a_reference_that_was_sampled_itself(self, run_graph: Any) -> None:
-        """What lies above Collect's pictures is not above its latent."""
+        """Nodes above Collect's pictures are not above its latent."""
         graph = flux_graph(
             capture=capture(layers="0"),
             capture2=capture(layers="1"),
@@ -212,16 +198,16 @@ class TestSeveral:
         run = run_graph(graph, ["collect"])
         run_graph(changed(graph, "capture", layers="1"), ["collect"])
         back = run_graph(changed(graph | MASK, "collect", mask=["white", 0]), ["collect"])
-        for one in (run, back):
-            assert recording(one).header.layers[0].name == "double 0"
-            assert one.value("collect").references[0].shape == (1, 64, 48, 3)
+        for result in (run, back):
+            assert recording(result).header.layers[0].name == "double 0"
+            assert result.value("collect").references[0].shape == (1, 64, 48, 3)
 
 
 class TestStore:
     def test_an_older_recording_is_found_in_its_file(
         self, run_graph: Any, use_store: Any, tmp_path: Path
     ) -> None:
-        """Beyond the memory limit the older one goes to a file and comes back bit for bit."""
+        """Over the memory limit the older one goes to a file and comes back bit for bit."""
         use_store(memory_bytes=1)
         first = run_graph(flux_graph(), ["collect"])
         run_graph(changed(flux_graph(), "sampler", seed=2), ["collect"])
@@ -239,7 +225,7 @@ class TestStore:
     def test_a_lost_recording_is_an_error(
         self, run_graph: Any, use_store: Any, tmp_path: Path
     ) -> None:
-        """Beyond the file limit it is gone: Collect says so instead of giving another's."""
+        """Over the file limit it is gone, and Collect says so instead of giving another one."""
         use_store(memory_bytes=1, file_bytes=1)
         run_graph(flux_graph(), ["collect"])
         run_graph(changed(flux_graph(), "sampler", seed=2), ["collect"])
@@ -250,7 +236,7 @@ class TestStore:
     def test_a_lost_recording_of_other_settings_is_an_error(
         self, run_graph: Any, use_store: Any
     ) -> None:
-        """The same latent recorded with other settings is not what was asked for."""
+        """A recording of the same latent with other settings is not used."""
         use_store(memory_bytes=1, file_bytes=1)
         run_graph(flux_graph(), ["collect"])
         run_graph(changed(flux_graph(), "capture", layers="0"), ["collect"])
@@ -260,7 +246,7 @@ class TestStore:
 
 class TestSamplers:
     def test_both_outputs_of_a_custom_sampler(self, run_graph: Any) -> None:
-        """`output` and `denoised_output`, halfway where they differ, lead to the one run."""
+        """`output` and `denoised_output`, which differ halfway, lead to the same run."""
         graph = flux_graph(**custom_sampler(), collect2=collect(samples=["sampler", 1]))
         graph["half"] = node("SplitSigmas", sigmas=["sigmas", 0], step=2)
         graph = changed(graph, "sampler", sigmas=["half", 0])
@@ -272,7 +258,7 @@ class TestSamplers:
         assert recording(run).header.steps == (0, 1)
 
     def test_sampler_custom(self, run_graph: Any) -> None:
-        """SamplerCustom too, with both outputs alike after the last step."""
+        """SamplerCustom too, whose outputs are equal after the last step."""
         parts = custom_sampler()
         links = {"model": ["capture", 0], "positive": ["positive", 0], "negative": ["negative", 0]}
         links |= {name: parts["sampler"]["inputs"][name] for name in ("sampler", "sigmas")}
@@ -298,7 +284,7 @@ class TestSamplers:
         ],
     )
     def test_steps(self, run_graph: Any, name: str, evaluations: int) -> None:
-        """Every step of the schedule once, every evaluation seen, whatever the sampler."""
+        """With every sampler, each step is recorded once and no evaluation is missed."""
         graph = changed(flux_graph(), "sampler", sampler_name=name)
         header = recording(run_graph(graph, ["collect"])).header
         assert header.steps == (0, 1, 2)
@@ -307,7 +293,7 @@ class TestSamplers:
         assert header.sigmas == pytest.approx(header.run.schedule[:-1], rel=2e-4)
 
     def test_batch_denoise_and_mask(self, run_graph: Any) -> None:
-        """Three pictures, half the noise, a noise mask: shapes and steps are right."""
+        """Three pictures, denoise 0.5 and a noise mask: shapes and steps are right."""
         graph = flux_graph(
             mask=node("SolidMask", value=1.0, width=24, height=32),
             masked=node("SetLatentNoiseMask", samples=["empty", 0], mask=["mask", 0]),
@@ -325,7 +311,7 @@ class TestSamplers:
 
 class TestPlan:
     def test_layers_and_steps_are_parts_of_the_whole(self, run_graph: Any) -> None:
-        """What is recorded of some layers or steps is what is recorded of them among all."""
+        """Some layers or steps are recorded exactly as they are among all of them."""
         graph = changed(flux_graph(), "positive", references=2)
         whole = recording(run_graph(graph, ["collect"]))
         layers = recording(run_graph(changed(graph, "capture", layers="0,2"), ["collect"]))
@@ -346,7 +332,7 @@ class TestPlan:
                 torch.testing.assert_close(heads, of_step)
 
     def test_correspondence_off(self, run_graph: Any) -> None:
-        """Without correspondence there is none, and everything else is the same."""
+        """Without correspondence, everything else is the same."""
         on = recording(run_graph(flux_graph(), ["collect"])).arrays
         graph = changed(flux_graph(), "capture", correspondence=False)
         off = recording(run_graph(graph, ["collect"])).arrays
@@ -356,7 +342,7 @@ class TestPlan:
         assert all(torch.equal(on[name], array) for name, array in off.items())
 
     def test_the_unconditional_branch(self, run_graph: Any) -> None:
-        """It sees the negative conditioning's references, which the positive need not have."""
+        """It holds the negative conditioning's references; the positive one may have none."""
         graph = changed(flux_graph(), "capture", branch="unconditional")
         graph = changed(graph, "positive", references=0)
         graph = changed(changed(graph, "negative", references=2), "sampler", cfg=2.0)

@@ -1,4 +1,4 @@
-"""The support report: what helps others to help, and nothing that is the artist's own."""
+"""The support report: what others need to know to help, and nothing private."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 PATH, PROMPT = "/home/ada/pictures/her cat.png", "portrait of Ada's cat"
 
 
-def test_it_says_what_one_needs_to_know(run_graph: Any) -> None:
+def test_its_lines(run_graph: Any) -> None:
     run = run_graph(flux_graph(), ["collect"])
     (text,) = run.ui["collect"]["i2am_support"]
     import comfyui_version
@@ -39,7 +39,7 @@ def test_it_says_what_one_needs_to_know(run_graph: Any) -> None:
     assert lines[5:] == ["Warning: none"]
 
 
-def test_what_was_not_seen_is_a_warning(comfy: Any, run_graph: Any) -> None:
+def test_missing_layers_are_a_warning(comfy: Any, run_graph: Any) -> None:
     record = run_graph(flux_graph(), ["collect"]).value("collect").recording
     header = replace(record.header, expected_layers=5, run=replace(record.header.run, steering="A"))
     lines = comfy.pack("i2am.display").support_lines(replace(record, header=header))
@@ -54,7 +54,7 @@ def test_what_was_not_seen_is_a_warning(comfy: Any, run_graph: Any) -> None:
 def test_an_error_of_others_is_not_quoted(
     comfy: Any, server: Server, run_graph: Any, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    """It says of it what kind it is and where it came from; its message may hold anything."""
+    """The report names its kind and where it came from; its message may hold anything."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError(words)
@@ -62,7 +62,7 @@ def test_an_error_of_others_is_not_quoted(
     with monkeypatch.context() as patched:
         patched.setattr(comfy.pack("i2am.recording.call"), "attention_marginals", fail)
         run = run_graph(changed(flux_graph(), "sampler", seed=len(words)), ["collect"])
-    assert words in run.errors["collect"], "the person at the page is told all of it"
+    assert words in run.errors["collect"], "the artist sees the whole message"
     ((event, told, client),) = [sent for sent in server.sent if sent[0] == "i2am.support"]
     assert (event, told["node"], client) == ("i2am.support", "collect", "page")
     assert words not in told["text"]
@@ -75,7 +75,7 @@ def test_an_error_of_others_is_not_quoted(
 def test_a_fault_of_the_node_itself(
     comfy: Any, server: Server, run_graph: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where no recording was refused, and the error is none we raise on purpose."""
+    """An error that we did not raise on purpose, in a run that was recorded."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device", PATH)
@@ -91,7 +91,7 @@ def test_a_fault_of_the_node_itself(
 
 
 def test_our_own_words_are_quoted(server: Server, run_graph: Any) -> None:
-    """Of a latent that was never watched, and of a model that cannot be."""
+    """For a latent that was not watched, and for a model that cannot be."""
     run = run_graph(changed(flux_graph(), "sampler", model=["model", 0], seed=72), ["collect"])
     assert not run.ok
     assert "Failed: No recording belongs to this latent" in server.sent[-1][1]["text"]
@@ -107,8 +107,8 @@ def test_our_own_words_are_quoted(server: Server, run_graph: Any) -> None:
     assert "have no reference to watch" in told["text"]
 
 
-def test_nobody_listens(run_graph: Any) -> None:
-    """A prompt from the API has no page: the error is as ever."""
+def test_without_a_page(run_graph: Any) -> None:
+    """A prompt from the API has no page: the error is the same."""
     run = run_graph(changed(flux_graph(), "sampler", model=["model", 0], seed=73), ["collect"])
     assert "No recording belongs" in run.errors["collect"]
 
