@@ -60,7 +60,7 @@ def run_test(options: argparse.Namespace) -> int:
 def side_by_side() -> list[str]:
     """Options for pytest: at least two processes; tests/conftest.py says what stays together."""
     count = min(MOST_TEST_PROCESSES, max(2, os.cpu_count() or 1))
-    return ["-n", str(count), "--dist", "loadgroup"]
+    return ["-n", str(count)]
 
 
 def run_check(options: argparse.Namespace) -> int:

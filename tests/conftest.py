@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tools.comfyui import in_process
 
@@ -29,13 +31,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: {text}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs in one process when tests run side by side: the page's share a server, a file's
-    share what they prepare."""
-    for item in items:
-        page = "page" in item.path.relative_to(item.config.rootpath).parts
-        group = "page" if page else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+class _Scheduler(LoadFileScheduling):
+    """The tests of a file share what they prepare, and all tests of the page share one server."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "page" if "page" in Path(file).parts else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """What stays in one process when tests run side by side."""
+    return _Scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
