@@ -62,8 +62,10 @@ DEFINITION = io.Combo.Input(
     optional=True,
     advanced=True,
     tooltip="Model: the model's own attention, in true shares. Paper: the definition of the I2AM "
-    "paper, where every layer counts the same. Auto: model where text, result and references "
-    "compete for attention (Flux), paper elsewhere.",
+    "paper, where every layer counts the same. Effect: how far the output of attention moves with "
+    "the reference, or a place of it, left out; it needs definitions set to all in Capture "
+    "Attention. Auto: effect if it was recorded; else model where text, result and references "
+    "compete for attention (Flux), and paper elsewhere.",
 )
 
 

@@ -57,6 +57,7 @@ def recording(
     places: str = "",
     reference_places: str = "",
     budget: str = "exact",
+    definitions: str = "all",
 ) -> Recording:
     """A run of so many steps and layers (one head count for each); `missing` (step, layer)s.
 
@@ -68,7 +69,7 @@ def recording(
     layers = tuple(Layer("double", index) for index in range(len(heads)))
     asked = parse_point_queries(places, "points")
     asked += parse_point_queries(reference_places, "reference_points", numbered=True)
-    plan = Plan(correspondence=correspondence, budget=budget, places=asked)
+    plan = Plan(correspondence=correspondence, budget=budget, places=asked, definitions=definitions)
     recorder = Recorder(plan, run, JOINT, layers)
     grids = generated if isinstance(generated, tuple) else (generated,) * len(layers)
     for step in range(steps):
@@ -79,7 +80,8 @@ def recording(
             spans = layout(grids[number], references)
             one = seed + 1000 * step + 10 * number
             shape = (batch, heads[number], spans.key_count, 8)
-            recorder.add(layer, rand(one, *shape), rand(one + 1, *shape), spans)
+            q, k, v = (rand(one + number, *shape) for number in range(3))
+            recorder.add(layer, q, k, spans, v)
     return recorder.finish(tuple(Picture(grid, (4, 6), "reference") for grid in references), 1.5)
 
 

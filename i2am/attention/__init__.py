@@ -7,7 +7,8 @@
 from .bias import Bias, Steer, attention_bias, biased_query_key
 from .call_batch import CallBatch, CallSignature
 from .compute import attention_marginals
-from .exact_points import PointMarginals, point_marginals
+from .effects import Effects, attention_effects
+from .exact_points import PointMarginals, point_coverage, point_marginals
 from .marginals import Marginals
 from .pooling import CORRESPONDENCE_SIDE, correspondence_grid
 from .softmax_sums import ObservedSoftmax, SoftmaxSums
@@ -20,6 +21,7 @@ __all__ = [
     "Bias",
     "CallBatch",
     "CallSignature",
+    "Effects",
     "Marginals",
     "ObservedSoftmax",
     "PointMarginals",
@@ -28,9 +30,11 @@ __all__ = [
     "Steer",
     "Workspace",
     "attention_bias",
+    "attention_effects",
     "attention_marginals",
     "biased_query_key",
     "can_tap",
     "correspondence_grid",
+    "point_coverage",
     "point_marginals",
 ]

@@ -49,11 +49,12 @@ class CallSignature:
 
 @dataclass(frozen=True)
 class StackedCalls(Generic[_Name]):
-    """Calls of one signature, stacked along the batch of q and k."""
+    """Calls of one signature, stacked along the batch of q and k, and of v if all have them."""
 
     names: tuple[_Name, ...]
     q: Tensor
     k: Tensor
+    v: Tensor | None
     signature: CallSignature
 
 
@@ -62,7 +63,7 @@ class CallBatch(Generic[_Name]):
 
     def __init__(self) -> None:
         self._signature: CallSignature | None = None
-        self._calls: list[tuple[_Name, Tensor, Tensor]] = []
+        self._calls: list[tuple[_Name, Tensor, Tensor, Tensor | None]] = []
 
     def has_room(self, signature: CallSignature) -> bool:
         """Whether a call has the signature of those queued, and fits with them."""
@@ -71,11 +72,18 @@ class CallBatch(Generic[_Name]):
         fits = (1 + len(self._calls)) * signature.bytes <= SMALL_BYTES
         return self._signature == signature and fits
 
-    def put(self, name: _Name, q: Tensor, k: Tensor, signature: CallSignature) -> None:
+    def put(
+        self,
+        name: _Name,
+        q: Tensor,
+        k: Tensor,
+        signature: CallSignature,
+        v: Tensor | None = None,
+    ) -> None:
         """Queue a call; there must be room for it."""
         self._signature = signature
         # Copies: after the call the model may use its memory for something else.
-        self._calls.append((name, q.clone(), k.clone()))
+        self._calls.append((name, q.clone(), k.clone(), None if v is None else v.clone()))
 
     def take(self) -> StackedCalls[_Name] | None:
         """The queued calls as one, or None; the queue is empty then."""
@@ -83,5 +91,6 @@ class CallBatch(Generic[_Name]):
         self._signature, self._calls = None, []
         if signature is None:
             return None
-        names, q, k = zip(*calls, strict=True)
-        return StackedCalls(names, torch.cat(q), torch.cat(k), signature)
+        names, q, k, v = zip(*calls, strict=True)
+        values = None if None in v else torch.cat(v)
+        return StackedCalls(names, torch.cat(q), torch.cat(k), values, signature)

@@ -15,7 +15,7 @@ log-sum-exp of every row, unless the model's own softmax was tapped.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from ..tokens import (
     spread,
 )
 from .call_inputs import SoftmaxWeights, additive_mask
+from .effects import Effects
 from .softmax_sums import SoftmaxSums
 from .workspace import CACHE_BYTES
 
@@ -42,10 +43,10 @@ _TINY = torch.finfo(torch.float32).tiny
 class PointMarginals:
     """The rows and columns of the named points in one attention call: sums, and their weights.
 
-    rows: for each reference (batch, 2, points of the result, its tokens), paper and model.
-    row_weight: (1 or batch, points). columns: for each reference (batch, 2, its points, tokens of
-    the whole result). column_weight: (1 or batch,). grid: of the whole result.
-    reference_grids: of each reference.
+    rows: for each reference (batch, definitions, points of the result, its tokens): paper, model,
+    and effect if it was added. row_weight: (1 or batch, points). columns: for each reference
+    (batch, definitions, its points, tokens of the whole result). column_weight: (1 or batch,).
+    grid: of the whole result. reference_grids: of each reference.
     """
 
     rows: tuple[Tensor, ...]
@@ -54,6 +55,23 @@ class PointMarginals:
     column_weight: Tensor
     grid: Grid
     reference_grids: tuple[Grid, ...]
+
+    def with_effects(self, effects: Effects, tokens: Grid, part: Rectangle) -> PointMarginals:
+        """With the effects of the same call and points.
+
+        tokens: the grid of its generated tokens. part: where its conditioning acts.
+        """
+
+        def joined(two: tuple[Tensor, ...], third: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            pairs = zip(two, third, strict=True)
+            return tuple(torch.cat((sums, effect.unsqueeze(1)), 1) for sums, effect in pairs)
+
+        # As of the model's attention: mass over the whole result.
+        columns = (sums * (part.area / tokens.area) for sums in effects.columns)
+        on_whole = tuple(spread(column, tokens, self.grid, part) for column in columns)
+        return replace(
+            self, rows=joined(self.rows, effects.rows), columns=joined(self.columns, on_whole)
+        )
 
     @property
     def sums(self) -> tuple[Tensor, ...]:
@@ -90,20 +108,16 @@ def point_marginals(
     reference_grids = tuple(grid_of(span) for span in layout.references)
     whole = part.whole_grid(tokens)
     call = _Call.of(q, k, layout, scale, mask, weights, observed)
-    on_result = torch.stack(
-        [p.weights(tokens, part) for p in points if p.reference == RESULT]
-        or [torch.zeros(0, tokens.area)]
-    ).reshape(-1, tokens.area)
+    on_result, *on_references = point_coverage(points, layout, part)
     portion = torch.ones(1, tokens.area) if portions is None else portions.float().cpu()
     mean_portion = portion.mean(1)
     rows = _rows(call, on_result) if len(on_result) else ()
     columns: list[Tensor] = []
-    for number, grid in enumerate(reference_grids):
-        on_reference = [point.weights(grid) for point in points if point.reference == number]
-        if not on_reference:
+    for number, on_reference in enumerate(on_references):
+        if not len(on_reference):
             columns.append(q.new_zeros(len(q), 2, 0, whole.area, dtype=torch.float32))
             continue
-        column = _columns(call, number, torch.stack(on_reference))
+        column = _columns(call, number, on_reference)
         # The model's attention on one place is mass over the whole result; the paper's sums to one.
         column[:, 0] *= (mean_portion * part.area).to(column)[:, None, None]
         column[:, 1] *= part.area / tokens.area
@@ -115,6 +129,25 @@ def point_marginals(
         rows, (portion @ on_result.mT).to(q.device), tuple(columns),
         (mean_portion * part.area).to(q.device), whole, reference_grids,
     )  # fmt: skip
+
+
+def point_coverage(
+    points: tuple[PointQuery, ...], layout: TokenLayout, part: Rectangle
+) -> tuple[Tensor, ...]:
+    """How much of each token the points cover: (points of the result, generated), and for each
+    reference (its points, its tokens)."""
+    sides = [(RESULT, grid_of(layout.generated), part)]
+    for number, span in enumerate(layout.references):
+        sides.append((number, grid_of(span), WHOLE_PICTURE))
+    return tuple(
+        torch.cat(
+            [
+                torch.zeros(0, grid.area),
+                *(p.weights(grid, where)[None] for p in points if p.reference == picture),
+            ]
+        )
+        for picture, grid, where in sides
+    )
 
 
 def _rows(call: _Call, coverage: Tensor) -> tuple[Tensor, ...]:

@@ -21,7 +21,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from .effects import Effects
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,28 @@ class Marginals:
     correspondence: for each reference (batch, 2, generated cells, reference cells), mean over
         heads of M_r, whose rows sum to one, and of P, whose rows sum to the share; pooled to the
         grids of `correspondence_grid`. Empty if it was not requested.
+    effects: of the same call, if they were requested (`effects`).
     """
 
     share: Tensor
     paper_r2g: Tensor
     g2r: tuple[Tensor, ...]
     correspondence: tuple[Tensor, ...]
+    effects: Effects | None = None
+
+    @property
+    def over_references(self) -> tuple[Tensor, ...]:
+        """For each reference (batch, heads, definitions, reference): paper, model, effect if it is
+        there."""
+        if self.effects is None:
+            return self.g2r
+        pairs = zip(self.g2r, self.effects.g2r, strict=True)
+        return tuple(torch.cat((two, effect.unsqueeze(2)), 2) for two, effect in pairs)
+
+    @property
+    def correspondences(self) -> tuple[Tensor, ...]:
+        """For each reference (batch, definitions, generated cells, reference cells)."""
+        if self.effects is None:
+            return self.correspondence
+        pairs = zip(self.correspondence, self.effects.correspondence, strict=True)
+        return tuple(torch.cat((two, effect.unsqueeze(1)), 1) for two, effect in pairs)

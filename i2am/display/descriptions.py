@@ -82,6 +82,10 @@ _LOOKS = {
     "result gives this reference, the part that goes to the picked point",
     (Definition.MODEL, Direction.REFERENCE_TO_GENERATED): "of all the attention of each place "
     "of the result, the part that goes to the picked point",
+    (Definition.EFFECT, Direction.GENERATED_TO_REFERENCE): "how far the output of attention moves "
+    "at the picked point with each place of the reference left out, squared",
+    (Definition.EFFECT, Direction.REFERENCE_TO_GENERATED): "how far the output of attention moves "
+    "at each place of the result with the picked point left out, squared",
 }
 _COLUMN = "softmax over the result's places for the picked point (SRAM the other way round)"
 

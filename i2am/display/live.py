@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..maps import AttributionMap, Level, display_values, unit
-from ..recording import Definition, Direction, Recorder
+from ..recording import Direction, Recorder, kind_of
 from ..tokens import Grid, spread
 from .render import Scale, normalise, value_range
 
@@ -75,10 +75,8 @@ class Live:
         grid = finest.one_frame.shrunk_to(SIDE)
         means = torch.stack([spread(maps, own, grid) for own, maps in self._sums.items()])
         mean = means.sum(0) / self._count  # (kinds, cells)
-        # As the recorder has it: text, self, references, references in the paper's definition.
-        references = len(mean) // 2 - 1
-        definition = Definition.MODEL if recorder.joint else Definition.PAPER
-        first = 2 if recorder.joint else 2 + references
+        references, definition = recorder.reference_count, recorder.best_definition
+        first = kind_of(definition, references)
         maps = AttributionMap(
             mean[first : first + references].reshape(1, references, *grid.sides),
             tuple(f"reference {r + 1}" for r in range(references)),

@@ -8,10 +8,10 @@ from ..attention import SCRATCH_BYTES
 from ..maps import (
     SINK_LEVEL,
     SINK_PART,
-    correspondence_of,
     find_sinks,
     mean_shares,
     recording_coverage,
+    sink_correspondence,
     sink_mass,
 )
 from ..recording import (
@@ -146,7 +146,7 @@ def _sink_lines(recording: Recording) -> list[str]:
     for number, picture in enumerate(recording.header.references):
         if not recording.header.plan.correspondence or not picture.has_places:
             continue
-        pairs = correspondence_of(recording, best_definition(recording), number)
+        pairs = sink_correspondence(recording, best_definition(recording), number)
         found = find_sinks(pairs)
         if not bool(found.any()):
             continue

@@ -23,6 +23,7 @@ from .sinks import (
     describe_sinks,
     find_sinks,
     remove_sinks,
+    sink_correspondence,
     sink_mass,
     without_sinks,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "recorded_point",
     "recording_coverage",
     "remove_sinks",
+    "sink_correspondence",
     "sink_mass",
     "trace_reference",
     "unit",

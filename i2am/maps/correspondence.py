@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import I2AMError
-from ..recording import Definition, Recording
+from ..recording import Definition, Recording, check_definition, correspondence_name
 from ..tokens import Grid
 
 
@@ -18,7 +18,8 @@ class Correspondence:
     """Which place of the result looked at which place of a reference, pooled.
 
     values: (batch, result cells, reference cells), mean over heads, layers and steps. Each row of
-    the paper's definition sums to one, of the model's to its share. result, reference: the grids.
+    the paper's definition sums to one, of the model's to its share, of the effect to what
+    all its cells change, squared. result, reference: the grids.
     """
 
     values: Tensor
@@ -39,8 +40,8 @@ def correspondence_of(
     recording: Recording, definition: Definition, reference: int
 ) -> Correspondence:
     """The correspondence of a recording. Raises I2AMError if it was not recorded."""
-    kind = "" if definition is Definition.PAPER else "model."
-    values = recording.arrays.get(f"correspondence.{kind}{reference}")
+    check_definition(recording.header, definition)
+    values = recording.arrays.get(correspondence_name(definition, reference))
     if values is None:
         raise I2AMError(
             "This needs the correspondence, which was not recorded. Turn it on in Capture "

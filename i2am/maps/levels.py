@@ -9,7 +9,16 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import I2AMError
-from ..recording import Definition, Direction, Header, Recording, check_reference, map_grid, side_of
+from ..recording import (
+    Definition,
+    Direction,
+    Header,
+    Recording,
+    check_definition,
+    check_reference,
+    map_grid,
+    side_of,
+)
 from ..tokens import Grid, invert_spread, mask_coverage, resample_cells, select_indices
 from .correspondence import correspondence_of
 from .values import (
@@ -62,6 +71,7 @@ def attribution_map(
     a range of steps.
     """
     header = recording.header
+    check_definition(header, definition)
     check_reference(header, reference, direction)
     over = header.references[reference]
     steps = select_indices(selection.steps, len(header.steps), "steps")

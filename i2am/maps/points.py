@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import I2AMError
-from ..recording import Definition, Direction, Header, Recording
+from ..recording import Definition, Direction, Header, Recording, check_definition
 from ..tokens import RESULT, Grid, PointQuery, mask_coverage, select_indices
 from .correspondence import Correspondence
 from .values import AttributionMap, Level, Selection
@@ -119,6 +119,7 @@ def exact_point_map(
     Raises I2AMError for steps that were kept together with others that are not asked for.
     """
     header = recording.header
+    check_definition(header, definition)
     over_reference = direction is Direction.GENERATED_TO_REFERENCE
     name = "g2r" if over_reference else "r2g"
     place = recorded_places(header, RESULT if over_reference else reference)[number]

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..recording import Recording
+from ..recording import Recording, correspondence_name
 from ..tokens import Picture
 
 
@@ -46,10 +46,10 @@ def trace_reference(
     portions = (owed / owed.sum(-1, keepdim=True)).float()
     header, arrays = recording.header, dict(recording.arrays)
     sides = picture.grid.shape
-    names = [f"correspondence.{kind}{reference}" for kind in ("", "model.")]
+    names = [correspondence_name(definition, reference) for definition in header.plan.recorded]
     names += [
-        f"{definition}.g2r.{reference}.{table}"
-        for definition in ("paper", "model")
+        f"{definition.value}.g2r.{reference}.{table}"
+        for definition in header.plan.recorded
         for table in ("step_layer", "layer_head")
     ]
     for name in arrays.keys() & set(names):

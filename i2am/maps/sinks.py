@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import I2AMError
-from ..recording import Direction
+from ..recording import Definition, Direction, Recording, attention_definition
 from ..tokens import spread
-from .correspondence import Correspondence
+from .correspondence import Correspondence, correspondence_of
 from .values import AttributionMap
 
 SINK_LEVEL = 4.0  # times an even spread
@@ -28,6 +28,14 @@ def find_sinks(pairs: Correspondence) -> Tensor:
     return least * pairs.reference.area >= SINK_LEVEL
 
 
+def sink_correspondence(
+    recording: Recording, definition: Definition, reference: int
+) -> Correspondence:
+    """What sinks are found in: how attention is spread, for the effect too."""
+    definition = attention_definition(definition, recording.header.joint)
+    return correspondence_of(recording, definition, reference)
+
+
 def sink_mass(pairs: Correspondence, found: Tensor) -> Tensor:
     """The part of the reference's attention that its sinks got: (batch,)."""
     columns = pairs.values.sum(1)
@@ -41,6 +49,8 @@ def remove_sinks(pairs: Correspondence, found: Tensor) -> Correspondence:
 
 def without_sinks(map: AttributionMap, pairs: Correspondence) -> AttributionMap:
     """A map over the reference with nothing where the sinks are; what was taken is in its notes.
+
+    pairs: from `sink_correspondence`.
 
     Raises I2AMError for a map over the result, which is a mean over all of the reference's tokens.
     """

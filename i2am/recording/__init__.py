@@ -7,24 +7,36 @@ steps, never with the square of the tokens.
 
 from .attribution import (
     Attribution,
-    Definition,
     Direction,
     best_definition,
+    check_definition,
     check_reference,
     fits_reference,
     fits_results,
     side_of,
 )
+from .definitions import RECORDED, Definition, attention_definition
 from .files import load_attribution, save_attribution
 from .plan import BUDGETS, Plan, planned_steps, step_of_sigma
 from .recorder import Recorder
-from .recording import DEFINITIONS, MAP_SIDE, Header, Recording, Run, map_grid
+from .recording import (
+    DEFINITIONS,
+    MAP_SIDE,
+    Header,
+    Recording,
+    Run,
+    correspondence_name,
+    definitions_of,
+    map_grid,
+)
+from .running_sums import kind_of
 from .store import Refusal, Store, fingerprint, fingerprints
 
 __all__ = [
     "BUDGETS",
     "DEFINITIONS",
     "MAP_SIDE",
+    "RECORDED",
     "Attribution",
     "Definition",
     "Direction",
@@ -35,12 +47,17 @@ __all__ = [
     "Refusal",
     "Run",
     "Store",
+    "attention_definition",
     "best_definition",
+    "check_definition",
     "check_reference",
+    "correspondence_name",
+    "definitions_of",
     "fingerprint",
     "fingerprints",
     "fits_reference",
     "fits_results",
+    "kind_of",
     "load_attribution",
     "map_grid",
     "planned_steps",

@@ -10,16 +10,10 @@ from torch import Tensor
 
 from ..errors import I2AMError
 from ..tokens import Picture, frames_of
+from .definitions import Definition, first_definition
 from .recording import Header, Recording
 
 _MAX_SIDE = 4096  # pixels of a picture whose latent is eight times smaller
-
-
-class Definition(str, Enum):
-    """Which softmax a map is made from."""
-
-    PAPER = "paper"  # over one picture's tokens alone: M_g and M_r of I2AM, section 3
-    MODEL = "model"  # the model's own, over all keys
 
 
 class Direction(str, Enum):
@@ -108,12 +102,18 @@ def fits_reference(count: int, header: Header, reference: int) -> bool:
 
 
 def best_definition(recording: Recording) -> Definition:
-    """The definition to show first: the model's where all keys share one softmax, else the paper's.
+    """The definition to show first."""
+    return first_definition(recording.header.plan.recorded, recording.header.joint)
 
-    In one shared softmax most layers hardly attend to the reference, and the few that do must weigh
-    more. The paper's definition would weigh all layers alike.
-    """
-    return Definition.MODEL if recording.header.joint else Definition.PAPER
+
+def check_definition(header: Header, definition: Definition) -> None:
+    """Raises I2AMError if a definition was not recorded."""
+    if definition not in header.plan.recorded:
+        raise I2AMError(
+            f"This recording holds no {definition.value} definition: Capture Attention recorded "
+            f"{' and '.join(kept.value for kept in header.plan.recorded)}. Set its definitions to "
+            "all and sample again, or choose one of these."
+        )
 
 
 def check_reference(header: Header, reference: int, direction: Direction) -> None:

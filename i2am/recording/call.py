@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..attention import (
     CallSignature,
+    Effects,
     Marginals,
     PointMarginals,
     SoftmaxSums,
     Workspace,
+    attention_effects,
     attention_marginals,
+    point_coverage,
     point_marginals,
 )
 from ..tokens import (
@@ -35,28 +39,31 @@ _NOWHERE = torch.zeros(())  # the portions of a call without a region
 class RecordedCall:
     """The rows of one conditioning in one attention call.
 
-    q, k, layout, scale, mask, weights, observed: as in `attention_marginals`. region: where the
-    conditioning acts, if it is one of several or limited to a part; portions: its share of each of
-    its tokens, (1 or batch, tokens).
+    q, k, layout, scale, mask, weights, observed: as in `attention_marginals`. v: as in
+    `attention_effects`, if the effect is recorded. region: where the conditioning acts, if it is
+    one of several or limited to a part; portions: its share of each of its tokens, (1 or batch,
+    tokens). output_weights: the weights without the region's portions among them.
     """
 
     q: Tensor
     k: Tensor
     layout: TokenLayout
+    v: Tensor | None = None
     scale: float | None = None
     mask: Tensor | None = None
     weights: Tensor | None = None
     region: Region | None = None
     portions: Tensor = _NOWHERE
+    output_weights: Tensor | None = None
     observed: SoftmaxSums | None = None
 
     def in_region(self) -> RecordedCall:
         """The call with its region's portions among the weights of its softmaxes."""
         if self.region is None:
-            return self
+            return replace(self, output_weights=self.weights)
         portions = self.region.token_portions(grid_of(self.layout.generated))
         weights = region_weights(self.weights, portions, self.layout, self.q)
-        return replace(self, portions=portions, weights=weights)
+        return replace(self, portions=portions, weights=weights, output_weights=self.weights)
 
     def thinned(self, side: int, turn: int) -> RecordedCall:
         """The call with one query of each `side` × `side` generated tokens, standing for them all.
@@ -87,7 +94,8 @@ class RecordedCall:
             q=self.q[:, :, tokens],
             layout=replace(self.layout, queries=(queries,), query_order=None),
             mask=mask,
-            weights=None if self.weights is None else self.weights[..., tokens],
+            weights=_rows_of(self.weights, tokens),
+            output_weights=_rows_of(self.output_weights, tokens),
         )
 
     @property
@@ -101,7 +109,7 @@ class RecordedCall:
 
     def marginals(self, correspondence: bool, workspace: Workspace) -> Marginals:
         """Its sums over the result and over each reference."""
-        return attention_marginals(
+        marginals = attention_marginals(
             self.q,
             self.k,
             self.layout,
@@ -112,10 +120,29 @@ class RecordedCall:
             workspace=workspace,
             observed=self.observed,
         )
+        if self.v is None:
+            return marginals
+        return replace(marginals, effects=self._effects(correspondence=correspondence))
+
+    def _effects(self, **asked: Any) -> Effects:
+        """What its references change. asked: further arguments of `attention_effects`."""
+        assert self.v is not None
+        return attention_effects(
+            self.q,
+            self.k,
+            self.v,
+            self.layout,
+            scale=self.scale,
+            mask=self.mask,
+            weights=self.output_weights,
+            portions=None if self.region is None else self.portions,
+            **asked,
+        )
 
     def point_marginals(self, points: tuple[PointQuery, ...]) -> PointMarginals:
         """The exact rows and columns of these points."""
-        return point_marginals(
+        part = WHOLE_PICTURE if self.region is None else self.region.part
+        marginals = point_marginals(
             self.q,
             self.k,
             self.layout,
@@ -123,7 +150,19 @@ class RecordedCall:
             scale=self.scale,
             mask=self.mask,
             weights=self.weights,
-            part=WHOLE_PICTURE if self.region is None else self.region.part,
+            part=part,
             portions=None if self.region is None else self.portions,
             observed=self.observed,
         )
+        if self.v is None:
+            return marginals
+        on_result, *on_references = point_coverage(points, self.layout, part)
+        effects = self._effects(
+            correspondence=False, result_points=on_result, reference_points=tuple(on_references)
+        )
+        return marginals.with_effects(effects, grid_of(self.layout.generated), part)
+
+
+def _rows_of(weights: Tensor | None, tokens: Tensor) -> Tensor | None:
+    """The weights of a call's softmaxes at some of its queries."""
+    return None if weights is None else weights[..., tokens]

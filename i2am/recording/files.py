@@ -22,7 +22,7 @@ from ..errors import I2AMError
 from ..tokens import RESULT
 from .attribution import Attribution, fits_reference, fits_results
 from .header_json import MAX_PICTURE_SIDE, FormatError, metadata_of, read_metadata
-from .recording import Header, Recording
+from .recording import Header, Recording, correspondence_name
 
 MAX_BYTES = 16 * 2**30  # of all arrays and pictures, as float32 in memory
 _TOO_LARGE = "it would take more memory than any recording"
@@ -89,25 +89,28 @@ def array_shapes(header: Header) -> dict[str, tuple[int, ...]]:
         "share.step_layer": (batch, steps, layers, 2 + references),
         "share.map": (batch, 2 + references, *result),
     }
+    if header.plan.effect:
+        shapes["output.step_layer"] = (batch, steps, layers)
+        shapes["output.map"] = (batch, *result)
     for r, picture in enumerate(header.references):
         cells = {"r2g": result, "g2r": picture.grid.shape}
-        for definition in ("paper", "model"):
+        for definition in header.plan.recorded:
             for direction, shape in cells.items():
-                name = f"{definition}.{direction}.{r}"
+                name = f"{definition.value}.{direction}.{r}"
                 shapes[f"{name}.step_layer"] = (batch, steps, layers, *shape)
                 shapes[f"{name}.layer_head"] = (batch, layers, heads, *shape)
         if header.plan.correspondence:
-            shapes[f"correspondence.{r}"] = (batch, 0, 0, 0, 0)
-            shapes[f"correspondence.model.{r}"] = (batch, 0, 0, 0, 0)
+            for definition in header.plan.recorded:
+                shapes[correspondence_name(definition, r)] = (batch, 0, 0, 0, 0)
         # Points of the result have rows over the reference, points of the reference have columns
         # over the result.
-        for definition in ("paper", "model"):
+        for definition in header.plan.recorded:
             for direction, named_on, grid in (("g2r", RESULT, 1 + r), ("r2g", r, 0)):
                 count = sum(point.reference == named_on for point in header.plan.places)
                 if count:
                     groups = header.step_groups[-1] + 1
                     shape = (batch, groups, layers, count, *header.token_grids[grid].shape)
-                    shapes[f"point.{definition}.{direction}.{r}"] = shape
+                    shapes[f"point.{definition.value}.{direction}.{r}"] = shape
     return shapes
 
 

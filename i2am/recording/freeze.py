@@ -11,11 +11,12 @@ from torch import Tensor
 from ..errors import I2AMError
 from ..tokens import Grid, Picture, mean_over_cells, spread
 from ..tokens.architectures.base import Layer
+from .definitions import Definition
 from .plan import Plan
 from .point_sums import PointSums
-from .recording import Header, Recording, Run
+from .recording import Header, Recording, Run, correspondence_name
 from .run_log import RunLog
-from .running_sums import LayerMaps, RunningSums
+from .running_sums import LayerMaps, RunningSums, kind_of
 
 
 def freeze(
@@ -25,9 +26,10 @@ def freeze(
 
     Raises I2AMError if the model's attention was not made of numbers.
     """
-    arrays = map_arrays(sums, rows, header.layers) | correspondence_arrays(sums)
+    arrays = map_arrays(sums, rows, header.layers, header.plan.recorded)
+    arrays |= correspondence_arrays(sums, header.plan.recorded)
     if points is not None:
-        arrays |= points.arrays(rows, header.layers)
+        arrays |= points.arrays(rows, header.layers, header.plan.recorded)
     if not all(bool(array.isfinite().all()) for array in arrays.values()):
         raise I2AMError(
             "The model's attention held values that are not numbers, so there is no map. "
@@ -95,8 +97,13 @@ def picture_grids(sums: RunningSums, layers: tuple[Layer, ...]) -> tuple[Grid, l
     return finest_grid(sums.generated[layer].grid for layer in layers), over_references
 
 
-def map_arrays(sums: RunningSums, steps: list[int], layers: tuple[Layer, ...]) -> dict[str, Tensor]:
-    """The maps of both definitions and directions, and the shares, all layers on one grid."""
+def map_arrays(
+    sums: RunningSums,
+    steps: list[int],
+    layers: tuple[Layer, ...],
+    definitions: tuple[Definition, ...],
+) -> dict[str, Tensor]:
+    """The maps of all definitions and directions, and the shares, all layers on one grid."""
     grid, reference_grids = picture_grids(sums, layers)
     generated = [sums.generated[layer] for layer in layers]
     count = sums.reference_count
@@ -105,19 +112,26 @@ def map_arrays(sums: RunningSums, steps: list[int], layers: tuple[Layer, ...]) -
     for r in range(count):
         over_reference = [sums.references[layer][r] for layer in layers]
         stacked = _stack_layers(steps, over_reference, reference_grids[r])
-        for kind, definition in ((2 + count + r, "paper"), (2 + r, "model")):
-            arrays[f"{definition}.r2g.{r}.step_layer"] = step_layer[:, :, :, kind]
-            arrays[f"{definition}.r2g.{r}.layer_head"] = layer_head[:, :, :, kind]
-        for kind, definition in enumerate(("paper", "model")):
-            for name, maps in zip(("step_layer", "layer_head"), stacked, strict=True):
-                arrays[f"{definition}.g2r.{r}.{name}"] = maps[:, :, :, kind]
+        for number, definition in enumerate(definitions):
+            kind = kind_of(definition, count) + r
+            for name, over_result, maps in zip(
+                ("step_layer", "layer_head"), (step_layer, layer_head), stacked, strict=True
+            ):
+                arrays[f"{definition.value}.r2g.{r}.{name}"] = over_result[:, :, :, kind]
+                arrays[f"{definition.value}.g2r.{r}.{name}"] = maps[:, :, :, number]
     shares = slice(0, 2 + count)  # text, self, each reference
     arrays["share.step_layer"] = step_layer[:, :, :, shares].flatten(4).sum(-1)
-    arrays["share.map"] = _share_map(generated, grid, shares)
+    arrays["share.map"] = _mean_map(generated, grid, shares)
+    if Definition.EFFECT in definitions:
+        output = slice(2 + 3 * count, 3 + 3 * count)
+        arrays["output.step_layer"] = step_layer[:, :, :, output].flatten(3).sum(-1)
+        arrays["output.map"] = _mean_map(generated, grid, output)[:, 0]
     return {name: array.contiguous() for name, array in arrays.items()}
 
 
-def correspondence_arrays(sums: RunningSums) -> dict[str, Tensor]:
+def correspondence_arrays(
+    sums: RunningSums, definitions: tuple[Definition, ...]
+) -> dict[str, Tensor]:
     """The correspondence of each reference; layers on coarser grids are brought to the finest."""
     arrays: dict[str, Tensor] = {}
     for r in range(sums.reference_count) if sums.correspondence else ():
@@ -129,26 +143,27 @@ def correspondence_arrays(sums: RunningSums) -> dict[str, Tensor]:
             match = spread(running.mean, reference, columns)
             total = total + len(running.layers) * mean_over_cells(match, result, rows)
         mean = total / sum(len(running.layers) for running in pairs.values())
-        paper, model = rearrange(
+        by_definition = rearrange(
             mean,
-            "b kind (hg wg) (hr wr) -> kind b hg wg hr wr",
+            "b definition (hg wg) (hr wr) -> definition b hg wg hr wr",
             hg=rows.height,
             hr=columns.height,
         )
-        arrays[f"correspondence.{r}"] = paper.contiguous()
-        arrays[f"correspondence.model.{r}"] = model.contiguous()
+        for definition, values in zip(definitions, by_definition, strict=True):
+            arrays[correspondence_name(definition, r)] = values.contiguous()
     return arrays
 
 
-def _share_map(generated: list[LayerMaps], grid: Grid, shares: slice) -> Tensor:
-    """Each source's share at each cell, mean over layers, heads and steps: (B, 2 + R, h, w)."""
+def _mean_map(generated: list[LayerMaps], grid: Grid, kinds: slice) -> Tensor:
+    """What the tokens of a cell have of some kinds, mean over layers, heads and steps: (B, kinds,
+    h, w)."""
     total = torch.zeros(())
     for side in generated:
-        mean = side.heads[:, :, shares].mean(1)
+        mean = side.heads[:, :, kinds].mean(1)
         even = mean.new_full((side.grid.area,), 1 / side.grid.area)
         total = total + spread(mean, side.grid, grid) / spread(even, side.grid, grid)
-    share_map = total / len(generated)
-    return share_map.reshape(*share_map.shape[:-1], *grid.shape)
+    mean = total / len(generated)
+    return mean.reshape(*mean.shape[:-1], *grid.shape)
 
 
 def _stack_layers(steps: list[int], sides: list[LayerMaps], grid: Grid) -> tuple[Tensor, Tensor]:

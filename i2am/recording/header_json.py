@@ -15,7 +15,7 @@ from typing import Any
 from ..tokens import RESULT, Grid, Picture, PointQuery, check_point_count
 from ..tokens.architectures.base import Layer
 from .plan import Plan
-from .recording import DEFINITIONS, Header, Run, map_grid
+from .recording import Header, Run, definitions_of, map_grid
 
 FORMAT = "i2am.attribution/1"
 MAX_PICTURE_SIDE = 32768
@@ -37,7 +37,7 @@ class FormatError(ValueError):
 
 def metadata_of(header: Header, scales: Mapping[str, float]) -> dict[str, str]:
     """The metadata of a file. scales: what each array was divided by before it was written."""
-    values = asdict(header) | {"scales": scales, "definitions": DEFINITIONS}
+    values = asdict(header) | {"scales": scales, "definitions": definitions_of(header.plan)}
     return {"format": FORMAT, "i2am": json.dumps(values)}
 
 
@@ -111,6 +111,7 @@ def _plan(values: dict[str, Any]) -> Plan:
         within=bool(values.get("within", False)),
         budget=str(values.get("budget", "exact")),
         places=tuple(_point(point) for point in values.get("places", ())),
+        definitions=str(values.get("definitions", "both")),
     )
 
 

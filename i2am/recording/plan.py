@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..tokens import PointQuery, Ranges, in_ranges
+from .definitions import RECORDED, Definition
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Plan:
 
     within: record the result's attention to itself instead of to references. budget: a name in
     BUDGETS. places: point queries, each recorded with its exact row or column of attention.
+    definitions: a name in RECORDED.
     """
 
     layers: Ranges = ()
@@ -44,10 +46,24 @@ class Plan:
     within: bool = False
     budget: str = "exact"
     places: tuple[PointQuery, ...] = ()
+    definitions: str = "both"
 
     def __post_init__(self) -> None:
+        if self.definitions not in RECORDED:
+            names = ", ".join(RECORDED)
+            raise ValueError(f"definitions are {names}, not “{self.definitions[:40]}”")
         if self.budget not in BUDGETS:
             raise ValueError(f"there is no budget “{self.budget[:40]}”, only {', '.join(BUDGETS)}")
+
+    @property
+    def recorded(self) -> tuple[Definition, ...]:
+        """The definitions that are recorded."""
+        return RECORDED[self.definitions]
+
+    @property
+    def effect(self) -> bool:
+        """Whether the effect is recorded, which takes the values as well as queries and keys."""
+        return Definition.EFFECT in self.recorded
 
 
 def step_of_sigma(schedule: tuple[float, ...], sigma: float) -> int:

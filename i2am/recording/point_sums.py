@@ -12,6 +12,7 @@ from torch import Tensor
 from ..attention import PointMarginals
 from ..tokens import RESULT, Grid, PointQuery, spread
 from ..tokens.architectures.base import Layer
+from .definitions import Definition
 
 _TINY = torch.finfo(torch.float32).tiny
 POINT_BYTES = 128 * 2**20  # of a run; beyond it, neighbouring steps are kept together
@@ -80,7 +81,9 @@ class PointSums:
             for grids in zip(*self._grids.values(), strict=True)
         )
 
-    def arrays(self, steps: list[int], layers: tuple[Layer, ...]) -> dict[str, Tensor]:
+    def arrays(
+        self, steps: list[int], layers: tuple[Layer, ...], definitions: tuple[Definition, ...]
+    ) -> dict[str, Tensor]:
         """The arrays `point.…` of a `Recording`; zero for a layer not recorded in a group."""
         grids = self.grids()
         groups = sorted({step // self._group_size for step in steps})
@@ -90,20 +93,21 @@ class PointSums:
             means = [
                 self._mean(layer, group, index, track, grid) for group in groups for layer in layers
             ]
-            shape = max((mean.shape for mean in means), key=len)  # (B, 2, points, cells)
+            shape = max((mean.shape for mean in means), key=len)  # (B, definitions, points, cells)
             if shape[2] == 0:
                 continue
             stacked = torch.stack([mean.expand(shape) for mean in means], 1)
             by_definition = rearrange(
                 stacked, "b (t l) definition p cells -> definition b t l p cells", t=len(groups)
             )
-            for definition, cells in zip(("paper", "model"), by_definition, strict=True):
-                name = f"point.{definition}.{track.direction}.{track.reference}"
+            for definition, cells in zip(definitions, by_definition, strict=True):
+                name = f"point.{definition.value}.{track.direction}.{track.reference}"
                 arrays[name] = cells.reshape(*cells.shape[:-1], *grid.shape).contiguous()
         return arrays
 
     def _mean(self, layer: Layer, group: int, index: int, track: _Track, grid: Grid) -> Tensor:
-        """A track's mean over a group's steps on `grid`, (B, 2, points, cells); () if not there."""
+        """A track's mean over a group's steps, on `grid`: (B, definitions, points, cells), or () if
+        there is none."""
         closed = self._closed.get((layer, group))
         if closed is None:
             return torch.zeros(())

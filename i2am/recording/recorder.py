@@ -11,6 +11,7 @@ from ..errors import I2AMError
 from ..tokens import Grid, Picture, Region, TokenLayout, in_ranges
 from ..tokens.architectures.base import Architecture, Layer
 from .call import RecordedCall
+from .definitions import Definition, first_definition
 from .freeze import freeze, header_of
 from .plan import BUDGETS, Plan, planned_steps, step_of_sigma
 from .point_sums import PointSums
@@ -69,6 +70,7 @@ class Recorder:
         q: Tensor,
         k: Tensor,
         layout: TokenLayout,
+        v: Tensor | None = None,
         *,
         scale: float | None = None,
         mask: Tensor | None = None,
@@ -82,8 +84,12 @@ class Recorder:
         """
         if layer not in self.layers:
             return
+        if self.plan.effect and v is None:
+            raise I2AMError("The effect of a reference needs the values of attention.")
         call = RecordedCall(
-            q, k, layout, scale, mask, weights, region, observed=observed
+            *(q, k, layout, v if self.plan.effect else None),
+            *(scale, mask, weights, region),
+            observed=observed,
         ).in_region()
         points = call.point_marginals(self.plan.places) if self._points is not None else None
         turn = self.layers.index(layer) + len(self._log.steps)
@@ -106,7 +112,7 @@ class Recorder:
             elif signature is not None:
                 if not self._small_calls.has_room(signature):
                     self._add_small_calls()
-                self._small_calls.put(layer, call.q, call.k, signature)
+                self._small_calls.put(layer, call.q, call.k, signature, call.v)
 
     @property
     def _workspace(self) -> Workspace:
@@ -120,7 +126,8 @@ class Recorder:
         batch = self._small_calls.take()
         if batch is None:
             return
-        call = RecordedCall(batch.q, batch.k, batch.signature.layout, batch.signature.scale)
+        signature = batch.signature
+        call = RecordedCall(batch.q, batch.k, signature.layout, batch.v, signature.scale)
         marginals = call.marginals(self.plan.correspondence, self._workspace)
         self._sums.add(batch.names, marginals, call.layout, None, call.portions)
 
@@ -133,9 +140,14 @@ class Recorder:
             self._points.close(row)
 
     @property
-    def joint(self) -> bool:
-        """Whether text, result and references share one softmax, as far as calls have shown."""
-        return self._log.joint
+    def reference_count(self) -> int:
+        """How many references the calls hold; 0 before the first."""
+        return self._sums.reference_count
+
+    @property
+    def best_definition(self) -> Definition:
+        """The definition to show first, as far as calls have shown."""
+        return first_definition(self.plan.recorded, self._log.joint)
 
     def step_of(self, row: int) -> int:
         """The number in the schedule of a recorded step."""
@@ -145,7 +157,7 @@ class Recorder:
         """The maps over the result of finished steps, from the recorded step `since` on.
 
         Returns how many steps are finished by now, and for each new one and each layer the maps on
-        their grid, (batch, kinds, cells), mean over heads.
+        their grid, (batch, kinds, cells), mean over heads; `kind_of` numbers the kinds.
         """
         with self._lock:
             return self._log.finished, [

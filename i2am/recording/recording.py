@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..tokens import Grid, Picture
 from ..tokens.architectures.base import Layer
+from .definitions import Definition
 from .plan import Plan
 
 MAP_SIDE = 64  # cells of a map's longer side, at most
@@ -79,9 +80,10 @@ class Header:
 class Recording:
     """The frozen sums of one sampling run, on the CPU, float32; never written to again.
 
-    B batch items, S steps, L layers, H heads, R references from 0; definition D is `paper` or
-    `model`. Maps are raw means: a `paper` map sums to one, a `model` map to the attention it is
-    made of. Maps over a video have a frame axis before h, w.
+    B batch items, S steps, L layers, H heads, R references from 0; definition D is one that the
+    plan recorded: `paper`, `model` or `effect`. Maps are raw means: a `paper` map sums to one, a
+    `model` map to the attention it is made of, an `effect` map to the squared change of the output.
+    Maps over a video have a frame axis before h, w.
 
     D.r2g.{r}.step_layer     (B, S, L, h, w)       over the result, mean over heads
     D.r2g.{r}.layer_head     (B, L, H, h, w)       over the result, mean over steps
@@ -90,6 +92,12 @@ class Recording:
     share.map                (B, 2 + R, h, w)      the share at each place, mean over all else
     correspondence.{r}       (B, hg, wg, hr, wr)   the paper's M_r: each row sums to one
     correspondence.model.{r} (B, hg, wg, hr, wr)   the model's: each row sums to its share
+    correspondence.effect.{r}                      the effect's: squared change by each place
+
+    With the effect, which is in units of the output squared:
+
+    output.step_layer        (B, S, L)             squared length of the output, mean over places
+    output.map               (B, h, w)             the same at each place, mean over all else
 
     A correspondence of a video is that of its mean frame.
 
@@ -122,16 +130,39 @@ def map_grid(grid: Grid, side: int = MAP_SIDE) -> Grid:
     return grid.shrunk_to(side)
 
 
+def correspondence_name(definition: Definition, reference: int) -> str:
+    """The name of a correspondence among the arrays of a recording."""
+    kind = "" if definition is Definition.PAPER else f"{definition.value}."
+    return f"correspondence.{kind}{reference}"
+
+
 DEFINITIONS = {
     "paper.r2g": "mean over reference tokens of the softmax over generated tokens",
     "paper.g2r": "mean over generated tokens of the softmax over the reference's tokens",
     "model.r2g": "share of the model's own attention a place gives the reference, over all places",
     "model.g2r": "mean over generated tokens of the model's own attention, over the reference",
+    "effect.r2g": "how far attention's output moves at a place if the reference is left out, "
+    "squared",
+    "effect.g2r": "how far attention's output moves if a place of the reference is left out, "
+    "squared, mean over generated tokens",
+    "output": "squared length of attention's output, to compare the effect with",
     "share": "the model's own attention on text, self (the result) and each reference",
     "correspondence": "softmax over the reference's tokens, pooled, mean over heads, layers, steps",
     "correspondence.model": "the same of the model's own attention, so rows sum to the share",
+    "correspondence.effect": "how far the output moves if each place is left out, squared, pooled",
     "point.paper.g2r": "of a place asked about: softmax over the reference's tokens",
     "point.paper.r2g": "of a place of the reference asked about: softmax over generated tokens",
     "point.model.g2r": "the model's own attention of a place asked about, over the reference",
     "point.model.r2g": "the model's own attention on a place asked about, over all places",
+    "point.effect.g2r": "the effect of each reference token on a place asked about",
+    "point.effect.r2g": "the effect of a place asked about on all places",
 }
+
+
+def definitions_of(plan: Plan) -> dict[str, str]:
+    """The DEFINITIONS of what a plan records."""
+    return {
+        name: text
+        for name, text in DEFINITIONS.items()
+        if plan.effect or not ("effect" in name or name == "output")
+    }

@@ -22,9 +22,16 @@ from ..tokens import (
     spread,
 )
 from ..tokens.architectures.base import Layer
+from .definitions import Definition
 from .recording import map_grid
 
 _TINY = torch.finfo(torch.float32).tiny
+
+
+def kind_of(definition: Definition, references: int) -> int:
+    """The kind (`StepSums`) that is the first reference's map over the result."""
+    order = (Definition.MODEL, Definition.PAPER, Definition.EFFECT)
+    return 2 + references * order.index(definition)
 
 
 @dataclass
@@ -32,9 +39,10 @@ class StepSums:
     """One layer's sums within the open step.
 
     generated: (batch, heads, kinds, cells) over the result, kinds = text, self, each reference in
-    the model's definition, each reference in the paper's. references: for each reference (batch,
-    heads, 2, cells), paper and model. weight: how many evaluations of the whole picture this is;
-    (batch,) where conditionings act on regions. count: calls.
+    the model's definition, each in the paper's; then, if recorded, each one's effect and the
+    output. references: for each reference (batch, heads, definitions, cells). weight: how many
+    evaluations of the whole picture this is; (batch,) where conditionings act on regions. count:
+    calls.
     """
 
     generated: Tensor
@@ -97,7 +105,7 @@ class RunningCorrespondence:
     layers: set[Layer] = field(default_factory=set[Layer])
 
     def add(self, match: Tensor, layers: tuple[Layer, ...], weight: float | Tensor) -> None:
-        """Add calls' correspondence, summed: (batch, 2, generated cells, reference cells)."""
+        """Add the sum of calls: (batch, definitions, result cells, reference cells)."""
         if self.open.ndim:
             self.open += match
         else:
@@ -117,7 +125,7 @@ class RunningCorrespondence:
 
     @property
     def mean(self) -> Tensor:
-        """Mean over steps, zero where none attended: (batch, 2, result cells, reference cells)."""
+        """Mean over steps, zero where none attended; of the shape that was added."""
         return self.closed / self.steps.clamp(min=1)
 
 
@@ -169,7 +177,7 @@ class RunningSums:
             else:
                 self._open[layer] = one
         whole = tokens if region is None else region.part.whole_grid(tokens)
-        for index, match in enumerate(marginals.correspondence):
+        for index, match in enumerate(marginals.correspondences):
             key = (index, correspondence_grid(whole), correspondence_grid(references[index]))
             running = self.correspondence.setdefault(key, RunningCorrespondence())
             if region is None:
@@ -207,19 +215,23 @@ def to_map_grids(
     sums then count as the part of an evaluation of the whole picture that the region makes up.
     """
     # A share is a fraction of one token's attention; over all tokens it is mass, mean over tokens.
-    over_result, paper = marginals.share / tokens.area, marginals.paper_r2g
-    over_references, weight, part = marginals.g2r, 1.0, WHOLE_PICTURE
+    over_result, paper = [marginals.share / tokens.area], marginals.paper_r2g
+    if marginals.effects is not None:
+        effects = marginals.effects.r2g, marginals.effects.output.unsqueeze(2)
+        over_result.append(torch.cat(effects, 2) / tokens.area)
+    over_references, weight, part = marginals.over_references, 1.0, WHOLE_PICTURE
     if region is not None:
         part = region.part
         weight = part.area * portions.mean(1).to(paper).expand(len(paper))
         each = weight[:, None, None, None]
-        over_result, paper = over_result * part.area, paper * each
-        # The paper's maps sum to one, the model's to what the portions left of them.
-        factors = torch.cat((each, torch.full_like(each, part.area)), dim=2)
+        over_result, paper = [maps * part.area for maps in over_result], paper * each
+        # The paper's maps sum to one, the others to what the portions left of them.
+        others = torch.full_like(each, part.area)
+        factors = torch.cat((each, *(others,) * (over_references[0].shape[2] - 1)), dim=2)
         over_references = tuple(maps * factors for maps in over_references)
     kept = map_grid(part.whole_grid(tokens))
     return StepSums(
-        spread(torch.cat((over_result, paper), dim=2), tokens, kept, part),
+        spread(torch.cat((over_result[0], paper, *over_result[1:]), 2), tokens, kept, part),
         tuple(
             spread(maps, grid, map_grid(grid))
             for maps, grid in zip(over_references, reference_grids, strict=True)
@@ -231,15 +243,16 @@ def to_map_grids(
 def region_correspondence(
     match: Tensor, tokens: Grid, rows: Grid, part: Rectangle, portions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """A region's correspondence (batch, 2, its cells, reference cells) on the whole picture's rows.
+    """A region's correspondence (batch, definitions, its cells, reference cells) on the rows of the
+    whole picture.
 
-    Returns (batch, 2, cells of `rows`, reference cells) and the weights to divide by once all
-    regions are added up, (batch, 1, cells of `rows`, 1).
+    Returns (batch, definitions, cells of `rows`, reference cells), and the weights to divide by
+    once all regions are added up, (batch, 1, cells of `rows`, 1).
     """
     cells = correspondence_grid(tokens)
     portions = portions.to(match)
     mean_portion = portions.mean(1)[:, None, None, None]
-    # The paper's rows count by their portion relative to the mean portion, the model's by it.
+    # The paper's rows count by their portion relative to the mean portion, the others' by it.
     match = torch.cat((match[:, :1] * mean_portion, match[:, 1:]), 1)
     portions = mean_over_cells(portions.mT, tokens, cells).mT.expand(len(match), -1)
     weight = spread(portions, cells, rows, part)

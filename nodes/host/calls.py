@@ -13,8 +13,8 @@ from ...i2am.attention import ObservedSoftmax, SoftmaxSums, SoftmaxTap, can_tap
 from ...i2am.recording import Recorder
 from ...i2am.tokens import Region, TokenLayout
 from ...i2am.tokens.architectures import Layer
-from .ip_adapter import AdapterCall, keys_and_weights
-from .model_facts import call_of, next_call, split_heads
+from .ip_adapter import AdapterCall, keys_values_weights
+from .model_facts import call_of, next_call, split_heads, split_values
 from .passes import ModelPass
 
 _HOST_ATTENTION = "comfy.ldm.modules.attention"  # where ComfyUI's own attention functions are
@@ -32,6 +32,7 @@ class CallPart:
     layer: Layer
     q: Tensor
     k: Tensor
+    v: Tensor
     layout: TokenLayout
     mask: Tensor | None
     region: Region | None
@@ -59,6 +60,7 @@ def parts_of(
     parts: list[CallPart] = []
     mask = given.get("mask")
     q, k = split_heads(given)
+    v = split_values(given, k.shape[1])
     call = next_call(given, q, k, current.calls)
     for one in current.recorded:
         read = one.layouts.of(call)
@@ -73,7 +75,7 @@ def parts_of(
         sums = None
         if tapped and keys == k.shape[2]:
             sums = recorder.softmax_sums(layer, layout, one.region)
-        own = q[one.rows], k[one.rows, :, :keys]
+        own = q[one.rows], k[one.rows, :, :keys], v[one.rows, :, :keys]
         parts.append(CallPart(one.rows, layer, *own, layout, own_mask, one.region, sums))
     return parts
 
@@ -104,6 +106,7 @@ def record(recorder: Recorder, parts: list[CallPart], given: dict[str, Any]) -> 
             part.q,
             part.k,
             part.layout,
+            part.v,
             scale=given.get("scale"),
             mask=part.mask,
             region=part.region,
@@ -116,6 +119,7 @@ def record_adapters(
     current: ModelPass,
     q: Tensor,
     k: Tensor,
+    v: Tensor,
     options: dict[str, Any],
     observed: dict[int, AdapterCall],
 ) -> None:
@@ -126,9 +130,9 @@ def record_adapters(
         if read is None:
             continue
         layer, layout = read
-        text = k[:, : forward.context]
-        keys, weights = keys_and_weights(text, forward.adapters, observed, q.shape[1])
-        heads = {"q": q[one.rows], "k": keys[one.rows], "heads": options["n_heads"]}
-        recorder.add(
-            layer, *split_heads(heads), layout, weights=weights[one.rows], region=one.region
-        )
+        text = k[:, : forward.context], v[:, : forward.context]
+        k_all, v_all, weights = keys_values_weights(text, forward.adapters, observed, q.shape[1])
+        given = {"q": q[one.rows], "k": k_all[one.rows], "v": v_all[one.rows]}
+        heads = split_heads(given | {"heads": options["n_heads"]})
+        values = split_values(given, heads[1].shape[1])
+        recorder.add(*(layer, *heads, layout, values), weights=weights[one.rows], region=one.region)

@@ -30,29 +30,30 @@ Patch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 class AdapterCall:
     """What one adapter did in one call of cross-attention.
 
-    attention: keys and output of each attention it ran, as `optimized_attention` has them. output:
-    what the adapter returned, its weight and mask applied.
+    attention: keys, values and output of each attention it ran, as `optimized_attention` has them.
+    output: what the adapter returned, its weight and mask applied.
     """
 
-    attention: list[tuple[Tensor, Tensor]]
+    attention: list[tuple[Tensor, Tensor, Tensor]]
     output: Any
 
-    def keys(self, adapter: Adapter, batch: int) -> Tensor:
-        """Its keys, (batch, pictures × tokens, width): all of its pictures in one sequence."""
+    def keys_and_values(self, adapter: Adapter, batch: int) -> tuple[Tensor, Tensor]:
+        """Both (batch, pictures × tokens, width): all of its pictures in one sequence."""
         if len(self.attention) != 1:
             raise LayoutMismatch(f"an IP-Adapter attended {len(self.attention)} times in one call")
-        keys = self.attention[0][0]
+        keys, values, _ = self.attention[0]
         if keys.shape[:2] != (batch * adapter.images, adapter.tokens):
             raise LayoutMismatch(
                 f"an IP-Adapter of {adapter.images}×{adapter.tokens} tokens attended to "
                 f"{tuple(keys.shape[:2])} for a batch of {batch}"
             )
-        return rearrange(keys, "(b pictures) tokens width -> b (pictures tokens) width", b=batch)
+        one_sequence = "(b pictures) tokens width -> b (pictures tokens) width"
+        return rearrange(keys, one_sequence, b=batch), rearrange(values, one_sequence, b=batch)
 
     @property
     def weight(self) -> Tensor:
         """The factor between its attention and its output at each query: (batch, queries)."""
-        attended = self.attention[0][1].float()
+        attended = self.attention[0][2].float()
         product = (attended * self.output.float()).sum(-1) / attended.square().sum(-1)
         return product.abs().nan_to_num(0.0)
 
@@ -77,12 +78,13 @@ def adapters_of(patch: Any) -> tuple[Adapter, ...]:
 def tapped_patch(
     patch: Any,
     is_wanted: Callable[[dict[str, Any]], bool],
-    record: Callable[[Tensor, Tensor, dict[str, Any], dict[int, AdapterCall]], None],
+    record: Callable[[Tensor, Tensor, Tensor, dict[str, Any], dict[int, AdapterCall]], None],
 ) -> Patch:
     """What to put in the place of a patch with adapters; its output is the same to the last bit.
 
-    is_wanted: whether to tap a call with these options. record: is given the queries and the
-    text's keys as the patch is, the options, and what each adapter that ran did. It may not raise.
+    is_wanted: whether to tap a call with these options. record: is given the queries, the text's
+    keys and values as the patch is, the options, and what each adapter that ran did. It may not
+    raise.
     """
     _tapped_copy(patch, {})  # a patch that cannot be copied must fail here, not while sampling
 
@@ -91,7 +93,7 @@ def tapped_patch(
             return patch(q, k, v, options)
         observed: dict[int, AdapterCall] = {}
         output = _tapped_copy(patch, observed)(q, k, v, options)
-        record(q, k, options, observed)
+        record(q, k, v, options, observed)
         return output
 
     return run
@@ -111,11 +113,11 @@ def _tapped_adapter(
 ) -> Callable[..., Any]:
     """The same function, but the name `optimized_attention` in it means a tapped attention."""
     attention = adapter.__globals__[_ATTENTION]
-    calls: list[tuple[Tensor, Tensor]] = []
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def tapped_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         output = attention(q, k, v, *args, **kwargs)
-        calls.append((k, output))
+        calls.append((k, v, output))
         return output
 
     tapped = FunctionType(
@@ -136,21 +138,29 @@ def _tapped_adapter(
     return run
 
 
-def keys_and_weights(
-    text: Tensor, adapters: tuple[Adapter, ...], observed: dict[int, AdapterCall], queries: int
-) -> tuple[Tensor, Tensor]:
-    """Keys (batch, all tokens, width) and weights (batch, softmaxes, queries), the text's first.
+def keys_values_weights(
+    text: tuple[Tensor, Tensor],
+    adapters: tuple[Adapter, ...],
+    observed: dict[int, AdapterCall],
+    queries: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values (batch, all tokens, width), weights (batch, softmaxes, queries), the text's
+    first.
 
-    text: its keys, (batch, tokens, width). An adapter that is off in this call has weight zero.
+    text: its keys and values, (batch, tokens, width). An adapter that is off in this call has
+    weight zero.
     """
-    batch, _, width = text.shape
-    keys, weights = [text], [text.new_ones(batch, queries, dtype=torch.float32)]
+    (first, _), (batch, _, width) = text, text[0].shape
+    keys, values = [text[0]], [text[1]]
+    weights = [first.new_ones(batch, queries, dtype=torch.float32)]
     for number, adapter in enumerate(adapters):
         call = observed.get(number)
         if call is None:
-            keys.append(text.new_zeros(batch, adapter.images * adapter.tokens, width))
+            own = (first.new_zeros(batch, adapter.images * adapter.tokens, width),) * 2
             weights.append(torch.zeros_like(weights[0]))
         else:
-            keys.append(call.keys(adapter, batch).to(text.dtype))
+            own = call.keys_and_values(adapter, batch)
             weights.append(call.weight)
-    return torch.cat(keys, 1), torch.stack(weights, 1)
+        keys.append(own[0].to(first.dtype))
+        values.append(own[1].to(first.dtype))
+    return torch.cat(keys, 1), torch.cat(values, 1), torch.stack(weights, 1)

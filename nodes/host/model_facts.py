@@ -114,6 +114,12 @@ def split_heads(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return q.unflatten(-1, (-1, dim)).transpose(1, 2), k.unflatten(-1, (-1, dim)).transpose(1, 2)
 
 
+def split_values(given: dict[str, Any], heads: int) -> Tensor:
+    """A call's v as (batch, heads, tokens, dim). heads: as many as its k has."""
+    v = given["v"]
+    return v if given.get("skip_reshape") else v.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
 def _patch(network: Any) -> int:
     """The side of a token in latent pixels: the last number if a network also cuts up time."""
     patch = getattr(network, "patch_size", getattr(network, "patch", 1))

@@ -174,10 +174,15 @@ class Probe:
         return self._run.recorder is not None and _PASS in options
 
     def _record_adapters(
-        self, q: Tensor, k: Tensor, options: dict[str, Any], observed: dict[int, AdapterCall]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        options: dict[str, Any],
+        observed: dict[int, AdapterCall],
     ) -> None:
-        current: ModelPass = options[_PASS]
-        self._safely(lambda recorder: record_adapters(recorder, current, q, k, options, observed))
+        call = options[_PASS], q, k, v, options, observed
+        self._safely(lambda recorder: record_adapters(recorder, *call))
 
     def _safely(self, work: Callable[[Recorder], Any]) -> Any:
         """Do a piece of recording, if there is still a recorder; an error ends the recording."""

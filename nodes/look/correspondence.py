@@ -16,6 +16,7 @@ from ...i2am.maps import (
     describe_sinks,
     find_sinks,
     remove_sinks,
+    sink_correspondence,
     sink_mass,
 )
 from ...i2am.recording import Attribution, Definition, Direction, check_reference
@@ -118,7 +119,8 @@ class CorrespondenceNode(io.ComfyNode):
         pairs = correspondence_of(attribution.recording, which, reference - 1)
         notes = "sinks kept"
         if sinks == REMOVE:
-            pairs, notes = _without_sinks(pairs)
+            spread = sink_correspondence(attribution.recording, which, reference - 1)
+            pairs, notes = _without_sinks(pairs, spread)
         found, batch = best_matches(pairs), pairs.values.shape[0]
         inside = torch.ones(batch, found.result.area, dtype=torch.bool)
         mask = mask_within(attribution, within_mask)
@@ -155,9 +157,12 @@ class CorrespondenceNode(io.ComfyNode):
         )
 
 
-def _without_sinks(pairs: Correspondence) -> tuple[Correspondence, str]:
-    """The same with nothing where its sinks are, and what was taken out in words."""
-    found = find_sinks(pairs)
+def _without_sinks(pairs: Correspondence, spread: Correspondence) -> tuple[Correspondence, str]:
+    """The same with nothing where the sinks are, and what was taken out in words.
+
+    spread: from `sink_correspondence`.
+    """
+    found = find_sinks(spread)
     return remove_sinks(pairs, found), describe_sinks(found, sink_mass(pairs, found))
 
 

@@ -17,8 +17,8 @@ from ...i2am.maps import (
     Level,
     Selection,
     attribution_map,
-    correspondence_of,
     paper_selection,
+    sink_correspondence,
     without_sinks,
 )
 from ...i2am.recording import Attribution, Definition, Direction
@@ -230,7 +230,7 @@ class AttributionMapNode(io.ComfyNode):
         if reference_mask is not None:
             maps = _masked(maps, reference_mask, attribution.size(towards, reference - 1))
         if sinks == REMOVE:
-            maps = without_sinks(maps, correspondence_of(recording, which, reference - 1))
+            maps = without_sinks(maps, sink_correspondence(recording, which, reference - 1))
         pictures = attribution.video(towards, reference - 1)
         over = maps_over(pictures, len(maps.labels), attribution, towards, reference, frame)
         look = Colormap(colormap), opacity, colours, legend

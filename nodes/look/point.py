@@ -17,6 +17,7 @@ from ...i2am.maps import (
     point_map,
     recorded_places,
     recorded_point,
+    sink_correspondence,
     without_sinks,
 )
 from ...i2am.recording import Attribution, Direction, Header, check_reference
@@ -205,7 +206,7 @@ class PointAttribution(io.ComfyNode):
             maps = exact_point_map(recording, which, over, reference - 1, number, selection)
             made_of = describe_exact(maps, header, selection)
         if sinks == REMOVE:
-            maps = without_sinks(maps, correspondence_of(recording, which, reference - 1))
+            maps = without_sinks(maps, sink_correspondence(recording, which, reference - 1))
         pictures = attribution.video(over, reference - 1)
         colours = Scale(scale)
         made = draw_maps(

@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...i2am.errors import I2AMError
-from ...i2am.recording import BUDGETS, Plan
+from ...i2am.recording import BUDGETS, RECORDED, Plan
 from ...i2am.tokens import (
     MAX_POINTS,
     PointQuery,
@@ -23,7 +23,7 @@ CAPTURE_ID = "I2AM_Capture"
 _REFERENCES, _ITSELF = "references", "the picture itself"
 _PLAN_INPUTS = (
     *("layers", "steps", "branch", "correspondence", "within", "budget"),
-    *("points", "reference_points"),
+    *("points", "reference_points", "definitions"),
 )
 
 
@@ -124,6 +124,17 @@ class CaptureAttention(io.ComfyNode):
                     "For a reference other than the first, put its number in front, for example "
                     "2: 0.5,0.4.",
                 ),
+                io.Combo.Input(
+                    "definitions",
+                    options=list(RECORDED),
+                    default="both",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What maps can be made of. Both: where the model looked, by its own "
+                    "attention and by the paper's. All: also the effect, how far the output of "
+                    "attention moves with a place of the reference left out. It predicts best what "
+                    "the reference changes, and takes as long again as all else that is watched.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -156,6 +167,7 @@ class CaptureAttention(io.ComfyNode):
         budget: str = "exact",
         points: str = "",
         reference_points: str = "",
+        definitions: str = "both",
     ) -> io.NodeOutput:
         plan = make_plan(
             layers=layers,
@@ -166,6 +178,7 @@ class CaptureAttention(io.ComfyNode):
             budget=budget,
             points=points,
             reference_points=reference_points,
+            definitions=definitions,
         )
         node = str(cls.hidden.unique_id)
         with SupportReport(node, type(model.model).__name__):
@@ -181,6 +194,7 @@ def make_plan(
     budget: str = "exact",
     points: str = "",
     reference_points: str = "",
+    definitions: str = "both",
 ) -> Plan:
     """The plan that Capture Attention's widgets ask for. Raises I2AMError if one cannot be read."""
     return Plan(
@@ -191,6 +205,7 @@ def make_plan(
         within=within == _ITSELF,
         budget=budget,
         places=_point_queries(points, reference_points),
+        definitions=definitions,
     )
 
 

@@ -313,7 +313,8 @@ def test_pictures_and_sizes() -> None:
     assert bare.picture(G2R, 1) is None
     assert bare.size(R2G, 0) == (64, 48)  # a latent of 8×6
     assert bare.size(G2R, 1) == (32, 48)  # a latent of 4×6
-    assert best_definition(bare.recording) is Definition.MODEL
+    assert best_definition(bare.recording) is Definition.EFFECT
+    assert best_definition(recording(definitions="both")) is Definition.MODEL
 
 
 @pytest.mark.parametrize(

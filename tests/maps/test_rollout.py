@@ -47,4 +47,4 @@ def test_traced_maps_keep_their_sums() -> None:
             moved += 1
         else:
             assert after.arrays[name] is array
-    assert moved == 6
+    assert moved == 9

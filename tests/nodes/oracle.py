@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class Seen:
     k: Tensor
     mask: Tensor | None = None  # additive, (batch or 1, heads or 1, queries or 1, keys)
     scale: float | None = None
+    v: Tensor | None = None
 
 
 class Spy:
@@ -38,19 +40,19 @@ class Spy:
 
     def __call__(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
         given = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
-        q, k, mask = given["q"], given["k"], given.get("mask")
+        q, k, v, mask = given["q"], given["k"], given["v"], given.get("mask")
         if not given.get("skip_reshape"):
             dim = q.shape[-1] // given["heads"]
-            q, k = (x.reshape(*x.shape[:2], -1, dim).transpose(1, 2) for x in (q, k))
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+            q, k, v = (x.reshape(*x.shape[:2], -1, dim).transpose(1, 2) for x in (q, k, v))
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         if mask is not None:
             mask = mask[(None,) * (4 - mask.ndim)] if mask.ndim != 3 else mask[:, None]
             if mask.dtype == torch.bool:
                 mask = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))
             mask = mask.double().clone()
         options = dict(given["transformer_options"])
-        seen = Seen(options, q.double().clone(), k.double().clone(), mask, given.get("scale"))
-        self.calls.append(seen)
+        q, k, v = (x.double().clone() for x in (q, k, v))
+        self.calls.append(Seen(options, q, k, mask, given.get("scale"), v))
         return func(*args, **kwargs)
 
     def on(self, model: Any) -> Any:
@@ -122,24 +124,50 @@ def asking(
     return asked
 
 
+def left_out(logits: Tensor, v: Tensor, span: Where) -> tuple[Tensor, Tensor, Tensor]:
+    """How far a call's output moves, squared, with each key of a span left out, (…, rows, span),
+    and with all of it left out, (…, rows); and the output itself, squared, (…, rows).
+
+    logits: (…, rows, keys). v: (…, keys, dim). Where no key is left there is no output.
+    """
+    weights = (logits - logits.amax(-1, keepdim=True)).exp()
+    numerator, denominator = weights @ v, weights.sum(-1, keepdim=True)
+    output = numerator / denominator
+    own, values = _at(weights, span, -1), _at(v, span, -2)
+    rest = denominator - own
+    left = numerator.unsqueeze(-2) - own.unsqueeze(-1) * values.unsqueeze(-3)
+    left = torch.where(rest.unsqueeze(-1) > 0, left / rest.unsqueeze(-1), 0)
+    each = (left - output.unsqueeze(-2)).square().sum(-1)
+    inside = set(range(*span)) if isinstance(span, tuple) else set(span)
+    others = [key for key in range(logits.shape[-1]) if key not in inside]
+    left = logits[..., others].softmax(-1) @ v[..., others, :]
+    return each, (left - output).square().sum(-1), output.square().sum(-1)
+
+
 def points(
     r: int,
     place: Place,
     over_result: Callable[[Tensor], Tensor],
-    matrices: tuple[Tensor, Tensor, Tensor],
+    matrices: tuple[Tensor, ...],
     cells: tuple[int, int],
 ) -> dict[str, Tensor]:
     """What places asked about looked at, and were looked at by: (batch, heads, places, h, w).
 
-    over_result: brings mass, (…, generated), to the finest grid. matrices: M_r, M_g and the model's
-    own attention, (batch, heads, generated, reference), the reference on a grid of these `cells`.
+    over_result: brings mass, (…, generated), to the finest grid. matrices: M_r, M_g, the model's
+    own attention and the effect if it is wanted, (batch, heads, generated, reference), the
+    reference on a grid of these `cells`.
     """
     if not place.asked:
         return {}
-    m_r, m_g, model = matrices
+    m_r, m_g, model, *effects = matrices
     rows, columns = torch.tensor(place.asked), torch.tensor(place.asked_of[r])
     to_place = model[..., columns].sum(-1) / model.shape[2]
-    return {
+    found: dict[str, Tensor] = {}
+    for effect in effects:
+        moved = effect[..., columns].sum(-1).movedim(2, -1) / effect.shape[2]
+        found[f"point.effect.g2r.{r}"] = effect[:, :, rows].sum(3).unflatten(-1, cells)
+        found[f"point.effect.r2g.{r}"] = over_result(moved)
+    return found | {
         f"point.paper.g2r.{r}": m_r[:, :, rows].mean(3).unflatten(-1, cells),
         f"point.model.g2r.{r}": model[:, :, rows].mean(3).unflatten(-1, cells),
         f"point.paper.r2g.{r}": over_result(m_g[..., columns].mean(-1).movedim(2, -1)),
@@ -156,8 +184,9 @@ def expected(
     heads: int,
     latent: tuple[int, int] = (0, 0),
     dense: Callable[..., dict[str, Tensor]] | None = None,
+    effect: bool = False,
 ) -> dict[str, Tensor]:
-    """Every array of a recording, from the calls of one run.
+    """Every array of a recording, from the calls of one run; effect: with the effect's.
 
     rows_of: the rows of a call that belong to the conditionings recorded. grid: the finest
     generated grid; coarser layers are spread over it. latent: what places with a `cell` divide.
@@ -170,7 +199,8 @@ def expected(
             continue
         step = step_of(float(call.options["sigmas"][0]))
         for rows in rows_of(call):
-            found[step, place.layer].append((dense or _dense)(call, rows, place, grid, latent))
+            made = dense or partial(_dense, effect=effect)
+            found[step, place.layer].append(made(call, rows, place, grid, latent))
     steps = sorted({step for step, _ in found})
     layers = sorted({layer for _, layer in found})
     names = next(iter(found.values()))[0].keys()
@@ -182,10 +212,12 @@ def expected(
             for s in steps
         ]
         means = torch.stack([torch.stack([maps.mean(1) for maps in row]) for row in table])
-        if name == "share.map":
+        if name in ("share.map", "output.map"):
             arrays[name] = means.mean((0, 1))
         elif name == "share":
             arrays["share.step_layer"] = means.permute(2, 0, 1, 3)
+        elif name == "output":
+            arrays["output.step_layer"] = means.permute(2, 0, 1)
         elif name.startswith("correspondence"):
             arrays[name] = means.mean((0, 1))
         elif name.startswith("point"):
@@ -230,7 +262,12 @@ def resampled(
 
 
 def _dense(
-    call: Seen, rows: slice, place: Place, grid: tuple[int, int], latent: tuple[int, int]
+    call: Seen,
+    rows: slice,
+    place: Place,
+    grid: tuple[int, int],
+    latent: tuple[int, int],
+    effect: bool = False,
 ) -> dict[str, Tensor]:
     """All of one call: full matrices, one formula after the other. (batch, heads, …)."""
     q, k = call.q[rows], call.k[rows]
@@ -264,10 +301,20 @@ def _dense(
         arrays[f"paper.g2r.{r}"] = m_r.mean(-2).unflatten(-1, reference_grid)
         arrays[f"model.r2g.{r}"] = over_result(mass.sum(-1) / (height * width), mass=True)
         arrays[f"model.g2r.{r}"] = mass.mean(-2).unflatten(-1, reference_grid)
-        for kind, values in (("", m_r), ("model.", mass)):
+        kinds = [("", m_r), ("model.", mass)]
+        matrices = m_r, m_g, mass
+        if effect:
+            assert call.v is not None
+            moved, whole, output = left_out(logits, call.v[rows][:, :, : place.keys], span)
+            arrays[f"effect.r2g.{r}"] = over_result(whole / (height * width), mass=True)
+            arrays[f"effect.g2r.{r}"] = moved.mean(-2).unflatten(-1, reference_grid)
+            arrays["output"] = output.mean(-1)
+            arrays["output.map"] = over_result(output, mass=False)
+            kinds.append(("effect.", moved))
+            matrices = *matrices, moved
+        for kind, values in kinds:
             pairs = over_result(values.transpose(-1, -2), mass=False).movedim(2, -1)
             arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, reference_grid)
-        matrices = m_r, m_g, mass
         arrays |= points(r, place, lambda v: over_result(v, True), matrices, reference_grid)
     text = 1 - own - sum(shares)
     every = torch.stack((text, own, *shares), dim=2)

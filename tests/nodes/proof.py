@@ -104,7 +104,7 @@ def prove(
     """
     spy = Spy()
     plain = sample(model(), positive, negative, start, **options)
-    full_plan = {"places": point_queries(comfy, 8)} | (plan or {})
+    full_plan = {"places": point_queries(comfy, 8), "definitions": "all"} | (plan or {})
     armed = arm_model(comfy, spy.on(model()), **full_plan)
     sampled = sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
@@ -114,7 +114,8 @@ def prove(
     frames = record.header.generated.grid.frames
     of_references = tuple(picture.grid.frames for picture in record.header.references)
     asked_of = asking(place_of, latent, frames, of_references)
-    wanted = expected(spy.calls, rows, asked_of, step_of, grid, heads, latent)
+    calls = spy.calls, rows, asked_of, step_of
+    wanted = expected(*calls, grid, heads, latent, effect=full_plan["definitions"] == "all")
     for name in wanted if frames > 1 else ():  # to the oracle, frames are rows of one picture
         if name.startswith("correspondence"):  # of the mean frame
             wanted[name] = wanted[name].unflatten(1, (frames, -1)).mean(1)

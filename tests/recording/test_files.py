@@ -12,6 +12,7 @@ from recordings import attribution
 from torch import Tensor
 
 from i2am.display import recording_report, recording_summary
+from i2am.errors import I2AMError
 from i2am.maps import Level, attribution_map
 from i2am.recording import Attribution, Definition, Direction, load_attribution, save_attribution
 from i2am.recording.files import load_recording, save_recording
@@ -99,15 +100,16 @@ class TestFormat:
         assert metadata["format"] == FORMAT == "i2am.attribution/1"
         batch, steps, layers, heads, shapes = 2, 2, 3, 2, {}
         for r, side in enumerate(((2, 3), (3, 2))):
-            for definition in ("paper", "model"):
+            for definition in ("paper", "model", "effect"):
                 for direction, grid in (("r2g", (4, 3)), ("g2r", side)):
                     name = f"{definition}.{direction}.{r}"
                     shapes[f"{name}.step_layer"] = (batch, steps, layers, *grid)
                     shapes[f"{name}.layer_head"] = (batch, layers, heads, *grid)
-            shapes[f"correspondence.{r}"] = (batch, 4, 3, *side)
-            shapes[f"correspondence.model.{r}"] = (batch, 4, 3, *side)
+            for kind in ("", "model.", "effect."):
+                shapes[f"correspondence.{kind}{r}"] = (batch, 4, 3, *side)
             shapes[f"reference.{r}"] = (16, 24, 3)
         shapes |= {"share.step_layer": (batch, steps, layers, 4), "share.map": (batch, 4, 4, 3)}
+        shapes |= {"output.step_layer": (batch, steps, layers), "output.map": (batch, 4, 3)}
         shapes |= {"image": (2, 64, 48, 3), "mask": (1, 64, 48)}
         assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == shapes
         pictures = {"image", "mask", "reference.0", "reference.1"}
@@ -128,7 +130,8 @@ class TestFormat:
             "r2g.1": (2, 2, 3, 1, 4, 3),
         }
         found = {n: tuple(t.shape) for n, t in tensors.items() if n.startswith("point")}
-        assert found == {f"point.{d}.{n}": s for d in ("paper", "model") for n, s in shapes.items()}
+        kinds = ("paper", "model", "effect")
+        assert found == {f"point.{d}.{n}": s for d in kinds for n, s in shapes.items()}
         assert header["step_groups"] == [0, 1]
         assert [grid["height"] for grid in header["token_grids"]] == [4, 2, 3]
         assert header["plan"]["places"][1] == {
@@ -141,6 +144,19 @@ class TestFormat:
             del header["token_grids"], header["step_groups"], header["plan"]["places"]
 
         assert load_attribution(tamper(older)).recording.header == BARE.recording.header
+
+    def test_files_older_than_the_effect(self, tamper: Any) -> None:
+        """They hold the two definitions of attention, and nothing else is asked of them."""
+
+        def older(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+            del header["plan"]["definitions"]
+            for name in [n for n in tensors if "effect" in n or n.startswith("output")]:
+                del tensors[name]
+
+        recording = load_attribution(tamper(older)).recording
+        assert recording.header.plan.definitions == "both"
+        with pytest.raises(I2AMError, match="holds no effect definition"):
+            attribution_map(recording, Definition.EFFECT, Direction.REFERENCE_TO_GENERATED)
 
 
 class TestAtomic:

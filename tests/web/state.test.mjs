@@ -7,6 +7,7 @@ const side = { grid: [4, 4], covered: [4, 4], size: [64, 64], frames: 1 };
 const header = {
   batch: 2,
   definition: "model",
+  definitions: ["paper", "model"],
   steps: [{}, {}, {}, {}],
   layers: [{}, {}, {}],
   heads: [2, 2, 4],
@@ -139,4 +140,11 @@ test("a reference without places has no map over it, and no places to ask about"
   const shown = fit({ ...INITIAL, reference: 1, direction: "g2r", pin }, header);
   assert.equal(shown.direction, "r2g");
   assert.equal(shown.pin, null);
+});
+
+test("a definition that was not recorded is not shown", () => {
+  const chosen = { ...INITIAL, definition: "effect" };
+  assert.equal(fit(chosen, header).definition, "model");
+  const all = { ...header, definitions: ["paper", "model", "effect"] };
+  assert.equal(fit(chosen, all).definition, "effect");
 });

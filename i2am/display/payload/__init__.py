@@ -5,6 +5,7 @@ spaces so that the blob behind it starts at a multiple of 8, and the blob. The h
 
 `format` "i2am.viewer/1" · `model`, `architecture`, `branch`, `seed`, `versions`, `joint`, `within`
 as in the recording · `batch`: items sent · `definition`: the one to look at first ·
+`definitions`: those that were recorded ·
 `steps` [{label, sigma, count}], one for each row sent: the schedule's numbers, the noise level of
 the first and how many recorded steps are in it · `layers` [{label, count, block, tokens}], the same
 of columns, with the kind of block and how many tokens of the result they have ·

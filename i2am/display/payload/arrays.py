@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...maps import correspondence_of
-from ...recording import Definition
+from ...recording import Definition, correspondence_name
 from ...tokens import Grid, invert_spread, mean_over_cells, resample_cells, spread
 from .pooling import PooledView, group_sums
 
@@ -67,8 +67,8 @@ def map_arrays(view: PooledView) -> Iterator[PayloadArray]:
         if picture.has_places:
             sides.append(("g2r", picture.grid, view.references[r]))
         for direction, grid, target in sides:
-            for definition in ("paper", "model"):
-                name = f"{definition}.{direction}.{r}"
+            for definition in view.header.plan.recorded:
+                name = f"{definition.value}.{direction}.{r}"
                 yield PayloadArray(
                     f"{name}.step_layer",
                     "u2",
@@ -116,10 +116,10 @@ def correspondence_arrays(view: PooledView) -> Iterator[PayloadArray]:
             continue
         _, _, rows, columns = grids
         shape = (view.fit.items, *rows.sides, *columns.sides)
-        for definition, name in ((Definition.PAPER, ""), (Definition.MODEL, "model.")):
+        for definition in view.header.plan.recorded:
             # Each place's own scale keeps its own distribution precise.
             yield PayloadArray(
-                f"correspondence.{name}{r}",
+                correspondence_name(definition, r),
                 "u2",
                 shape,
                 3,

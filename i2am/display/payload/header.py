@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...maps import item_shares
-from ...recording import DEFINITIONS, Direction, Header, best_definition
+from ...recording import Direction, Header, best_definition, definitions_of
 from ...tokens import Grid, frames_of
 from ..colormaps import Colormap, table
 from .pooling import PooledView
@@ -36,6 +36,7 @@ def payload_facts(view: PooledView) -> dict[str, Any]:
         "joint": header.joint,
         "within": header.plan.within,
         "definition": best_definition(view.attribution.recording).value,
+        "definitions": [definition.value for definition in header.plan.recorded],
         "steps": [
             {
                 "label": _numbers(header.steps[group.start], header.steps[group.stop - 1]),
@@ -72,7 +73,7 @@ def payload_facts(view: PooledView) -> dict[str, Any]:
             colormap.value: _encoded((table(colormap) * 255).round().byte())
             for colormap in Colormap
         },
-        "texts": {"definitions": DEFINITIONS, "units": _UNITS},
+        "texts": {"definitions": definitions_of(header.plan), "units": _UNITS},
         "pooled": view.pooled(),
     }
 

@@ -20,7 +20,7 @@ import { addTo, product } from "./payload.js";
  * @typedef {object} Choice
  * @property {number} item
  * @property {number} reference
- * @property {"paper" | "model"} definition
+ * @property {"paper" | "model" | "effect"} definition
  * @property {"r2g" | "g2r"} direction
  * @property {"unified" | "time" | "layer" | "head"} level
  * @property {[number, number] | null} steps
@@ -206,7 +206,7 @@ function ofFrame(values, cells, frame) {
 export function pointMap({ header, tables }, choice, side, place) {
   const { item, reference, definition } = choice;
   const grids = matchGrids(header, reference);
-  const kind = definition === "paper" ? "" : "model.";
+  const kind = definition === "paper" ? "" : `${definition}.`;
   const table = tables.get(`correspondence.${kind}${reference}`);
   if (!grids || !table) return null;
   const inside = weightsOf(side === "result" ? grids.result : grids.reference, place);
@@ -263,7 +263,7 @@ function weightsOf(grid, place) {
 }
 
 /**
- * @param {"paper" | "model"} definition
+ * @param {"paper" | "model" | "effect"} definition
  * @param {"r2g" | "g2r"} direction
  */
 export function unitOf(definition, direction) {

@@ -44,7 +44,8 @@ export class PayloadError extends Error {}
  * @property {number} batch
  * @property {boolean} joint
  * @property {boolean} within
- * @property {"paper" | "model"} definition
+ * @property {"paper" | "model" | "effect"} definition
+ * @property {("paper" | "model" | "effect")[]} definitions those that were recorded
  * @property {{label: string, sigma: number, count: number}[]} steps
  * @property {{label: string, count: number, block: string, tokens: number}[]} layers
  * @property {(number | null)[]} official for each layer the number of its matrices, if it has any
@@ -81,6 +82,7 @@ export function parsePayload(buffer) {
       `This page reads ${FORMAT}, but the server sent ${header.format}. Reload the page.`,
     );
   }
+  header.definitions ??= ["paper", "model"]; // not named in files of version 1.0
   /** @type {Map<string, Table>} */
   const tables = new Map();
   for (const [name, facts] of Object.entries(header.arrays)) {

@@ -17,8 +17,12 @@ export function settings(set) {
   const layers = rangeSlider("Layers", "Which layers to average", (range) =>
     set({ layers: range }),
   );
-  const definition = select("Definition", "Which softmax a map is made of", (value) =>
-    set({ definition: value === "paper" ? "paper" : "model" }),
+  const definition = select(
+    "Definition",
+    "What a map is made of. Model: the model's own attention. Paper: the softmax over one " +
+      "picture alone. Effect, if it was recorded: how far the output of attention moves with a " +
+      "place left out",
+    (value) => set({ definition: /** @type {State["definition"]} */ (value) }),
   );
   const weight = select(
     "Weight",
@@ -102,7 +106,8 @@ export function settings(set) {
         "",
       );
       const paper = choice.preset === "paper" ? "The paper's preset has its own" : "";
-      definition.update(choice.definition, named(DEFINITIONS), paper);
+      const recorded = DEFINITIONS.filter((name) => header.definitions.includes(name));
+      definition.update(choice.definition, named(recorded), paper);
       weight.update(choice.weight, named(WEIGHTS), paper);
       preset.update(choice.preset, named(PRESETS));
       head.element.hidden = most < 2;

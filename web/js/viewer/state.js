@@ -14,7 +14,7 @@
  * @typedef {object} State
  * @property {number} item
  * @property {number} reference
- * @property {"paper" | "model" | null} definition
+ * @property {"paper" | "model" | "effect" | null} definition
  * @property {"r2g" | "g2r"} direction
  * @property {"unified" | "time" | "layer" | "head"} level
  * @property {number} map which of the level's maps
@@ -40,7 +40,7 @@
 
 export const DIRECTIONS = /** @type {const} */ (["r2g", "g2r"]);
 export const LEVELS = /** @type {const} */ (["unified", "time", "layer", "head"]);
-export const DEFINITIONS = /** @type {const} */ (["model", "paper"]);
+export const DEFINITIONS = /** @type {const} */ (["model", "paper", "effect"]);
 export const WEIGHTS = /** @type {const} */ (["mass", "equal", "value"]);
 export const PRESETS = /** @type {const} */ (["as chosen", "paper"]);
 export const SCALES = /** @type {const} */ (["per map", "shared", "absolute"]);
@@ -155,7 +155,7 @@ export function fit(state, header) {
     item: Math.min(state.item, header.batch - 1),
     reference,
     // The paper's preset goes before what was chosen, as in Attribution Map.
-    definition: paper ? "paper" : (state.definition ?? header.definition),
+    definition: paper ? "paper" : recorded(state.definition, header),
     weight: paper ? "value" : state.weight,
     scale: paper ? (single ? "paper, complement" : "paper") : state.scale,
     direction,
@@ -252,4 +252,14 @@ function readPin(found) {
     return { side, place: { kind, points, radius, aspect } };
   }
   return null;
+}
+
+/**
+ * The definition that was chosen, or the first to look at where it was not recorded.
+ *
+ * @param {State["definition"]} chosen
+ * @param {Header} header
+ */
+function recorded(chosen, header) {
+  return chosen && header.definitions.includes(chosen) ? chosen : header.definition;
 }

@@ -56,7 +56,12 @@ export function pointSentence(header, choice, { side, place }) {
 
 /** @param {Fitted} choice */
 function definition(choice) {
-  return choice.definition === "model" ? "the model's attention" : "the paper's definition";
+  const words = {
+    model: "the model's attention",
+    paper: "the paper's definition",
+    effect: "the effect of leaving it out",
+  };
+  return words[choice.definition];
 }
 
 /**
@@ -111,9 +116,11 @@ export function explanation(header, choice, direction, point, unit) {
   const { definitions, units } = header.texts;
   const keys = !point
     ? [`${choice.definition}.${direction}`]
-    : choice.definition === "model"
-      ? ["correspondence", "correspondence.model"]
-      : ["correspondence"];
+    : {
+        model: ["correspondence", "correspondence.model"],
+        paper: ["correspondence"],
+        effect: ["correspondence.effect"],
+      }[choice.definition];
   const said = keys
     .map((key) => definitions[key])
     .filter(Boolean)
