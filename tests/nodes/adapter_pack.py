@@ -19,12 +19,14 @@ from torch import Tensor
 
 @dataclass
 class Note:
-    """One call of a patch: queries and keys (batch, tokens, width), and each adapter that ran."""
+    """One call of a patch: queries, keys and values (batch, tokens, width), and each adapter that
+    ran: its keys, values and weight."""
 
     options: dict[str, Any]
     q: Tensor
     k: Tensor
-    adapters: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # keys, weight
+    v: Tensor
+    adapters: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
 
 NOTES: list[Note] = []
@@ -42,7 +44,7 @@ class Attn2Replace:
         self.kwargs.append(kwargs)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
-        NOTES.append(Note(dict(extra_options), q, k))
+        NOTES.append(Note(dict(extra_options), q, k, v))
         out = optimized_attention(q, k, v, extra_options["n_heads"])
         sigma = float(extra_options["sigmas"][0])
         for callback, kwargs in zip(self.callback, self.kwargs, strict=True):
@@ -91,7 +93,8 @@ def adapter_attention(
             mask[:, None], extra_options["activations_shape"][-2:], mode="bilinear"
         )
         counts = counts * level.flatten(1)[..., None]
-    NOTES[-1].adapters[number] = (ip_k.reshape(q.shape[0], -1, q.shape[2]), counts[..., 0])
+    keys, values = (x.reshape(q.shape[0], -1, q.shape[2]) for x in (ip_k, ip_v))
+    NOTES[-1].adapters[number] = (keys, values, counts[..., 0])
     return out_ip * counts
 
 

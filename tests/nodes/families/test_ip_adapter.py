@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import Place, Seen, asking, expected, largest_deviation, points, resampled
+from oracle import Place, Seen, asking, expected, largest_deviation, left_out, points, resampled
 from proof import (
     TOLERANCE,
     arm_model,
@@ -38,9 +38,9 @@ SDXL_PLACES = {
 
 @dataclass(frozen=True)
 class Adapted(Seen):
-    """Cross-attention with adapters beside it: each one's keys by heads, and its weight."""
+    """Cross-attention with adapters beside it: each one's keys and values by heads, its weight."""
 
-    adapters: tuple[tuple[Tensor, Tensor] | None, ...] = ()
+    adapters: tuple[tuple[Tensor, Tensor, Tensor] | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,24 @@ def dense(
         q = call.q[rows]
         area, scale = q.shape[2], q.shape[-1] ** -0.5
         nothing = torch.zeros(q.shape[0], area).double()
-        weights = [nothing if a is None else a[1][rows] for a in call.adapters]
+        weights = [nothing if a is None else a[2][rows] for a in call.adapters]
         total = 1 + torch.stack(weights).sum(0)
         arrays: dict[str, Tensor] = {}
         shares: list[Tensor] = []
+        outputs: list[Tensor] = []  # of each softmax, its weight applied
         text = torch.zeros(q.shape[:3]).double()
 
         def over_result(values: Tensor, mass: bool = True) -> Tensor:
             maps = values.unflatten(-1, place.grid)
             return resampled(maps, place.cell, grid, latent)[0 if mass else 1]
 
-        def one_softmax(k: Tensor, weight: Tensor, pictures: list[tuple[slice, Any]]) -> None:
+        def one_softmax(
+            k: Tensor, v: Tensor, weight: Tensor, pictures: list[tuple[slice, Any]]
+        ) -> None:
             """Its text, and each of its pictures."""
             weight = weight[:, None]  # the same for every head
             logits = q @ k.transpose(-1, -2) * scale
+            outputs.append(weight[..., None] * (logits.softmax(-1) @ v))
             attended = logits.softmax(-1) * (weight / total[:, None])[..., None]
             text.add_(attended.sum(-1))
             on_average = weight.mean(-1, keepdim=True)
@@ -98,29 +102,38 @@ def dense(
                 norm = m_g.sum(-1, keepdim=True)
                 m_r = logits[..., own].softmax(-1) * counts
                 mass = attended[..., own]
+                moved, whole, _ = left_out(logits, v, (own.start, own.stop))
+                moved, whole = moved * weight[..., None] ** 2, whole * weight**2
+                arrays[f"effect.r2g.{r}"] = over_result(whole / area)
+                arrays[f"effect.g2r.{r}"] = moved.mean(-2).unflatten(-1, cells)
                 shares.append(mass.sum(-1))
                 text.sub_(shares[-1])
                 arrays[f"paper.r2g.{r}"] = over_result(torch.where(norm > 0, m_g / norm, 0))
                 arrays[f"paper.g2r.{r}"] = m_r.mean(-2).unflatten(-1, cells)
                 arrays[f"model.r2g.{r}"] = over_result(mass.sum(-1) / area)
                 arrays[f"model.g2r.{r}"] = mass.mean(-2).unflatten(-1, cells)
-                for kind, values in (("", m_r), ("model.", mass)):
+                for kind, values in (("", m_r), ("model.", mass), ("effect.", moved)):
                     pairs = over_result(values.transpose(-1, -2), mass=False).movedim(2, -1)
                     arrays[f"correspondence.{kind}{r}"] = pairs.unflatten(-1, cells)
                 columns = logits[..., own].softmax(-2) * weight.unsqueeze(-1)
                 norms = columns.sum(-2, keepdim=True)
                 columns = torch.where(norms > 0, columns / norms, 0)
-                arrays.update(points(r, place, over_result, (m_r, columns, mass), cells))
+                arrays.update(points(r, place, over_result, (m_r, columns, mass, moved), cells))
 
         in_context = [(slice(start, start + h * w), (h, w)) for start, h, w in marks]
-        one_softmax(call.k[rows][..., :TEXT, :], torch.ones_like(nothing), in_context)
+        own_text = (x[rows][..., :TEXT, :] for x in (call.k, call.v))
+        one_softmax(*own_text, torch.ones_like(nothing), in_context)
         for seen, weight, adapter in zip(call.adapters, weights, adapters, strict=True):
             count, before = adapter.pictures * adapter.tokens, adapter.before
-            k = torch.zeros(*q.shape[:2], count, q.shape[3]) if seen is None else seen[0][rows]
+            k, v = (torch.zeros(*q.shape[:2], count, q.shape[3]).double(),) * 2
+            if seen is not None:
+                k, v, _ = (x[rows] for x in seen)
             firsts = range(0, count, adapter.tokens)
             own = [(slice(f + before, f + adapter.tokens), adapter.grid) for f in firsts]
-            one_softmax(k.double(), weight, own)
+            one_softmax(k, v, weight, own)
         every = torch.stack((text, torch.zeros_like(text), *shares), dim=2)
+        output = torch.stack(outputs).sum(0).square().sum(-1)
+        arrays["output"], arrays["output.map"] = output.mean(-1), over_result(output, mass=False)
         arrays["share"] = every.mean(-1)
         arrays["share.map"] = over_result(every, mass=False)
         return arrays
@@ -138,14 +151,17 @@ def seen_by(pack: ModuleType, count: int) -> list[Seen]:
     for note in pack.NOTES:
         heads = note.options["n_heads"]
         adapters = tuple(
-            (by_heads(note.adapters[n][0], heads), note.adapters[n][1].double())
+            (*(by_heads(x, heads) for x in note.adapters[n][:2]), note.adapters[n][2].double())
             if n in note.adapters
             else None
             for n in range(count)
         )
         calls.append(
             Adapted(
-                note.options, by_heads(note.q, heads), by_heads(note.k, heads), adapters=adapters
+                note.options,
+                *(by_heads(x, heads) for x in (note.q, note.k)),
+                v=by_heads(note.v, heads),
+                adapters=adapters,
             )
         )
     return calls
@@ -209,7 +225,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
 
     plain = tiny.sample(model, positive, negative, start, **options)
     pack.NOTES.clear()
-    armed = arm_model(comfy, model, places=point_queries(comfy, 8))
+    armed = arm_model(comfy, model, places=point_queries(comfy, 8), definitions="all")
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
 

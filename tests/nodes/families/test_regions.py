@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import ASKED, ASKED_OF, Place, Seen, Spy, expected, largest_deviation, resampled
+from oracle import (
+    ASKED,
+    ASKED_OF,
+    Place,
+    Seen,
+    Spy,
+    expected,
+    largest_deviation,
+    left_out,
+    resampled,
+)
 from proof import TOLERANCE, arm_model, point_queries, recording, refusal_reason, step_finder
 from tiny_unets import GRIDS, MARKS, SD15, SPANS, TWO_LEVEL_SITES
 from torch import Tensor
@@ -77,6 +87,12 @@ def dense(of: Callable[[Seen], Acting], covered: Tensor, count: int) -> Any:
             zip(place.references, place.reference_grids, strict=True)
         ):
             block, mass = logits[..., slice(*span)], model[..., slice(*span)]
+            assert call.v is not None
+            v = call.v[rows][:, :, : place.keys]
+            moved, whole, output = left_out(logits, v, span)
+            arrays[f"effect.r2g.{r}"] = over_result(whole * portion * each)
+            arrays["output"] = (output * portion).sum(-1) * each
+            arrays["output.map"] = over_result(output * portion, mass=False) * times
             shares.append(mass.sum(-1))
             r2g = block.softmax(-2).mean(-1) * portion
             arrays[f"paper.r2g.{r}"] = over_result(r2g / r2g.sum(-1, keepdim=True) * weight)
@@ -84,6 +100,7 @@ def dense(of: Callable[[Seen], Acting], covered: Tensor, count: int) -> Any:
             for kind, name, values in (
                 ("paper", "", block.softmax(-1)),
                 ("model", "model.", mass),
+                ("effect", "effect.", moved),
             ):
                 values = values * portion[:, None]
                 arrays[f"{kind}.g2r.{r}"] = (values.sum(-2) * each).unflatten(-1, cells)
@@ -97,6 +114,8 @@ def dense(of: Callable[[Seen], Acting], covered: Tensor, count: int) -> Any:
             arrays[f"point.paper.r2g.{r}"] = columns
             to_places = (mass[..., tokens] * portion[:, None]).movedim(-1, 2)
             arrays[f"point.model.r2g.{r}"] = over_result(to_places * each)
+            moved = (moved[..., tokens] * portion[:, None]).movedim(-1, 2)
+            arrays[f"point.effect.r2g.{r}"] = over_result(moved * each)
         own = model[..., slice(*place.own)].sum(-1) if place.own else torch.zeros_like(shares[0])
         every = torch.stack((1 - own - sum(shares), own, *shares), dim=2) * portion
         arrays["share"] = every.sum(-1) * each
@@ -124,7 +143,8 @@ def prove(
     spy = Spy()
     options = {"cfg": 2.0, "steps": 2} | options
     plain = tiny.sample(model(), positive, negative, start, **options)
-    armed = arm_model(comfy, spy.on(model()), places=point_queries(comfy, 8))
+    plan = {"places": point_queries(comfy, 8), "definitions": "all"}
+    armed = arm_model(comfy, spy.on(model()), **plan)
     sampled = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
     record = recording(comfy, sampled)
