@@ -165,7 +165,7 @@ def points(
     found: dict[str, Tensor] = {}
     for effect in effects:
         moved = effect[..., columns].sum(-1).movedim(2, -1) / effect.shape[2]
-        found[f"point.effect.g2r.{r}"] = effect[:, :, rows].sum(3).unflatten(-1, cells)
+        found[f"point.effect.g2r.{r}"] = effect[:, :, rows].mean(3).unflatten(-1, cells)
         found[f"point.effect.r2g.{r}"] = over_result(moved)
     return found | {
         f"point.paper.g2r.{r}": m_r[:, :, rows].mean(3).unflatten(-1, cells),

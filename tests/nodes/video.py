@@ -38,7 +38,8 @@ def prove_video(
     """
     spy = Spy()
     plain = tiny.sample(model(), positive, negative, start, **options)
-    armed = arm_model(comfy, spy.on(model()), places=point_queries(comfy, 8))
+    plan = {"places": point_queries(comfy, 8), "definitions": "all"}
+    armed = arm_model(comfy, spy.on(model()), **plan)
     latent = tiny.sample(armed, positive, negative, start, **options)
     assert torch.equal(latent, plain)
     record = recording(comfy, latent)
@@ -47,13 +48,14 @@ def prove_video(
     rows = rows_of(0, start.shape[0])
     counts = reference_frames or (1,) * len(record.header.references)
     asked_of = asking(place_of, frames=frames, reference_frames=counts)
-    wanted = expected(spy.calls, rows, asked_of, step_of, (frames * height, width), heads)
+    one_picture = (frames * height, width)
+    wanted = expected(spy.calls, rows, asked_of, step_of, one_picture, heads, effect=True)
     for name, array in wanted.items():
         r = next((int(part) for part in name.split(".") if part.isdecimal()), 0)
         if name.startswith("correspondence"):
             array = array.unflatten(1, (frames, height)).mean(1)
             wanted[name] = array.unflatten(3, (counts[r], -1)).sum(3)
-        elif "r2g" in name or name == "share.map":
+        elif "r2g" in name or name in ("share.map", "output.map"):
             wanted[name] = array.unflatten(-2, (frames, height)) if frames > 1 else array
         elif "g2r" in name and counts[r] > 1:
             wanted[name] = array.unflatten(-2, (counts[r], -1))
