@@ -16,10 +16,11 @@ from .attribution import (
     side_of,
 )
 from .files import load_attribution, save_attribution
+from .items import take_items
 from .plan import BUDGETS, Plan, planned_steps, step_of_sigma
 from .recorder import Recorder
 from .recording import DEFINITIONS, MAP_SIDE, Header, Recording, Run, map_grid
-from .store import Refusal, Store, fingerprint, fingerprints
+from .store import Refusal, Store, fingerprint, fingerprints, item_fingerprints
 
 __all__ = [
     "BUDGETS",
@@ -41,10 +42,12 @@ __all__ = [
     "fingerprints",
     "fits_reference",
     "fits_results",
+    "item_fingerprints",
     "load_attribution",
     "map_grid",
     "planned_steps",
     "save_attribution",
     "side_of",
     "step_of_sigma",
+    "take_items",
 ]

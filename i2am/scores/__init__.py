@@ -3,7 +3,8 @@
 Each score normalises for itself, from the raw map.
 """
 
-from .imacs import PENALTY, Preset, Score, fitting_mask, imacs_score, paper_normalise
+from .fitting import fitting_mask
+from .imacs import PENALTY, Preset, Score, imacs_score, paper_normalise
 from .influence import (
     ColorBy,
     influence_details,
