@@ -8,13 +8,13 @@ from .imacs import PENALTY, Preset, Score, imacs_score, paper_normalise
 from .influence import (
     ColorBy,
     influence_details,
-    influence_verdict,
     measure_influence,
     strength_maps,
 )
 from .locate import KERNEL, PERCENTILE, THRESHOLD, Box, box_around, locate_object
 from .masks import Method, feather, grow, mask_of
 from .truth import mean_change, random_elsewhere, top_fraction
+from .verdict import Part, influence_verdict, strongest_places
 
 __all__ = [
     "KERNEL",
@@ -24,6 +24,7 @@ __all__ = [
     "Box",
     "ColorBy",
     "Method",
+    "Part",
     "Preset",
     "Score",
     "box_around",
@@ -40,5 +41,6 @@ __all__ = [
     "paper_normalise",
     "random_elsewhere",
     "strength_maps",
+    "strongest_places",
     "top_fraction",
 ]
