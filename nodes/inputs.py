@@ -97,18 +97,3 @@ def mask_within(attribution: Attribution, within_mask: bool) -> Tensor | None:
             "Attribution, or turn within_mask off."
         )
     return attribution.mask
-
-
-def check_mask(mask: Tensor, name: str, batch: int, size: tuple[int, int]) -> None:
-    """Raises I2AMError for a mask of another (height, width) or batch than its picture."""
-    if mask.ndim != 3 or tuple(mask.shape[1:]) != tuple(size):
-        raise I2AMError(
-            f"{name} is {'×'.join(map(str, mask.shape[:0:-1]))} (width × height), but the picture "
-            f"it belongs to is {size[1]}×{size[0]}. Resize the mask, or connect the one made for "
-            "this picture."
-        )
-    if len(mask) not in (1, batch):
-        raise I2AMError(
-            f"{name} is a batch of {len(mask)}, but there are {batch} results. Give one mask for "
-            f"all, or {batch}."
-        )

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import I2AMError
-from ..tokens import Ranges, Span, TokenLayout, mask_coverage
+from ..tokens import Ranges, Span, TokenLayout, mask_coverage, ranges_text
 
 MUTE = -3000.0  # instead of log 0: finite, but its exponential is zero in every precision
 _ALIGNED = 8  # attention kernels want a multiple of so many features
@@ -48,8 +48,7 @@ class Steer:
         if self.result_mask is not None:
             text += ", for a part of the result"
         if self.steps:
-            ranges = (f"{a}-{b}" if b > a else f"{a}" for a, b in self.steps)
-            text += f", steps {','.join(ranges)}"
+            text += f", steps {ranges_text(self.steps)}"
         return text
 
     @property

@@ -75,7 +75,8 @@ def attribution_map(
     check_reference(header, reference, direction)
     over = header.references[reference]
     steps = select_indices(selection.steps, len(header.steps), "steps")
-    layers = select_indices(selection.layers, len(header.layers), "layers")
+    names = [layer.name for layer in header.layers]
+    layers = select_indices(selection.layers, len(names), "layers", names)
     heads = select_indices(selection.heads, max(header.heads), "heads")
     by_head = level is Level.HEAD or len(heads) < max(header.heads)
     some_steps = len(steps) < len(header.steps)

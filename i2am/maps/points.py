@@ -73,11 +73,12 @@ def point_map(
 
 def check_pooled(header: Header, selection: Selection, place: Location) -> None:
     """Raises I2AMError for steps or layers that the correspondence, their mean, cannot tell of."""
+    layers = [layer.name for layer in header.layers]
     for name, text, count in (
         ("steps", selection.steps, len(header.steps)),
-        ("layers", selection.layers, len(header.layers)),
+        ("layers", selection.layers, len(layers)),
     ):
-        if len(select_indices(text, count, name)) < count:
+        if len(select_indices(text, count, name, layers)) < count:
             raise I2AMError(
                 f"{name} asks for “{text}”, but of {place.name} there is only the mean of all "
                 f"{count} {name}. Write the place into Capture Attention's points or "
@@ -125,7 +126,8 @@ def exact_point_map(
     place = recorded_places(header, RESULT if over_reference else reference)[number]
     kept = recording.arrays[f"point.{definition.value}.{name}.{reference}"][:, :, :, number]
     paper = recording.arrays[f"point.paper.{name}.{reference}"][:, :, :, number]
-    layers = select_indices(selection.layers, len(header.layers), "layers")
+    names = [layer.name for layer in header.layers]
+    layers = select_indices(selection.layers, len(names), "layers", names)
     groups = _groups(header, select_indices(selection.steps, len(header.steps), "steps"))
     counts = torch.tensor(header.counts) > 0
     of_group = torch.tensor(header.step_groups) == torch.tensor(groups)[:, None]

@@ -17,6 +17,7 @@ from .attribution import (
 )
 from .definitions import RECORDED, Definition, attention_definition
 from .files import load_attribution, save_attribution
+from .items import take_items
 from .plan import BUDGETS, Plan, planned_steps, step_of_sigma
 from .recorder import Recorder
 from .recording import (
@@ -30,7 +31,7 @@ from .recording import (
     map_grid,
 )
 from .running_sums import kind_of
-from .store import Refusal, Store, fingerprint, fingerprints
+from .store import Refusal, Store, fingerprint, fingerprints, item_fingerprints
 
 __all__ = [
     "BUDGETS",
@@ -57,6 +58,7 @@ __all__ = [
     "fingerprints",
     "fits_reference",
     "fits_results",
+    "item_fingerprints",
     "kind_of",
     "load_attribution",
     "map_grid",
@@ -64,4 +66,5 @@ __all__ = [
     "save_attribution",
     "side_of",
     "step_of_sigma",
+    "take_items",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from ..tokens import PointQuery, Ranges, in_ranges
+from ..tokens import PointQuery, Ranges, in_ranges, resolve_ranges
 from .definitions import RECORDED, Definition
 
 
@@ -32,7 +33,7 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What to record: layers and steps by number (empty for all), the branch, the correspondence.
+    """What to record: layers and steps (empty for all), the branch, the correspondence.
 
     within: record the result's attention to itself instead of to references. budget: a name in
     BUDGETS. places: point queries, each recorded with its exact row or column of attention.
@@ -64,6 +65,14 @@ class Plan:
     def effect(self) -> bool:
         """Whether the effect is recorded, which takes the values as well as queries and keys."""
         return Definition.EFFECT in self.recorded
+
+    def resolved(self, layers: Sequence[str], steps: int) -> Plan:
+        """The same plan with plain numbers for a model of these layers, by name, and so many steps.
+
+        Raises I2AMError for a layer the model does not have.
+        """
+        numbers = resolve_ranges(self.layers, len(layers), layers)
+        return replace(self, layers=numbers, steps=resolve_ranges(self.steps, steps))
 
 
 def step_of_sigma(schedule: tuple[float, ...], sigma: float) -> int:

@@ -58,6 +58,20 @@ def fingerprints(latent: Tensor) -> tuple[str, ...]:
     return tuple(fingerprint(latent.to(dtype)) for dtype in _DTYPES)
 
 
+def item_fingerprints(latents: Sequence[Tensor]) -> tuple[tuple[str, ...], ...]:
+    """Latents of one batch → for each item its name in each latent and precision.
+
+    () for a single item, whose names are those of the whole latent.
+    """
+    if any(latent.is_nested or len(latent) != len(latents[0]) for latent in latents):
+        return ()
+    batch = len(latents[0]) if latents else 0
+    if batch < 2:
+        return ()
+    names = [[fingerprints(latent[item : item + 1]) for latent in latents] for item in range(batch)]
+    return tuple(tuple(dict.fromkeys(sum(own, ()))) for own in names)
+
+
 class Store:
     """Recordings by fingerprint: the most recently used in memory, the others in files.
 
@@ -71,16 +85,26 @@ class Store:
         self._folder = folder
         self._lock = threading.Lock()
         self._names: dict[str, list[str]] = {}  # fingerprint → ids of its records, newest last
+        self._items: dict[str, dict[str, int]] = {}  # an item's → ids of its batches, its number
         self._plans: dict[str, Plan] = {}
         self._memory: OrderedDict[str, Recording | Refusal] = OrderedDict()
         self._files: OrderedDict[str, Path] = OrderedDict()
 
-    def put(self, names: Iterable[str], record: Recording | Refusal) -> None:
+    def put(
+        self,
+        names: Iterable[str],
+        record: Recording | Refusal,
+        items: Sequence[Iterable[str]] = (),
+        plan: Plan | None = None,
+    ) -> None:
         """Keep a record under the fingerprints of the latents that its run made.
 
-        It replaces the record of the same run sampled before with the same plan.
+        It replaces the record of the same run sampled before with the same plan. items: of a batch,
+        the fingerprints of each of its latents alone. plan: as it was asked for, by which the
+        record is found; the record's own if left out.
         """
-        plan = record.plan if isinstance(record, Refusal) else record.header.plan
+        if plan is None:
+            plan = record.plan if isinstance(record, Refusal) else record.header.plan
         with self._lock:
             identity = uuid.uuid4().hex
             self._memory[identity] = record
@@ -89,6 +113,10 @@ class Store:
                 for replaced in [i for i in self._names.get(name, []) if self._plans[i] == plan]:
                     self._forget(replaced)
                 self._names.setdefault(name, []).append(identity)
+            for number, own in enumerate(items):
+                for name in own:
+                    # Equal latents in one batch were sampled alike: the first stands for them.
+                    self._items.setdefault(name, {}).setdefault(identity, number)
             self._make_room()
 
     def get(self, name: str, plans: Sequence[Plan] = ()) -> Recording | Refusal | None:
@@ -102,6 +130,25 @@ class Store:
             if plans:
                 matches = [i for plan in plans for i in matches if self._plans[i] == plan]
             return self._fetch(matches[0]) if matches else None
+
+    def get_items(
+        self, names: Sequence[str], plans: Sequence[Plan] = ()
+    ) -> tuple[Recording | Refusal | None, tuple[int, ...]]:
+        """The record of the one run that sampled all of these latents in a batch, and their numbers
+        in it, from 0; (None, ()) if there is none.
+
+        names: the fingerprint of each latent alone. plans: as in `get`.
+        """
+        with self._lock:
+            found = [self._items.get(name, {}) for name in names]
+            shared = [i for i in self._plans if found and all(i in one for one in found)][::-1]
+            if plans:
+                shared = [i for plan in plans for i in shared if self._plans[i] == plan]
+            if not shared:
+                return None, ()
+            numbers = tuple(one[shared[0]] for one in found)
+            record = self._fetch(shared[0])
+            return (None, ()) if record is None else (record, numbers)
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -165,6 +212,9 @@ class Store:
                 identities.remove(identity)
                 if not identities:
                     del self._names[name]
+        for name, numbers in list(self._items.items()):
+            if numbers.pop(identity, None) is not None and not numbers:
+                del self._items[name]
 
 
 def _size(path: Path) -> int:

@@ -3,17 +3,18 @@
 Each score normalises for itself, from the raw map.
 """
 
-from .imacs import PENALTY, Preset, Score, fitting_mask, imacs_score, paper_normalise
+from .fitting import fitting_mask
+from .imacs import PENALTY, Preset, Score, imacs_score, paper_normalise
 from .influence import (
     ColorBy,
     influence_details,
-    influence_verdict,
     measure_influence,
     strength_maps,
 )
 from .locate import KERNEL, PERCENTILE, THRESHOLD, Box, box_around, locate_object
 from .masks import Method, feather, grow, mask_of
 from .truth import mean_change, random_elsewhere, top_fraction
+from .verdict import Part, influence_verdict, strongest_places
 
 __all__ = [
     "KERNEL",
@@ -23,6 +24,7 @@ __all__ = [
     "Box",
     "ColorBy",
     "Method",
+    "Part",
     "Preset",
     "Score",
     "box_around",
@@ -39,5 +41,6 @@ __all__ = [
     "paper_normalise",
     "random_elsewhere",
     "strength_maps",
+    "strongest_places",
     "top_fraction",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import I2AMError
 from ..maps import AttributionMap
 from ..tokens import Grid, mask_coverage, resample
+from .fitting import fitting_mask
 
 EPSILON = 1e-8  # of the authors' norm: keeps a flat map at 0
 PENALTY = 3.0  # the authors' lambda
@@ -64,8 +65,8 @@ def imacs_score(
     complement: score 1 - map, as the authors' code does for models with one reference token.
     size: (height, width) of the picture, to hold the mask against; name: the mask, for messages.
 
-    Raises I2AMError for several maps, and for a mask that is not a number somewhere, of another
-    size or batch, empty or full. Source: `cal_IMACS` in the authors' hook.py.
+    Raises I2AMError for several maps, and for a mask that is not a number somewhere, of other
+    proportions or batch, empty or full. Source: `cal_IMACS` in the authors' hook.py.
     """
     batch, maps = map.values.shape[:2]
     if maps != 1:
@@ -149,38 +150,6 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
     """The mean of (batch, height, width) over (batch or 1, height, width): (batch,)."""
     total = (values * where).sum((-2, -1), dtype=torch.float64)
     return (total / where.sum((-2, -1))).float()
-
-
-def fitting_mask(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -> Tensor:
-    """A mask held against its picture of (height, width): (batch or 1, height, width).
-
-    name: the mask, for messages. Raises I2AMError for one that is not a number somewhere, or of
-    another size or batch.
-    """
-    mask = mask[None] if mask.ndim == 2 else mask
-    if mask.ndim != 3:
-        raise I2AMError(
-            f"The {name} must have the shape (batch, height, width), but it has "
-            f"{tuple(mask.shape)}. Connect a MASK."
-        )
-    height, width = mask.shape[1:]
-    if size is not None and (height, width) != tuple(size):
-        raise I2AMError(
-            f"The {name} is {width}×{height} (width × height), but the picture it belongs to is "
-            f"{size[1]}×{size[0]}. Resize the mask, or connect the one made for this picture."
-        )
-    if mask.shape[0] not in (1, batch):
-        raise I2AMError(
-            f"The {name} is a batch of {mask.shape[0]}, but there are {batch} maps. "
-            f"Give one mask for all, or {batch}."
-        )
-    broken = int(mask.isnan().sum())
-    if broken:
-        raise I2AMError(
-            f"The {name} is not a number in {broken} of its {mask.numel()} pixels. "
-            "Check the node that makes it."
-        )
-    return mask
 
 
 def _inside(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Recording → influence: how much of the model's attention each source got, where, and a verdict.
+"""Recording → influence: how much of the model's attention each source got, and where.
 
 Sources are the text, the picture itself and each reference. All of it is the model's own attention
 (the model definition): where text, picture and references share one softmax the shares of a place
@@ -19,9 +19,7 @@ from ..maps import item_shares
 from ..recording import Header, Recording
 from ..tokens import mask_coverage
 
-# Of the verdict, calibrated on the demo model (web/docs/I2AM_Influence.md).
-NOTHING = 0.001  # a share below this is as good as none
-HARDLY, FULLY = 0.25, 1.0  # times what a reference's size would give
+NOTHING = 0.001  # a mean share below this is as good as none
 
 
 class ColorBy(str, Enum):
@@ -126,39 +124,23 @@ def strength_maps(recording: Recording, comparison: ColorBy) -> Tensor:
     return torch.cat((torch.ones_like(lift[:, :1]), lift), 1)
 
 
-def influence_verdict(found: Influence, region: bool, joint: bool) -> str:
-    """A sentence for each reference, by the thresholds of this module."""
-    where = "inside the region" if region else "over the whole result"
-    given = "attention" if joint else "attention to text and references"
-    sentences: list[str] = []
-    for number, share in enumerate(map(float, found.inside.mean(0)[2:]), start=1):
-        size = None if found.even is None else share / max(float(found.even[1 + number]), 1e-9)
-        use = "is used"
-        if share < NOTHING:
-            use = "is not used"
-        elif size is not None and size < HARDLY:
-            use = "is hardly used"
-        elif size is not None and size < FULLY:
-            use = "is used less than its size would give"
-        text = f"Reference {number} {use}: {share:.1%} of the {given} {where}"
-        if size is not None:
-            text += f", {size:.2g} × what its size would give"
-        if found.outside is not None:
-            outside = float(found.outside[:, 1 + number].mean())
-            text += f"; outside it {outside:.1%}"
-        sentences.append(text + ".")
-    return "\n".join(sentences)
+def influence_details(
+    found: Influence, header: Header, part: str = "region", groups: int = 5
+) -> str:
+    """The shares in numbers: of every source, over groups of steps and by layer.
 
-
-def influence_details(found: Influence, header: Header, groups: int = 5) -> str:
-    """The shares in numbers: of every source, over groups of steps and by layer."""
+    part: what `found` was measured inside of, in a word; "" for all of the result.
+    """
     names = ["text", "the picture itself"]
     names += [f"reference {n}" for n in range(1, 1 + len(header.references))]
-    lines = ["Share of the model's attention, whole result · inside the region:"]
+    inside_of = f"inside the {part}" if part else "over the whole result"
+    columns = f"whole result · {inside_of}" if part else "whole result"
+    lines = [f"Share of the model's attention, {columns}:"]
     for number, name in enumerate(names):
         whole, inside = (float(part[:, number].mean()) for part in (found.whole, found.inside))
         even = "" if found.even is None else f" (its size: {float(found.even[number]):.1%})"
-        lines.append(f"  {name} {whole:.1%} · {inside:.1%}{even}")
+        shares = f"{whole:.1%} · {inside:.1%}" if part else f"{whole:.1%}"
+        lines.append(f"  {name} {shares}{even}")
     if header.run.batch > 1:
         for item, shares in enumerate(found.inside[:, 2:], start=1):
             each = " · ".join(f"{float(share):.1%}" for share in shares)
@@ -173,6 +155,6 @@ def influence_details(found: Influence, header: Header, groups: int = 5) -> str:
         by_layer = found.layers[..., r].mean(0)
         top = [int(n) for n in by_layer.topk(min(3, len(by_layer))).indices]
         most = ", ".join(f"{header.layers[n].name} {float(by_layer[n]):.1%}" for n in top)
-        lines.append(f"Reference {r + 1} inside, by steps: {' · '.join(over_time)}")
-        lines.append(f"Reference {r + 1} inside, layers that look most: {most}")
+        lines.append(f"Reference {r + 1} {inside_of}, by steps: {' · '.join(over_time)}")
+        lines.append(f"Reference {r + 1} {inside_of}, layers that look most: {most}")
     return "\n".join(lines)

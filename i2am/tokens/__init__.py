@@ -6,7 +6,14 @@ Everything here works on plain numbers and maps; nothing sees a model or its att
 from .grids import WHOLE_PICTURE, Grid, Rectangle, frames_of
 from .layout import ADAPTER_TOKENS, Picture, Role, Span, TokenLayout, grid_of
 from .point_queries import MAX_POINTS, RESULT, PointQuery, check_point_count, parse_point_queries
-from .ranges import Ranges, in_ranges, parse_ranges, select_indices
+from .ranges import (
+    Ranges,
+    in_ranges,
+    parse_ranges,
+    ranges_text,
+    resolve_ranges,
+    select_indices,
+)
 from .regions import Region, region_weights
 from .resampling import (
     invert_spread,
@@ -44,10 +51,12 @@ __all__ = [
     "parse_point_queries",
     "parse_ranges",
     "pooling_weights",
+    "ranges_text",
     "region_weights",
     "resample",
     "resample_cells",
     "resample_nonnegative",
+    "resolve_ranges",
     "row_runs",
     "select_indices",
     "spread",

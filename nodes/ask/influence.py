@@ -13,6 +13,8 @@ from ...i2am.display import paint_sources, source_legend
 from ...i2am.recording import Attribution, Direction
 from ...i2am.scores import (
     ColorBy,
+    Part,
+    fitting_mask,
     influence_details,
     influence_verdict,
     measure_influence,
@@ -58,7 +60,9 @@ class ReferenceInfluence(io.ComfyNode):
                     "region",
                     optional=True,
                     tooltip="White on the part of the result you want to know about. If left "
-                    "open, all of it.",
+                    "open, the verdict speaks of the mask of Collect Attribution or, without one, "
+                    "of the places where each reference is strongest; shares are of all of the "
+                    "result.",
                 ),
             ],
             outputs=[
@@ -72,7 +76,10 @@ class ReferenceInfluence(io.ComfyNode):
                     tooltip="Each reference's share of the model's attention inside the region, 0 "
                     "to 1, mean over the pictures.",
                 ),
-                io.String.Output(display_name="verdict", tooltip="A sentence for each reference."),
+                io.String.Output(
+                    display_name="verdict",
+                    tooltip="A sentence for each reference: whether it is used, and where.",
+                ),
                 io.String.Output(
                     display_name="report",
                     tooltip="The numbers: every source, over time and by layer.",
@@ -89,12 +96,14 @@ class ReferenceInfluence(io.ComfyNode):
     ) -> io.NodeOutput:
         recording, comparison = attribution.recording, ColorBy(colour_by)
         header = recording.header
-        found = measure_influence(recording, region)
-        words = influence_verdict(found, region is not None, header.joint)
-        numbers = influence_details(found, header)
+        part, mask = _part(attribution, region)
+        found = measure_influence(recording, mask)
+        words = influence_verdict(recording, found, part)
+        numbers = influence_details(found, header, "" if mask is None else part.value)
+        asked = found if region is not None else measure_influence(recording)
         texts = [
             [f"reference {n} {share:.1%}" for n, share in enumerate(shares, start=1)]
-            for shares in found.inside[:, 2:].tolist()
+            for shares in asked.inside[:, 2:].tolist()
         ]
         direction = Direction.REFERENCE_TO_GENERATED
         size = attribution.size(direction, 0)
@@ -113,5 +122,17 @@ class ReferenceInfluence(io.ComfyNode):
             overlays.append(source_legend(painted, texts, _REST[comparison]))
         shown = ui.PreviewImage(overlays[1], cls=cls).as_dict()
         shown |= {"i2am_text": [words, numbers]}
-        shares = found.inside[:, 2:].mean(0).tolist()
+        shares = asked.inside[:, 2:].mean(0).tolist()
         return io.NodeOutput(overlays[0], shares, words, numbers, ui=shown)
+
+
+def _part(attribution: Attribution, region: Tensor | None) -> tuple[Part, Tensor | None]:
+    """What the verdict is about, and its mask over the result; None for the strongest places."""
+    if region is not None:
+        size = attribution.size(Direction.REFERENCE_TO_GENERATED, 0)
+        batch = attribution.recording.header.run.batch
+        return Part.REGION, fitting_mask(region, batch, size, "region")
+    mask = attribution.mask
+    if mask is not None and bool(((mask.amax((1, 2)) > 0) & (mask.amin((1, 2)) < 1)).all()):
+        return Part.MASK, mask
+    return Part.STRONGEST, None

@@ -47,6 +47,7 @@ def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
     if plan.within or architecture is None:
         architecture = within(architecture)
     layers = architecture.layers(base.diffusion_model)
+    plan.resolved([layer.name for layer in layers], 1)  # a layer that is not there fails here
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         return _sample(executor, plan, node, architecture, layers, args, kwargs)
@@ -115,7 +116,8 @@ def _sample(
             versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
             steering=tuple(map(str, guider.model_patcher.get_attachment(STEERING_KEY) or ())),
         )
-        recorded = RecordedRun(Recorder(plan, run, architecture, layers), node)
+        asked, plan = plan, plan.resolved([n.name for n in layers], len(run.schedule) - 1)
+        recorded = RecordedRun(Recorder(plan, run, architecture, layers), node, asked)
         frames = noise.shape[2] if noise.ndim == 5 else 1
         if noise.ndim not in (4, 5) or (frames > 1 and not architecture.video):
             recorded.stop(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...i2am.display import Live
 from ...i2am.errors import I2AMError, LayoutMismatch, fault_of
-from ...i2am.recording import Recorder, Refusal, fingerprints
+from ...i2am.recording import Plan, Recorder, Refusal, fingerprints, item_fingerprints
 from ...i2am.tokens import Picture
 from ..sockets import RECORDINGS
 from .page import live_maps
@@ -24,12 +24,14 @@ _log = logging.getLogger(__name__)
 class RecordedRun:
     """Holds the recorder of one run, alone: what it gives up is free memory at once.
 
-    node: the Capture Attention node that shows live maps; "" for none.
+    node: the Capture Attention node that shows live maps; "" for none. asked: the plan as Capture
+    Attention's settings say it, by which the recording is found.
     """
 
-    def __init__(self, recorder: Recorder, node: str) -> None:
+    def __init__(self, recorder: Recorder, node: str, asked: Plan) -> None:
         self.recorder: Recorder | None = recorder
         self.plan = recorder.plan
+        self._asked = asked
         self.architecture = recorder.architecture
         self._model = recorder.run.model
         self._live = live_maps(recorder, node) if node else None
@@ -72,10 +74,13 @@ class RecordedRun:
     ) -> None:
         """File the recording, or why there is none, under the latents the run gave."""
         try:
-            names = tuple(name for latent in latents() for name in fingerprints(latent))
+            made = latents()
+            names = tuple(name for latent in made for name in fingerprints(latent))
+            items = item_fingerprints(made)
             if self.recorder is not None:
                 try:
-                    RECORDINGS.put(names, self.recorder.finish(references, seconds))
+                    record = self.recorder.finish(references, seconds)
+                    RECORDINGS.put(names, record, items, self._asked)
                     self._show(Live.finish)
                     return
                 except Exception as error:
@@ -83,6 +88,8 @@ class RecordedRun:
             RECORDINGS.put(
                 names,
                 Refusal(self.plan, self._reason, self._model, self.architecture.name, self._fault),
+                items,
+                self._asked,
             )
         except Exception as error:
             _log.warning("I2AM: the recording was lost, the picture is not", exc_info=error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from ...i2am.attention import Bias, Steer, attention_bias, biased_query_key
 from ...i2am.errors import I2AMError, LayoutMismatch
 from ...i2am.recording import step_of_sigma
-from ...i2am.tokens import in_ranges
+from ...i2am.tokens import in_ranges, resolve_ranges
 from ...i2am.tokens.architectures import Architecture, Forward, Layer
 from .model_facts import (
     ATTENTION_ARGUMENTS,
@@ -102,7 +102,8 @@ class _Steering:
         schedule: tuple[float, ...],
         sides: tuple[int, ...],
     ) -> None:
-        self._steers = steers
+        count = len(schedule) - 1
+        self._steers = tuple(replace(s, steps=resolve_ranges(s.steps, count)) for s in steers)
         self._architecture = architecture
         self._layers = layers
         self._guider = guider

@@ -22,6 +22,7 @@ from ...i2am.maps import (
     without_sinks,
 )
 from ...i2am.recording import Attribution, Definition, Direction
+from ...i2am.scores import fitting_mask
 from ...i2am.tokens import mask_coverage
 from ..drawing import draw_maps, maps_over
 from ..inputs import (
@@ -34,7 +35,6 @@ from ..inputs import (
     REMOVE,
     SINKS,
     WITHIN_MASK,
-    check_mask,
     choose_definition,
     direction_input,
     mask_within,
@@ -256,6 +256,6 @@ def _masked(maps: AttributionMap, mask: Tensor, size: tuple[int, int]) -> Attrib
             "reference_mask lies over the reference, but this map lies over the result. Choose "
             "generated to reference, or disconnect the mask."
         )
-    check_mask(mask, "reference_mask", len(maps.values), size)
+    mask = fitting_mask(mask, len(maps.values), size, "reference_mask")
     inside = mask_coverage(mask, maps.grid).reshape(-1, 1, *maps.grid.sides)
     return replace(maps, values=maps.values * inside, notes=(*maps.notes, "reference mask"))

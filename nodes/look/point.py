@@ -21,6 +21,7 @@ from ...i2am.maps import (
     without_sinks,
 )
 from ...i2am.recording import Attribution, Direction, Header, check_reference
+from ...i2am.scores import fitting_mask
 from ...i2am.tokens import MAX_POINTS, RESULT
 from ..drawing import draw_maps, maps_over
 from ..inputs import (
@@ -32,7 +33,6 @@ from ..inputs import (
     REFERENCE,
     REMOVE,
     SINKS,
-    check_mask,
     choose_definition,
 )
 from ..sockets import AttributionSocket
@@ -191,7 +191,7 @@ class PointAttribution(io.ComfyNode):
             over, of = of, over
         if region is not None:
             size = attribution.size(of, reference - 1)
-            check_mask(region, "region", header.run.batch, size)
+            region = fitting_mask(region, header.run.batch, size, "region")
         which = choose_definition(attribution, definition)
         place = Location(x, y, region)
         picked = reference - 1 if picked_on == REFERENCE_SIDE else RESULT

@@ -14,15 +14,14 @@ from ...i2am.errors import I2AMError
 from ...i2am.recording import (
     Attribution,
     Direction,
-    Plan,
     Recording,
-    Refusal,
-    fingerprint,
     fits_reference,
     fits_results,
 )
-from ..sockets import RECORDINGS, AttributionSocket
+from ...i2am.scores import fitting_mask
+from ..sockets import AttributionSocket
 from .capture import upstream_plans
+from .found import find_run
 from .support import SupportReport
 
 _REFERENCES = [f"reference_{number}" for number in range(1, 9)]
@@ -99,18 +98,25 @@ class CollectAttribution(io.ComfyNode):
         node = str(cls.hidden.unique_id)
         with SupportReport(node) as support:
             plans = upstream_plans(cls.hidden.prompt or {}, node)
-            support.record = _find(samples["samples"], plans)
-            record = _readable(support.record)
-            given = _reference_pictures(references or {}, record)
-            result = _result_picture(image, record)
+            found = find_run(samples["samples"], plans)
+            support.record = found.record
+            record = found.readable()
+            pictures = {name: found.own(each) for name, each in (references or {}).items()}
+            given = _reference_pictures(pictures, record)
+            result = _result_picture(found.own(image), record)
             if record.header.plan.within and result is not None:
                 given = (result,)
-            attribution = Attribution(record, result, given, mask)
-            if mask is None:
+            attribution = Attribution(record, result, given)
+            if mask is not None:
+                size = attribution.size(Direction.REFERENCE_TO_GENERATED, 0)
+                batch = record.header.run.batch
+                mask = fitting_mask(found.own(mask), batch, size, "mask over the result")
+                attribution = replace(attribution, mask=mask)
+            else:
                 attribution = replace(
                     attribution, mask=_sampled_mask(samples, attribution), mask_sampled=True
                 )
-        text = recording_report(record)
+        text = recording_report(record) + found.text()
         if attribution.mask is not None:
             whose = "the inpainting mask it was sampled with" if mask is None else "connected here"
             text += f"\nMask over the result: {whose}"
@@ -138,26 +144,6 @@ def _sampled_mask(samples: dict[str, Any], attribution: Attribution) -> Tensor |
     return mask[:, 0] if bool(inside.any()) and not bool(inside.all()) else None
 
 
-def _find(latent: Tensor, plans: tuple[Plan, ...]) -> Recording | Refusal | None:
-    if latent.is_nested:
-        raise I2AMError("This latent mixes picture and sound, which cannot be read so far.")
-    return RECORDINGS.get(fingerprint(latent), plans)
-
-
-def _readable(record: Recording | Refusal | None) -> Recording:
-    if isinstance(record, Recording):
-        return record
-    if isinstance(record, Refusal):
-        raise I2AMError(record.reason)
-    raise I2AMError(
-        "No recording belongs to this latent. It must come straight from a sampler whose model "
-        "went through Capture Attention: connect the sampler's own LATENT, and put Capture "
-        "Attention before the sampler. If it was sampled before ComfyUI was restarted or its "
-        f"recording was lost to newer ones ({len(RECORDINGS)} are kept), sample it again, for "
-        "instance with another seed and back."
-    )
-
-
 def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
     if image is None:
         return None
@@ -166,7 +152,8 @@ def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
         sampled = str(batch) if frames == 1 else f"{batch} × {frames} latent frames"
         raise I2AMError(
             f"The image input holds {image.shape[0]} pictures, but {sampled} were sampled in this "
-            "run. Connect the decoded pictures of this very latent."
+            "run. Connect the decoded pictures of this very latent. For one picture of a batch, "
+            "take it out of the latent too, with Latent From Batch, and decode that."
         )
     return image[..., :3]
 

@@ -290,7 +290,12 @@ def test_ranges() -> None:
         (Level.HEAD, Selection(steps="0"), "Heads and steps cannot be picked together"),
         (Level.UNIFIED, Selection(steps="0", heads="1"), "cannot be picked together"),
         (Level.UNIFIED, Selection(steps="9"), "steps asks for “9”, but there are only 0 to 3"),
-        (Level.UNIFIED, Selection(layers="x"), "layers cannot be read: found “x”"),
+        (Level.UNIFIED, Selection(layers="1;2"), "layers cannot be read: found “1;2”"),
+        (
+            Level.UNIFIED,
+            Selection(layers="x"),
+            "no layer “x”. The layers of this model are double 0",
+        ),
         (Level.HEAD, Selection(heads="2-5"), "heads asks for “2-5”, but there are only 0 to 1"),
     ],
 )

@@ -233,7 +233,7 @@ def use_store(comfy: Comfy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
     def use(memory_bytes: int = 2**30, file_bytes: int = 2**30) -> Any:
         store = comfy.pack("i2am.recording").Store(memory_bytes, file_bytes, lambda: tmp_path)
-        for module in ("nodes.sockets", "nodes.host.run", "nodes.watch.collect"):
+        for module in ("nodes.sockets", "nodes.host.run", "nodes.watch.found"):
             monkeypatch.setattr(comfy.pack(module), "RECORDINGS", store)
         return store
 

@@ -73,20 +73,67 @@ def run(run_graph: Any, scenes: Scenes) -> Callable[..., Any]:
 def test_verdicts(run: Callable[..., Any], scenes: Scenes) -> None:
     """The thresholds' calibration: right, swapped, blank and muted references."""
     right, words, _ = run(scenes.reference, "right")
-    assert words[1].startswith("Reference 2 is used: ")
+    assert words[0].startswith("Reference 1 is used outside the region: ")
+    assert words[1].startswith("Reference 2 fills the region: ")
     assert right[1] > 0.38
     swapped, words, _ = run(scenes.reference.roll(1, 0), "swapped")
     # It looks for the object as hard: a share tells that something is read, not that it is right.
-    assert words[1].startswith("Reference 2 is used: ")
+    assert words[1].startswith("Reference 2 fills the region: ")
     assert swapped[1] == pytest.approx(right[1], rel=0.1)
     blank, words, _ = run(torch.full_like(scenes.reference, 0.5), "blank")
-    assert words[1].startswith("Reference 2 is used less than its size would give: ")
+    assert words[1].startswith("Reference 2 is used alike inside and outside the region: ")
     assert blank[1] < 0.7 * right[1]
     muted, words, _ = run(scenes.reference, "right", strength=0.0)
     assert words[1].startswith("Reference 2 is not used: 0.0% of the attention inside the region")
     assert muted[1] == 0
+    _, words, _ = run(scenes.reference, "right", strength=0.1)
+    assert words[1].startswith("Reference 2 is used weakly in the region: ")
     _, words, _ = run(scenes.reference, "right", strength=0.05)
     assert words[1].startswith("Reference 2 is hardly used: ")
+
+
+@pytest.mark.parametrize("count", [1, COUNT])
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_verdict_in_place(run_graph: Any, with_mask: bool, count: int) -> None:
+    """Without a region it speaks of Collect's mask, else of the places where each is strongest."""
+    scenes = make_scenes(count, HELD_OUT_SEEDS.start + 600)
+    graph = demo(scenes, scenes.reference, f"in place {count}")
+    graph["scene"] = given(f"in place {count} scene", scenes.scene)
+    graph["hole"] = given(f"in place {count} hole", scenes.hole)
+    graph["empty"]["inputs"]["batch_size"] = count
+    del graph["influence"]["inputs"]["region"]
+    if with_mask:
+        graph["collect"]["inputs"]["mask"] = ["hole", 0]
+    found = run_graph(graph)
+    first, second = found.value("influence", 2).splitlines()
+    if with_mask:
+        assert first.startswith("Reference 1 is used outside the mask: ")
+        assert second.startswith("Reference 2 fills the mask: ")
+    else:
+        assert first.startswith("Reference 1 is used everywhere alike: ")
+        assert second.startswith("Reference 2 is used most ")
+    whole = found.value("collect").recording.arrays["share.map"].mean((0, 2, 3))
+    assert found.outputs["influence"][1] == pytest.approx(whole[2:].tolist(), rel=1e-3)
+
+
+def test_strongest_places_have_a_name(run_graph: Any, comfy: Any) -> None:
+    """The verdict names the corner the hole is in."""
+    part = comfy.pack("i2am.scores.verdict")
+    names = {}
+    for row in range(3):
+        for column in range(3):
+            places = torch.zeros(1, 12, 12, dtype=torch.bool)
+            places[:, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4] = True
+            names[row, column] = part.places_name(places)
+    assert names == {
+        (0, 0): "in the upper left", (0, 1): "in the upper part", (0, 2): "in the upper right",
+        (1, 0): "in the left part", (1, 1): "in the middle", (1, 2): "in the right part",
+        (2, 0): "in the lower left", (2, 1): "in the lower part", (2, 2): "in the lower right",
+    }  # fmt: skip
+    corners = torch.zeros(1, 12, 12, dtype=torch.bool)
+    corners[:, :2, :2] = corners[:, -2:, -2:] = True
+    assert part.places_name(corners) == "where it is strongest"
+    assert part.places_name(torch.zeros(1, 12, 12, dtype=torch.bool)) == "where it is strongest"
 
 
 def test_strength_is_a_dial(run: Callable[..., Any], scenes: Scenes) -> None:
@@ -158,7 +205,9 @@ class TestErrors:
         graph["hole"] = given("nothing", torch.zeros(1, 128, 128))
         assert "region is empty" in run_graph(graph).errors["influence"]
         graph["hole"] = given("too many", torch.ones(4, 128, 128))
-        assert "holds 4 masks, but 6 pictures" in run_graph(graph).errors["influence"]
+        assert "region is a batch of 4, but there are 6" in run_graph(graph).errors["influence"]
+        graph["hole"] = given("too wide", torch.ones(1, 128, 192))
+        assert "has other proportions" in run_graph(graph).errors["influence"]
 
     def test_truth(self, run_graph: Any) -> None:
         graph = {

@@ -1,0 +1,20 @@
+"""Some items of a batch as a recording of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .recording import Recording
+
+
+def take_items(recording: Recording, items: Sequence[int]) -> Recording:
+    """The recording of these items of its batch, by number from 0, in this order."""
+    numbers = list(items)
+    arrays = {name: array[numbers] for name, array in recording.arrays.items()}
+    header = recording.header
+    return replace(
+        recording,
+        header=replace(header, run=replace(header.run, batch=len(numbers))),
+        arrays=arrays,
+    )
