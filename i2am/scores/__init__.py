@@ -3,6 +3,7 @@
 Each score normalises for itself, from the raw map.
 """
 
+from .effect import output_change
 from .fitting import fitting_mask
 from .imacs import PENALTY, Preset, Score, imacs_score, paper_normalise
 from .influence import (
@@ -38,6 +39,7 @@ __all__ = [
     "mask_of",
     "mean_change",
     "measure_influence",
+    "output_change",
     "paper_normalise",
     "random_elsewhere",
     "strength_maps",

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from ..recording import Recording
+from .effect import output_change
 from .influence import NOTHING, ColorBy, Influence, measure_influence, strength_maps
 
 # Calibrated on the demo model (web/docs/I2AM_Influence.md).
 HARDLY, WEAKLY = 0.25, 0.5  # times what a reference's size would give
 MORE_INSIDE, LESS_INSIDE = 1.25, 0.8  # the share inside a mask in times the share outside
 STANDS_OUT = 1.5  # likewise of the strongest places, which are chosen to be high
+LITTLE = 0.25  # change of the output; a plain grey reference makes 0.24 to 0.37
 _COMPACT = 0.3  # sides of the picture that places may be away from their middle to have a name
 _ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
 
@@ -54,24 +56,32 @@ class _Shares:
         return self.size is not None and self.inside < times * self.size
 
 
-def influence_verdict(recording: Recording, found: Influence, part: Part) -> str:
-    """A sentence for each reference, a line each, by the thresholds of this module.
+def influence_verdict(
+    recording: Recording, found: Influence, part: Part, mask: Tensor | None = None
+) -> str:
+    """A sentence for each reference, a line each, by the thresholds of this module; with the effect
+    if it was recorded.
 
-    found: measured inside the part; for the strongest places, over the whole result.
+    found: measured inside the part; for the strongest places, over the whole result. mask: of the
+    part, (1 or batch, height, width).
     """
     given = "attention" if recording.header.joint else "attention to text and references"
     lines: list[str] = []
     for r in range(len(recording.header.references)):
-        where, shares = f"the {part.value}", _shares(found, r)
+        where, shares, places = f"the {part.value}", _shares(found, r), mask
         if part is Part.STRONGEST:
-            places = strongest_places(recording, r)
-            where = places_name(places)
-            if bool(places.flatten(1).any(1).all()):
-                shares = _shares(measure_influence(recording, places.float()), r)
+            strongest = strongest_places(recording, r)
+            where = places_name(strongest)
+            if bool(strongest.flatten(1).any(1).all()):
+                places = strongest.float()
+                shares = _shares(measure_influence(recording, places), r)
         text = f"Reference {r + 1} {_words(shares, where, part, given)}"
         if shares.size is not None and shares.inside >= NOTHING:
             text += f", {shares.inside / shares.size:.2g} × what its size would give"
-        lines.append(text + ".")
+        text += "."
+        if recording.header.plan.effect and shares.inside >= NOTHING:
+            text += f" {_effect(recording, r, places)}."
+        lines.append(text)
     return "\n".join(lines)
 
 
@@ -118,6 +128,18 @@ def _words(shares: _Shares, where: str, part: Part, given: str) -> str:
         )
     use = "is used weakly in" if shares.below(WEAKLY) else "fills"
     return f"{use} {where}: {inside} there, {outside} outside it"
+
+
+def _effect(recording: Recording, reference: int, places: Tensor | None) -> str:
+    """What muting a reference would do: "Muting it would change attention's output by 62% …"."""
+    whole = float(output_change(recording)[:, reference].mean())
+    if places is None:
+        there, also = whole, "over the whole result"
+    else:
+        there = float(output_change(recording, places)[:, reference].mean())
+        also = f"there, and by {whole:.0%} over the whole result"
+    little = f" little, by {there:.0%}" if there < LITTLE else f" by {there:.0%}"
+    return f"Muting it would change attention's output{little} {also}"
 
 
 def places_name(places: Tensor) -> str:

@@ -98,7 +98,7 @@ class ReferenceInfluence(io.ComfyNode):
         header = recording.header
         part, mask = _part(attribution, region)
         found = measure_influence(recording, mask)
-        words = influence_verdict(recording, found, part)
+        words = influence_verdict(recording, found, part, mask)
         numbers = influence_details(found, header, "" if mask is None else part.value)
         asked = found if region is not None else measure_influence(recording)
         texts = [

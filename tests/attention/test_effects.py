@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from recordings import rand
 from torch import Tensor
 
-from i2am.attention import Effects, attention_effects
+from i2am.attention import (
+    Effects,
+    Steer,
+    attention_bias,
+    attention_effects,
+    biased_query_key,
+)
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
 
@@ -229,6 +235,22 @@ class TestInvariants:
         found = attention_effects(q, k, rand(2, *k.shape), spans, mask=keep)
         assert not found.r2g[:, :, 0].any()
         assert not found.g2r[0].any()
+
+    def test_what_muting_a_reference_changes(self) -> None:
+        """Reference Strength 0 moves the output as far as its effect says."""
+        q, k, spans = call()
+        v = rand(2, *k.shape)
+        found = attention_effects(q, k, v, spans)
+        for r in range(2):
+            bias = attention_bias(Steer(r, 0.0), spans, spans.key_count, 2)
+            assert bias is not None
+            steered = biased_query_key(q, k, [(slice(0, 2), bias)])
+            muted, whole = (
+                torch.nn.functional.scaled_dot_product_attention(*pair, v)
+                for pair in (steered, (q, k))
+            )
+            moved = (muted - whole).square().sum(-1)[:, :, spans.generated.slice]
+            close(found.r2g[:, :, r], moved)
 
     def test_a_batch_item_alone(self) -> None:
         q, k, spans = call()

@@ -94,11 +94,16 @@ class Bench:
             *(names.attention_marginals, recorder.add, recorder.softmax_sums, sums.add),
             attention.triton_marginals,
         )
+        effects = names.attention_effects
         keys = slice(self.case.references[0].start, self.case.references[-1].stop)
 
         def computed(*args: Any, **given: Any) -> Any:
             with self.meter():
                 return compute(*args, **given)
+
+        def moved(*args: Any, **given: Any) -> Any:
+            with self.meter():
+                return effects(*args, **given)
 
         def observed_(of: Any, observed: Any, first: int = 0) -> None:
             if paper_only and observed.logits.shape[-1] == self.case.keys:
@@ -106,14 +111,18 @@ class Bench:
             with self.meter():
                 observe(of, observed, first)
 
-        def added(of: Any, layer: Any, q: Tensor, k: Tensor, layout: Any, **given: Any) -> None:
-            add(of, layer, q, k[:, :, keys], of_references(layout), **given)
+        def added(
+            of: Any, layer: Any, q: Tensor, k: Tensor, layout: Any, v: Tensor, **given: Any
+        ) -> None:
+            call = q, k[:, :, keys], of_references(layout), v[:, :, keys]
+            add(of, layer, *call, **given)
 
         def started(of: Any, layer: Any, layout: Any, region: Any) -> Any:
             return start(of, layer, of_references(layout), region)
 
         if self.meter.on or paper_only:
             names.attention_marginals, sums.add = computed, observed_
+            names.attention_effects = moved
         if paper_only:
             recorder.add, recorder.softmax_sums = added, started
         if not variant.kernels:
@@ -122,6 +131,7 @@ class Bench:
             yield
         finally:
             names.attention_marginals, sums.add = compute, observe
+            names.attention_effects = effects
             recorder.add, recorder.softmax_sums = add, start
             attention.triton_marginals = fused
 

@@ -117,6 +117,7 @@ def every(nth: int, steps: int) -> tuple[tuple[int, int], ...]:
 def variants(case: Case, device: torch.device) -> list[Variant]:
     found = [
         Variant("exact", {}),
+        Variant("with the effect", {"definitions": "all"}),
         Variant("no correspondence", {"correspondence": False}),
         Variant("paper", {"correspondence": False}, paper_only=True),
         Variant("balanced", {"budget": "balanced"}),
@@ -126,7 +127,7 @@ def variants(case: Case, device: torch.device) -> list[Variant]:
     if device.type == "cuda":
         found.insert(1, Variant("without kernels", {}, kernels=False))
     if case.steps >= 4:
-        found[2:2] = [
+        found[3:3] = [
             Variant(f"every {name} step", {"steps": every(nth, case.steps)})
             for nth, name in ((2, "2nd"), (4, "4th"))
         ]

@@ -30,12 +30,14 @@ from tools.fidelity.statistics import (
     spearman,
 )
 
+EFFECT = "effect, all layers"
 STEPS = 4  # the demo model is as good in four as in twenty
 CHUNK = 2  # scenes occluded at once, each with 64 cells
 KEPT = (0, 4, 8, 16, 32, 64)  # cells muted or left, points of the curves
 RANDOM_ORDERS = 3
 DRAWN = (  # the curves in the plots; the table has all of them
     *("model, all layers (default)", "model, all layers, from the hole", "model, last layer"),
+    *(EFFECT, "effect, all layers, from the hole"),
     *("paper, all layers", "paper, all layers, from the hole", "centre prior", "edges"),
     *("unusual colour", "likeness to the result", "the true object", "random"),
 )
@@ -57,7 +59,7 @@ class Occluded:
         self.host, self.scenes = host, scenes
         self.latents = [host.vae.encode(p) for p in (scenes.scene, scenes.reference)]
         self.latent, self.recording = host.sample(
-            self.latents, len(scenes), sampled=STEPS, branch="conditional"
+            self.latents, len(scenes), sampled=STEPS, branch="conditional", definitions="all"
         )
         self.tokens = scenes.grid[0] * scenes.grid[1]
 
@@ -120,7 +122,7 @@ def maps_over_reference(host: Host, scenes: Scenes, recording: Any) -> dict[str,
         return found.values.flatten(1)
 
     maps: dict[str, Tensor] = {}
-    for definition in (pack.Definition.MODEL, pack.Definition.PAPER):
+    for definition in pack.Definition:
         name, default = definition.value, definition is pack.Definition.MODEL
         maps[f"{name}, all layers{' (default)' if default else ''}"] = g2r(definition)
         maps[f"{name}, all layers, from the hole"] = g2r(definition, within=scenes.hole)
@@ -157,21 +159,36 @@ def baselines(scenes: Scenes, result: Tensor) -> dict[str, Tensor]:
     }
 
 
+def squared(guesses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same guesses squared, from their lowest value: the change is a square, too."""
+    return {
+        f"{name}, squared": (guess - guess.amin(1, keepdim=True)).square()
+        for name, guess in guesses.items()
+    }
+
+
 def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]]:
     """Each cell of the reference taken away alone: the maps against the change of the result."""
     pack, occluded = host.pack, Occluded(host, scenes)
     muted, grey = occluded.each_alone(), occluded.each_alone(grey=True)
     guesses = maps_over_reference(host, scenes, occluded.recording)
-    guesses |= baselines(scenes, host.vae.decode(occluded.latent).clamp(0, 1))
+    outside = baselines(scenes, host.vae.decode(occluded.latent).clamp(0, 1))
+    outside |= squared(outside)
     rows: list[tuple[str, ...]] = []
     figures: dict[str, float] = {}
-    for name, guess in guesses.items():
+    for name, guess in (guesses | outside).items():
         found: list[Estimate] = []
         for change in (muted.mean(-1), grey.mean(-1)):
             found += [mean_of(pearson(guess, change)), mean_of(spearman(guess, change))]
         rows.append((name, *map(str, found)))
+        if name in outside:
+            best = figures.get("occlusion_corr_best_baseline", -1.0)
+            figures["occlusion_corr_best_baseline"] = max(best, found[0].value)
+        if name == EFFECT:
+            figures["occlusion_corr_effect"] = found[0].value
+            figures["occlusion_rank_corr_effect"] = found[1].value
         if "default" in name:
-            figures = {
+            figures |= {
                 "occlusion_corr": found[0].value,
                 "occlusion_rank_corr": found[1].value,
                 "occlusion_corr_grey": found[2].value,
@@ -203,6 +220,15 @@ def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]
     columns = ("map", "muted, r", "greyed, r")
     tables.append(Table("occlusion-pairs", columns, rows, f"{len(scenes)} scenes."))
     return tables, figures
+
+
+def effect_on(host: Host, scenes: Scenes) -> float:
+    """Pearson of the effect's map over the reference and the change from muting each cell."""
+    occluded = Occluded(host, scenes)
+    change = occluded.each_alone().mean(-1)
+    return mean_of(
+        pearson(maps_over_reference(host, scenes, occluded.recording)[EFFECT], change)
+    ).value
 
 
 def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series]]:
@@ -243,43 +269,47 @@ def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series
     return Table("curves", columns, rows, note), deletion, insertion
 
 
-def sanity(host: Host, scenes: Scenes) -> Table:
-    """Maps with the model's blocks made random one by one, and with another reference."""
-    occluded = Occluded(host, scenes)
-    count, pack = len(scenes), host.pack
-    first = _both(host, occluded.recording)
-    rows: list[tuple[str, ...]] = []
-
-    def compare(name: str, recording: Any, on: Tensor) -> None:
-        maps = _both(host, recording)
-        found = [mean_of(pearson(new, old)) for new, old in zip(maps, first, strict=True)]
-        found += [mean_of(spearman(new, old)) for new, old in zip(maps, first, strict=True)]
-        rows.append((name, *map(str, found), str(mean_of(mass(maps[0], on)))))
-
+def sanity(host: Host, scenes: Scenes) -> list[Table]:
+    """Maps with the model's blocks made random one by one, and with another reference: by the
+    model's definition, and by the effect's."""
+    occluded, pack = Occluded(host, scenes), host.pack
     on_object = (token_coverage(scenes.object) > 0).float()
-    compare("nothing changed", occluded.recording, on_object)
+    changes: list[tuple[str, Any, Tensor]] = [("nothing changed", occluded.recording, on_object)]
     with tempfile.TemporaryDirectory() as folder:
         for name, recording in _randomised(pack, occluded, Path(folder)):
             everything = name == CASCADE[-1][0]
             change = "everything random" if everything else f"random from {name} on"
-            compare(change, recording, on_object)
+            changes.append((change, recording, on_object))
     other = [occluded.latents[0], occluded.latents[1].roll(1, 0)]
-    _, recording = host.sample(other, count, sampled=STEPS, branch="conditional")
-    compare("another scene's reference; mass on its object", recording, on_object.roll(1, 0))
-    compare("another scene's reference; mass on the original object", recording, on_object)
+    _, recording = host.sample(other, len(scenes), sampled=STEPS, definitions="all")
+    on_its_own = on_object.roll(1, 0)
+    changes += [
+        ("another scene's reference; mass on its object", recording, on_its_own),
+        ("another scene's reference; mass on the original object", recording, on_object),
+    ]
     columns = ("change", "G2R, r", "R2G, r", "G2R, ρ", "R2G, ρ", "G2R mass on the object")
-    even = float(on_object.mean())
-    note = f"{count} scenes; default maps; an even map has {even:.2f} on the object."
-    return Table("sanity", columns, rows, note)
+    tables: list[Table] = []
+    for table, definition in (("sanity", "model"), ("sanity-effect", "effect")):
+        first = _both(host, occluded.recording, definition)
+        rows: list[tuple[str, ...]] = []
+        for change, recording, on in changes:
+            maps = _both(host, recording, definition)
+            found = [mean_of(pearson(new, old)) for new, old in zip(maps, first, strict=True)]
+            found += [mean_of(spearman(new, old)) for new, old in zip(maps, first, strict=True)]
+            rows.append((change, *map(str, found), str(mean_of(mass(maps[0], on)))))
+        even = float(on_object.mean())
+        note = f"{len(scenes)} scenes; {definition} definition; an even map has {even:.2f} on the "
+        tables.append(Table(table, columns, rows, note + "object."))
+    return tables
 
 
-def _both(host: Host, recording: Any) -> list[Tensor]:
-    """The default maps, over the reference and over the result."""
+def _both(host: Host, recording: Any, definition: str) -> list[Tensor]:
+    """The maps of all layers, over the reference and over the result."""
     pack = host.pack
     directions = (pack.Direction.GENERATED_TO_REFERENCE, pack.Direction.REFERENCE_TO_GENERATED)
     return [
         pack.attribution_map(
-            recording, pack.Definition.MODEL, direction, reference=OBJECT
+            recording, pack.Definition(definition), direction, reference=OBJECT
         ).values.flatten(1)
         for direction in directions
     ]
@@ -296,7 +326,7 @@ def _randomised(pack: Any, occluded: Occluded, folder: Path) -> list[tuple[str, 
         save_file(mixed(trained, fresh, name), path)
         host = load(pack, path)
         _, recording = host.sample(
-            occluded.latents, len(occluded.scenes), sampled=STEPS, branch="conditional"
+            occluded.latents, len(occluded.scenes), sampled=STEPS, definitions="all"
         )
         recordings.append((name, recording))
     return recordings

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tools.demo.scenes import Scenes
-from tools.fidelity.causal import Occluded, maps_over_reference
+from tools.fidelity.causal import EFFECT, Occluded, baselines, maps_over_reference, squared
 from tools.fidelity.errors import decibels
 from tools.fidelity.host import LAST, Host
 from tools.fidelity.report import Table
 from tools.fidelity.statistics import mean_of, pearson
 from tools.fidelity.tables import COLUMNS, Truth, row_of
 
-CAUSAL = ("model, all layers (default)", "model, all layers, from the hole", "model, last layer")
+CAUSAL = (
+    *("model, all layers (default)", "model, all layers, from the hole", "model, last layer"),
+    *(EFFECT, "effect, all layers, from the hole"),
+)
 
 
 def by_recipe(
@@ -35,9 +38,14 @@ def by_recipe(
         Table("recipes", ("scenes", *COLUMNS), known, f"{count} scenes of each kind."),
         Table(
             "recipes-causal",
-            ("scenes", "dB in the hole", "dB, wrong reference", *(f"{name}, r" for name in CAUSAL)),
+            (
+                *("scenes", "dB in the hole", "dB, wrong reference"),
+                *(f"{name}, r" for name in CAUSAL),
+                "best guess without the model, r",
+            ),
             causal,
-            f"dB: {count} scenes of each kind; r: {occluded} scenes, each cell muted.",
+            f"dB: {count} scenes of each kind; r: {occluded} scenes, each cell muted. The guesses "
+            "are those of the table of single cells, squared ones included.",
         ),
     ]
 
@@ -66,4 +74,9 @@ def _causal(host: Host, name: str, scenes: Scenes, muted: Scenes) -> tuple[str, 
     occluded = Occluded(host, muted)
     changes = occluded.each_alone().mean(-1)
     maps = maps_over_reference(host, muted, occluded.recording)
-    return (*cells, *(str(mean_of(pearson(maps[which], changes))) for which in CAUSAL))
+    cells += [str(mean_of(pearson(maps[which], changes))) for which in CAUSAL]
+    guesses = baselines(muted, host.vae.decode(occluded.latent).clamp(0, 1))
+    guesses |= squared(guesses)
+    found = {which: mean_of(pearson(guess, changes)) for which, guess in guesses.items()}
+    best = max(found, key=lambda which: found[which].value)
+    return (*cells, f"{found[best]}, {best}")

@@ -16,9 +16,17 @@ from types import SimpleNamespace
 import torch
 
 from tools.comfyui.in_process import ROOT, import_comfyui, import_pack
-from tools.demo.scenes import EVERYTHING, HELD_OUT_SEEDS, PLAIN, RECIPES, Scenes, make_scenes
+from tools.demo.scenes import (
+    EVERYTHING,
+    HELD_OUT_SEEDS,
+    PHOTOGRAPHS,
+    PLAIN,
+    RECIPES,
+    Scenes,
+    make_scenes,
+)
 from tools.fidelity.budgets import budgets
-from tools.fidelity.causal import curves, occlusion, sanity
+from tools.fidelity.causal import curves, effect_on, occlusion, sanity
 from tools.fidelity.host import MODEL, STEPS, load, pack_names
 from tools.fidelity.imacs import clean_samples, degraded, over_training
 from tools.fidelity.known import TRAINING_SEEDS, imacs_untrained, measure, train, trainings
@@ -51,6 +59,8 @@ BARS: dict[str, tuple[float, float]] = {
 }
 # The same for figures that need a training or much time.
 STUDY_BARS: dict[str, tuple[float, float]] = {
+    "occlusion_corr_effect": (0.90, 1.0),
+    "occlusion_corr_effect_photographs": (0.75, 1.0),
     "imacs_corr_checkpoints": (-1.0, -0.9),
     "imacs_corr_degraded": (-1.0, -0.85),
 }
@@ -75,6 +85,10 @@ MEANINGS = {
     "occlusion_rank_corr": "Spearman of the same",
     "occlusion_corr_grey": "Pearson of that map and the change from greying each cell",
     "occlusion_rank_corr_grey": "Spearman of the same",
+    "occlusion_corr_effect": "Pearson of the effect's G2R map and the change from muting each cell",
+    "occlusion_rank_corr_effect": "Spearman of the same",
+    "occlusion_corr_effect_photographs": "Pearson of the same on photographs",
+    "occlusion_corr_best_baseline": "Pearson of the best guess without the model, squared ones too",
 }
 
 
@@ -115,6 +129,9 @@ class Study:
         found, figures = occlusion(self.host, self.scenes(OCCLUDED_SCENES))
         self.tables += found
         self.figures |= figures
+        if self.options.full or self.options.parts:
+            photographs = self.scenes(OCCLUDED_SCENES, PHOTOGRAPHS.name)
+            self.figures["occlusion_corr_effect_photographs"] = effect_on(self.host, photographs)
 
     def curves(self) -> None:
         """Deletion and insertion."""
@@ -128,7 +145,7 @@ class Study:
 
     def sanity(self) -> None:
         """Do maps change with the model and with the reference?"""
-        self.tables.append(sanity(self.host, self.scenes(SCENES)))
+        self.tables += sanity(self.host, self.scenes(SCENES))
 
     def recipes(self) -> None:
         """The same on harder scenes."""

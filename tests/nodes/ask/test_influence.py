@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,12 @@ def scenes() -> Scenes:
 
 
 def demo(
-    scenes: Scenes, reference: Tensor, name: str, strength: float = 1.0, **masks: Any
+    scenes: Scenes,
+    reference: Tensor,
+    name: str,
+    strength: float = 1.0,
+    definitions: str = "both",
+    **masks: Any,
 ) -> Prompt:
     """Fill the holes; Reference Strength on the object, Influence inside the holes."""
     return {
@@ -38,7 +44,7 @@ def demo(
         "one": node("ReferenceLatent", conditioning=["blank", 0], latent=["scene latent", 0]),
         "two": node("ReferenceLatent", conditioning=["one", 0], latent=["object latent", 0]),
         "empty": node("EmptySD3LatentImage", width=128, height=128, batch_size=COUNT),
-        "capture": filled("I2AM_Capture", model=["model", 0]),
+        "capture": filled("I2AM_Capture", model=["model", 0], definitions=definitions),
         "steer": filled(
             "I2AM_Steer", model=["capture", 0], reference=2, strength=strength, **masks
         ),
@@ -90,6 +96,27 @@ def test_verdicts(run: Callable[..., Any], scenes: Scenes) -> None:
     assert words[1].startswith("Reference 2 is used weakly in the region: ")
     _, words, _ = run(scenes.reference, "right", strength=0.05)
     assert words[1].startswith("Reference 2 is hardly used: ")
+
+
+def test_verdict_by_effect(run: Callable[..., Any], scenes: Scenes) -> None:
+    """What muting it would change, calibrated: the object's reference, a grey one, a muted one."""
+    said = re.compile(
+        r"Muting it would change attention's output( little,)? by (\d+)% there, and by "
+    )
+
+    def change(reference: Tensor, name: str, **options: Any) -> int:
+        _, words, _ = run(reference, name, definitions="all", **options)
+        found = said.search(words[1])
+        assert found, words
+        return int(found[2])
+
+    right = change(scenes.reference, "right")
+    assert 50 <= right <= 70
+    assert change(torch.full_like(scenes.reference, 0.5), "blank") < 0.6 * right
+    _, words, _ = run(scenes.reference, "right", strength=0.0, definitions="all")
+    assert "Muting" not in words[1]
+    _, words, _ = run(scenes.reference, "right")
+    assert "Muting" not in words[1]
 
 
 @pytest.mark.parametrize("count", [1, COUNT])
