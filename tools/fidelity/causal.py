@@ -181,14 +181,8 @@ def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]
         for change in (muted.mean(-1), grey.mean(-1)):
             found += [mean_of(pearson(guess, change)), mean_of(spearman(guess, change))]
         rows.append((name, *map(str, found)))
-        if name in outside:
-            best = figures.get("occlusion_corr_best_baseline", -1.0)
-            figures["occlusion_corr_best_baseline"] = max(best, found[0].value)
-        if name == EFFECT:
-            figures["occlusion_corr_effect"] = found[0].value
-            figures["occlusion_rank_corr_effect"] = found[1].value
         if "default" in name:
-            figures |= {
+            figures = {
                 "occlusion_corr": found[0].value,
                 "occlusion_rank_corr": found[1].value,
                 "occlusion_corr_grey": found[2].value,
@@ -222,13 +216,16 @@ def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]
     return tables, figures
 
 
-def effect_on(host: Host, scenes: Scenes) -> float:
-    """Pearson of the effect's map over the reference and the change from muting each cell."""
+def effect_and_guess(host: Host, scenes: Scenes) -> tuple[float, float]:
+    """Pearson with the change from muting each cell: of the effect's map over the reference, and of
+    the best guess that never looks into the model."""
     occluded = Occluded(host, scenes)
     change = occluded.each_alone().mean(-1)
-    return mean_of(
-        pearson(maps_over_reference(host, scenes, occluded.recording)[EFFECT], change)
-    ).value
+    effect = maps_over_reference(host, scenes, occluded.recording)[EFFECT]
+    guesses = baselines(scenes, host.vae.decode(occluded.latent).clamp(0, 1))
+    guesses |= squared(guesses)
+    found = [mean_of(pearson(guess, change)).value for guess in guesses.values()]
+    return mean_of(pearson(effect, change)).value, max(found)
 
 
 def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series]]:

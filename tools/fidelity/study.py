@@ -26,7 +26,7 @@ from tools.demo.scenes import (
     make_scenes,
 )
 from tools.fidelity.budgets import budgets
-from tools.fidelity.causal import curves, effect_on, occlusion, sanity
+from tools.fidelity.causal import curves, effect_and_guess, occlusion, sanity
 from tools.fidelity.host import MODEL, STEPS, load, pack_names
 from tools.fidelity.imacs import clean_samples, degraded, over_training
 from tools.fidelity.known import TRAINING_SEEDS, imacs_untrained, measure, train, trainings
@@ -86,9 +86,9 @@ MEANINGS = {
     "occlusion_corr_grey": "Pearson of that map and the change from greying each cell",
     "occlusion_rank_corr_grey": "Spearman of the same",
     "occlusion_corr_effect": "Pearson of the effect's G2R map and the change from muting each cell",
-    "occlusion_rank_corr_effect": "Spearman of the same",
     "occlusion_corr_effect_photographs": "Pearson of the same on photographs",
     "occlusion_corr_best_baseline": "Pearson of the best guess without the model, squared ones too",
+    "occlusion_corr_best_baseline_photographs": "Pearson of that on photographs",
 }
 
 
@@ -130,8 +130,10 @@ class Study:
         self.tables += found
         self.figures |= figures
         if self.options.full or self.options.parts:
-            photographs = self.scenes(OCCLUDED_SCENES, PHOTOGRAPHS.name)
-            self.figures["occlusion_corr_effect_photographs"] = effect_on(self.host, photographs)
+            for recipe, kind in ((PLAIN, ""), (PHOTOGRAPHS, "_photographs")):
+                effect, guess = effect_and_guess(self.host, self.scenes(SCENES, recipe.name))
+                self.figures[f"occlusion_corr_effect{kind}"] = effect
+                self.figures[f"occlusion_corr_best_baseline{kind}"] = guess
 
     def curves(self) -> None:
         """Deletion and insertion."""

@@ -121,6 +121,7 @@ def test_sinks_are_told(run_graph: Any) -> None:
 
 MASK = torch.ones(1, 16, 16)
 ERRORS = {
+    "an effect that was not recorded": ({"definition": "effect"}, "holds no effect definition"),
     "sinks over the result": ({"sinks": "remove"}, "maps over the reference alone"),
     "mask over the result": ({"reference_mask": ["mask", 0]}, "but this map lies over the result"),
     "mask of another size": (
