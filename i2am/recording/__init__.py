@@ -20,6 +20,8 @@ from .items import take_items
 from .plan import BUDGETS, Plan, planned_steps, step_of_sigma
 from .recorder import Recorder
 from .recording import DEFINITIONS, MAP_SIDE, Header, Recording, Run, map_grid
+from .reference_latents import with_reference_latents
+from .seen import ReferenceFit, Whole, cut, fits_grid, is_cropped, is_encoded
 from .store import Refusal, Store, fingerprint, fingerprints, item_fingerprints
 
 __all__ = [
@@ -33,15 +35,21 @@ __all__ = [
     "Plan",
     "Recorder",
     "Recording",
+    "ReferenceFit",
     "Refusal",
     "Run",
     "Store",
+    "Whole",
     "best_definition",
     "check_reference",
+    "cut",
     "fingerprint",
     "fingerprints",
+    "fits_grid",
     "fits_reference",
     "fits_results",
+    "is_cropped",
+    "is_encoded",
     "item_fingerprints",
     "load_attribution",
     "map_grid",
@@ -50,4 +58,5 @@ __all__ = [
     "side_of",
     "step_of_sigma",
     "take_items",
+    "with_reference_latents",
 ]

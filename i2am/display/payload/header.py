@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...maps import item_shares
-from ...recording import DEFINITIONS, Direction, Header, best_definition
+from ...recording import DEFINITIONS, Attribution, Direction, Header, best_definition
 from ...tokens import Grid, frames_of
 from ..colormaps import Colormap, table
 from .pooling import PooledView
@@ -62,6 +62,7 @@ def payload_facts(view: PooledView) -> dict[str, Any]:
             | {
                 "kind": header.references[r].kind,
                 "has_places": header.references[r].has_places,
+                "whole": _whole(view.attribution, r),
                 "label": "the picture itself" if header.plan.within else f"reference {r + 1}",
             }
             for r, grid in enumerate(view.references)
@@ -89,6 +90,14 @@ def _side(view: PooledView, direction: Direction, r: int, grid: Grid) -> dict[st
     if video is not None and grid.frames > 1:
         facts["frame_of"] = frames_of(video.shape[1], grid.frames)
     return facts
+
+
+def _whole(attribution: Attribution, r: int) -> dict[str, Any] | None:
+    """The size of a reference picture, and the part of it that the model saw, in pixels."""
+    whole = attribution.whole(Direction.GENERATED_TO_REFERENCE, r)
+    if whole is None:
+        return None
+    return {"size": whole.size, "part": (whole.top, whole.left, whole.height, whole.width)}
 
 
 def _match_facts(view: PooledView, r: int) -> dict[str, Any] | None:
