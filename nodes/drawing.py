@@ -123,7 +123,7 @@ def _draw(
     opacity: float,
     scale: Scale,
     with_legend: bool,
-    whole: Whole | None,
+    whole: Whole | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Overlays and heat maps (batch, maps, height, width, 3), and the values painted, 0 to 1.
 

@@ -107,10 +107,12 @@ def fits_grid(size: tuple[int, int], side: Picture) -> bool:
 def cut(pictures: Tensor, side: Picture, fit: ReferenceFit) -> Whole | None:
     """The part of pictures (count, height, width, 3) that the model saw; None if it is all."""
     tall, wide = pictures.shape[1:3]
-    down, across = (1.0, 1.0) if fit is ReferenceFit.SQUARE else _proportions(side)
-    if not down:
-        down, across = 1.0, 1.0  # vision encoders are given squares
-    if fit is ReferenceFit.WHOLE or (fit is ReferenceFit.CROP and fits_grid((tall, wide), side)):
+    down, across = _proportions(side)
+    if fit is ReferenceFit.SQUARE or not down:
+        down, across = 1.0, 1.0  # what vision encoders are given
+    elif fit is ReferenceFit.CROP and fits_grid((tall, wide), side):
+        return None
+    if fit is ReferenceFit.WHOLE:
         return None
     height, width = tall, max(1, round(tall * across / down))
     if width > wide:

@@ -121,7 +121,7 @@ class CollectAttribution(io.ComfyNode):
             plans, upstream = upstream_plans(prompt, node), Upstream(prompt, node)
             found = find_run(samples["samples"], plans)
             support.record = found.record
-            record = found.readable()
+            record = found.readable(upstream.giver())
             decode = _decoder(vae)
             if image is None and decode is not None:
                 image = decode(samples["samples"])

@@ -70,9 +70,7 @@ def fit_references(
         elif decoded is not None:
             one = decoded()
         if given[number] is not one and whole is None and one is not None:
-            notes.append(
-                f"Reference {number + 1}: decoded from the latent that the model was given"
-            )
+            notes.append(f"Reference {number + 1}: decoded from the latent the model was given")
         if whole is not None:
             tall, wide = whole.size
             notes.append(
@@ -113,7 +111,7 @@ def _seen(
 
 def _auto(size: tuple[int, int], side: Picture, takers: Takers) -> ReferenceFit | None:
     """The part that the model saw; None if that is not known."""
-    if not side.has_places and not is_encoded(side):
+    if not side.has_places and (not is_encoded(side) or size[0] == size[1]):
         return ReferenceFit.WHOLE
     if side.has_places and fits_grid(size, side):
         return ReferenceFit.WHOLE
@@ -121,7 +119,7 @@ def _auto(size: tuple[int, int], side: Picture, takers: Takers) -> ReferenceFit 
         crops = {one.values.get(_CROP) for one in takers.direct if one.class_type == _CLIP_VISION}
         if len(crops) == 1 and (known := _FITS.get(str(crops.copy().pop()))):
             return known
-        if crops or (takers.changed and side.has_places):
+        if crops or takers.changed:
             return None
         return ReferenceFit.CROP
     if is_cropped(side) and (takers.direct or not takers.changed):

@@ -12,11 +12,12 @@ Link = tuple[str, int]  # a node's id and the number of its output
 
 @dataclass(frozen=True)
 class Taker:
-    """A node above the sampler that takes a picture. values: of its widgets, by name."""
+    """A node above Collect's latent. values: of its widgets, by name. links: other inputs."""
 
     name: str
     class_type: str
     values: dict[str, Any]
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Upstream:
             inputs: dict[str, Any] = self.prompt[link[0]].get("inputs", {})
             self._above[link[0]] = inputs
             waiting += map(_as_link, inputs.values())
+
+    def giver(self) -> Taker | None:
+        """The node that gives Collect its latent."""
+        link = self._link(self.collect, "samples")
+        return self._taker(link[0]) if link is not None and link[0] in self._above else None
 
     def takers(self, input_name: str) -> Takers:
         """Who takes the picture that is linked to this input of Collect."""
@@ -89,8 +95,10 @@ class Upstream:
     def _taker(self, node: str) -> Taker:
         entry = self.prompt[node]
         title = entry.get("_meta", {}).get("title") or entry["class_type"]
-        values = {name: one for name, one in self._above[node].items() if _as_link(one) is None}
-        return Taker(f"“{title}” (node {node})", entry["class_type"], values)
+        inputs = self._above[node]
+        links = tuple(name for name, one in inputs.items() if _as_link(one) is not None)
+        values = {name: one for name, one in inputs.items() if name not in links}
+        return Taker(f"“{title}” (node {node})", entry["class_type"], values, links)
 
     def _link(self, node: str, name: str) -> Link | None:
         return _as_link(self.prompt.get(node, {}).get("inputs", {}).get(name))

@@ -14,7 +14,7 @@ over entries of `step_layer` weighs each by it, and one over `layer_head` by its
 it then is the recording's own · `generated` {grid, covered, size in pixels, frames} and
 `references` [the same, kind, has_places, label, whole]; of a video with pictures, `frame_of` is
 the latent frame of each. Where the model saw a part of a picture, all is of the part, and `whole`
-is {size, part: [top, left, height, width]} in the picture's pixels; else it is null ·
+is {size, part: [top, left, height, width]} in the picture's pixels; else it is left out ·
 `share` {text, self, references}: mean over the result, all layers and steps, for each item ·
 `correspondence` [{rows, rows_covered, columns, columns_covered} or null] ·
 `colormaps`: base64 of 256 × 3 bytes sRGB · `texts`: what maps and numbers mean ·

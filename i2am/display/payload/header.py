@@ -62,9 +62,9 @@ def payload_facts(view: PooledView) -> dict[str, Any]:
             | {
                 "kind": header.references[r].kind,
                 "has_places": header.references[r].has_places,
-                "whole": _whole(view.attribution, r),
                 "label": "the picture itself" if header.plan.within else f"reference {r + 1}",
             }
+            | _whole(view.attribution, r)
             for r, grid in enumerate(view.references)
         ],
         "share": {"text": text, "self": own, "references": references},
@@ -92,12 +92,13 @@ def _side(view: PooledView, direction: Direction, r: int, grid: Grid) -> dict[st
     return facts
 
 
-def _whole(attribution: Attribution, r: int) -> dict[str, Any] | None:
-    """The size of a reference picture, and the part of it that the model saw, in pixels."""
+def _whole(attribution: Attribution, r: int) -> dict[str, Any]:
+    """The size of a reference picture and the part that the model saw; nothing if it is all."""
     whole = attribution.whole(Direction.GENERATED_TO_REFERENCE, r)
     if whole is None:
-        return None
-    return {"size": whole.size, "part": (whole.top, whole.left, whole.height, whole.width)}
+        return {}
+    part = whole.top, whole.left, whole.height, whole.width
+    return {"whole": {"size": whole.size, "part": part}}
 
 
 def _match_facts(view: PooledView, r: int) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ export class PayloadError extends Error {}
  * @property {[number, number]} size of the picture in pixels, height first
  * @property {number} frames
  * @property {number[]} [frame_of] of a video with pictures, the latent frame of each
- * @property {Whole | null} [whole] of which the model saw a part, which all else is of
+ * @property {Whole} [whole] of which the model saw a part, which all else is of
  */
 
 /**
