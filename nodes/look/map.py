@@ -99,16 +99,16 @@ class AttributionMapNode(io.ComfyNode):
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Which recorded steps to average, for example 0-9. Leave empty for "
-                    "all.",
+                    tooltip="Which recorded steps to average, for example 0-9, last or 50%-100%. "
+                    "Leave empty for all.",
                 ),
                 io.String.Input(
                     "layers",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Which recorded layers to average, for example 0-7,12. Leave empty "
-                    "for all.",
+                    tooltip="Which recorded layers to average, for example 0-7,12, last, or names "
+                    "such as double, single.3 or output.8. Leave empty for all.",
                 ),
                 io.String.Input(
                     "heads",

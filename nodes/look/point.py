@@ -127,7 +127,7 @@ class PointAttribution(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="For an exact point: which recorded layers to average, for example "
-                    "0-7,12. Leave empty for all.",
+                    "0-7,12, last, or names such as double or single.3. Leave empty for all.",
                 ),
                 io.String.Input(
                     "steps",
@@ -135,7 +135,7 @@ class PointAttribution(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="For an exact point: which recorded steps to average, for example "
-                    "0-9. Leave empty for all.",
+                    "0-9, last or 50%-100%. Leave empty for all.",
                 ),
                 io.Mask.Input(
                     "region",

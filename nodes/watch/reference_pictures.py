@@ -19,7 +19,7 @@ from ...i2am.recording import (
     is_encoded,
 )
 from ...i2am.tokens import Picture
-from .upstream import Takers
+from .upstream import Taker, Takers
 
 REFERENCES = [f"reference_{number}" for number in range(1, 9)]
 # Nodes of ComfyUI_IPAdapter_plus that give the model several tiles of a picture, and what shows
@@ -30,8 +30,11 @@ _TILED = {
     "IPAdapterClipVisionEnhancer": "Leave this reference open.",
     "IPAdapterClipVisionEnhancerBatch": "Leave this reference open.",
 }
-_CLIP_VISION, _CROP = "CLIPVisionEncode", "crop"
-_FITS = {"center": ReferenceFit.SQUARE, "none": ReferenceFit.WHOLE}  # by the widget `crop`
+# Nodes that encode a picture, and what they do with its proportions: by their widget `crop`, or at
+# all. What other nodes of vision encoders do is crop to a square.
+_CLIP_VISION = "CLIPVisionEncode"
+_CROPS = {"center": ReferenceFit.SQUARE, "none": ReferenceFit.WHOLE}
+_STRETCHING = "I2AM_ReferenceTokens"
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,23 @@ def _auto(size: tuple[int, int], side: Picture, takers: Takers) -> ReferenceFit 
     if side.has_places and fits_grid(size, side):
         return ReferenceFit.WHOLE
     if is_encoded(side):
-        crops = {one.values.get(_CROP) for one in takers.direct if one.class_type == _CLIP_VISION}
-        if len(crops) == 1 and (known := _FITS.get(str(crops.copy().pop()))):
-            return known
-        if crops or takers.changed:
-            return None
-        return ReferenceFit.CROP
+        fits = {_fit_of(one) for one in takers.direct} - {None}
+        known = fits - {ReferenceFit.AUTO}
+        if fits:
+            return known.pop() if len(known) == len(fits) == 1 else None
+        return None if takers.changed else ReferenceFit.CROP
     if is_cropped(side) and (takers.direct or not takers.changed):
         return ReferenceFit.CROP
+    return None
+
+
+def _fit_of(taker: Taker) -> ReferenceFit | None:
+    """What a node that encodes a picture does with it; AUTO if its settings do not tell, None for
+    any other node."""
+    if taker.class_type == _STRETCHING:
+        return ReferenceFit.WHOLE
+    if taker.class_type == _CLIP_VISION:
+        return _CROPS.get(str(taker.values.get("crop")), ReferenceFit.AUTO)
     return None
 
 

@@ -133,6 +133,20 @@ class TestVisionEncoder:
         graph = changed(graph, "collect", **{"references.reference_1": ["left", 0]})
         assert run_graph(graph, ["collect"]).ok
 
+    def test_encoded_twice(self, run_graph: Any, vision: Any) -> None:
+        """Where one encoder crops and another stretches, it must be said which is meant."""
+        other = node("CLIPVisionEncode", clip_vision=["clip", 0], image=["photo", 0], crop="none")
+        graph = clip_graph(vision, other=other)
+        graph["more"] = filled(
+            "I2AM_ImageTokens", clip_vision_output=["other", 0], conditioning=["positive", 0]
+        )
+        graph = changed(graph, "sampler", positive=["more", 0])
+        graph = changed(graph, "collect", **{"references.reference_2": ["photo", 0]})
+        message = run_graph(graph, ["collect"]).errors["collect"]
+        assert "Connect the very picture that is encoded for the model" in message
+        graph = changed(graph, "collect", reference_fit="centre square")
+        assert run_graph(graph, ["collect"]).ok
+
     def test_points(self, run_graph: Any, vision: Any) -> None:
         """x, y and regions lie over the whole picture, and ask about the part."""
         point = filled(
