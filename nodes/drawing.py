@@ -11,9 +11,19 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..i2am.display import Colormap, Scale, contact_sheet, heatmap, legend, overlay, paint
+from ..i2am.display import (
+    Colormap,
+    Scale,
+    contact_sheet,
+    heatmap,
+    legend,
+    overlay,
+    paint,
+    place_pictures,
+    place_values,
+)
 from ..i2am.maps import EVERY_FRAME, MEAN_FRAME, AttributionMap, caption
-from ..i2am.recording import Attribution, Direction
+from ..i2am.recording import Attribution, Direction, Whole
 from ..i2am.tokens import frames_of
 
 PREVIEW_SIDE = 384  # pixels: the least for the longer side of what a node shows
@@ -43,25 +53,31 @@ def draw_maps(
     over: list[tuple[int, int]],
     size: tuple[int, int],
     look: Look,
+    whole: Whole | None = None,
 ) -> Drawn:
     """Maps laid over their pictures.
 
     over: which map goes over which of the pictures, (1 or batch, pictures, height, width, 3).
+    whole: what the pictures are a part of; what is drawn then is all of it, dimmed around the part.
     """
-    overlays, heatmaps, values = _draw(maps, pictures, over, size, *look)
+    overlays, heatmaps, values = _draw(maps, pictures, over, size, *look, whole)
     # Where a map lies over several pictures, the first is enough to show.
     numbers = [number for number, _ in over]
     firsts = [numbers.index(number) for number in range(len(maps.labels))]
     sheet = contact_sheet(overlays[:, firsts], maps.labels)
     shown, one_map = sheet, len(maps.labels) == 1
     if one_map:
-        factor = math.ceil(PREVIEW_SIDE / max(size))
+        factor = math.ceil(PREVIEW_SIDE / max(size if whole is None else whole.size))
         shown = overlays
         if factor > 1:  # the page shows pictures no larger than they are: a small one is lost
             size = size[0] * factor, size[1] * factor
             _, number = over[0]
-            picture = None if pictures is None else _enlarged(pictures[:, number], size)[:, None]
-            shown, _, _ = _draw(maps, picture, [(0, 0)], size, *look)
+            picture = None if pictures is None else enlarged(pictures[:, number], factor)[:, None]
+            large = None
+            if whole is not None and pictures is not None:
+                under = around(pictures, whole)[:, number]
+                large = whole.enlarged(enlarged(under, factor), factor)
+            shown, _, _ = _draw(maps, picture, [(0, 0)], size, *look, large)
         shown = rearrange(shown, "b pictures ... -> (b pictures) ...")
     overlays, heatmaps, values = (
         rearrange(x, "b pictures ... -> (b pictures) ...") for x in (overlays, heatmaps, values)
@@ -90,8 +106,11 @@ def maps_over(
     return [(number, own[len(own) // 2]) for number in range(maps)]
 
 
-def _enlarged(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    pixels = interpolate(picture.movedim(-1, 1), size, mode="bicubic", align_corners=False)
+def enlarged(pictures: Tensor, factor: int) -> Tensor:
+    """Pictures (count, height, width, 3) so many times larger."""
+    pixels = pictures.movedim(-1, 1)
+    size = pixels.shape[-2] * factor, pixels.shape[-1] * factor
+    pixels = interpolate(pixels, size, mode="bicubic", align_corners=False)
     return pixels.movedim(1, -1).clamp(0, 1)
 
 
@@ -104,6 +123,7 @@ def _draw(
     opacity: float,
     scale: Scale,
     with_legend: bool,
+    whole: Whole | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Overlays and heat maps (batch, maps, height, width, 3), and the values painted, 0 to 1.
 
@@ -119,6 +139,10 @@ def _draw(
         laid = drawn
         if pictures is not None:
             laid = overlay(pictures[:, number], values, colormap, opacity)
+        if whole is not None and pictures is not None:
+            under = around(pictures, whole)[:, number]
+            drawn = place_pictures(drawn, whole, torch.zeros_like(under))
+            laid = place_pictures(laid, whole, under)
         if with_legend:
             ends = painted.low[:, column], painted.high[:, column]
             drawn, laid = (
@@ -127,4 +151,10 @@ def _draw(
         overlays.append(laid)
         heatmaps.append(drawn)
     columns = [column for column, _ in over]
-    return torch.stack(overlays, 1), torch.stack(heatmaps, 1), painted.values[:, columns]
+    values = place_values(painted.values[:, columns], whole)
+    return torch.stack(overlays, 1), torch.stack(heatmaps, 1), values
+
+
+def around(pictures: Tensor, whole: Whole) -> Tensor:
+    """What each of the pictures is a part of: (1 or batch, pictures, height, width, 3)."""
+    return whole.pictures.reshape(*pictures.shape[:2], *whole.size, 3)

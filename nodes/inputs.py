@@ -8,6 +8,7 @@ from torch import Tensor
 from ..i2am.display import Colormap
 from ..i2am.errors import I2AMError
 from ..i2am.recording import Attribution, Definition, Direction, best_definition
+from ..i2am.scores import fitting_mask
 
 AUTO = "auto"
 KEEP, REMOVE = "keep", "remove"
@@ -97,3 +98,25 @@ def mask_within(attribution: Attribution, within_mask: bool) -> Tensor | None:
             "Attribution, or turn within_mask off."
         )
     return attribution.mask
+
+
+def fitted_mask(
+    mask: Tensor, attribution: Attribution, direction: Direction, reference: int, name: str
+) -> Tensor:
+    """A mask held against the picture that maps of a direction lie over: (1 or batch, h, w).
+
+    Of a reference whose picture the model saw a part of, it lies over all of it, and comes back for
+    the part. reference: from 0. Raises I2AMError for one that does not fit.
+    """
+    batch, whole = attribution.recording.header.run.batch, attribution.whole(direction, reference)
+    if whole is None:
+        return fitting_mask(mask, batch, attribution.size(direction, reference), name)
+    rows, columns = whole.part
+    part = fitting_mask(mask, batch, whole.size, name)[:, rows, columns]
+    if float(mask.max()) > 0 and float(part.max()) == 0:
+        raise I2AMError(
+            f"{name} lies where the model did not see reference {reference + 1}: it saw the "
+            f"middle, {whole.width}×{whole.height} of {whole.size[1]}×{whole.size[0]} pixels. "
+            "Paint it there, or give the model a picture that is not cropped."
+        )
+    return part

@@ -20,6 +20,7 @@ from .render import (
     source_legend,
 )
 from .report import recording_report, recording_summary, support_lines
+from .whole import place_pictures, place_values
 
 __all__ = [
     "Colormap",
@@ -42,6 +43,8 @@ __all__ = [
     "pack_payload",
     "paint",
     "paint_sources",
+    "place_pictures",
+    "place_values",
     "read_payload_header",
     "recording_report",
     "recording_summary",

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..maps import BestMatches
+from ..tokens import WHOLE_PICTURE, Rectangle
 
 ARROW_GAP = 1.4  # cells of the result between two arrows, at least
 _PAPER = (22, 22, 24)
@@ -90,12 +91,18 @@ def most_confident(
 
 
 def arrow_image(
-    result: Tensor, reference: Tensor, matches: BestMatches, item: int, cells: Tensor
+    result: Tensor,
+    reference: Tensor,
+    matches: BestMatches,
+    item: int,
+    cells: Tensor,
+    part: Rectangle = WHOLE_PICTURE,
 ) -> Tensor:
     """Both pictures side by side, the reference left, an arrow from each match to its place.
 
     result, reference: (height, width, 3) in 0–1, of any sizes. Returns (1, height, width, 3). The
     colour of an arrow goes through the wheel from the surest on; mutual matches have full lines.
+    part: of the reference, which its cells lie over.
     """
     height = max(result.shape[0], reference.shape[0])
     pages = [_image(picture) for picture in (reference, result)]
@@ -112,6 +119,7 @@ def arrow_image(
     hues = torch.arange(len(cells)) / max(1, len(cells)) * 2 * math.pi
     colours = (_wheel(torch.stack((hues.cos(), hues.sin()), -1)) * 255).round().int()
     thick = max(1, round(height / 170)) * _SMOOTH
+    ends = ends * torch.tensor([part.width, part.height]) + torch.tensor([part.left, part.top])
     for place, end, colour, cell in zip(places, ends, colours, map(int, cells), strict=True):
         start = [float(n) * _SMOOTH for n in end * sizes[0]]
         shifted = place * sizes[1] + torch.tensor([starts[1], 0])

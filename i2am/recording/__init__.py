@@ -30,7 +30,9 @@ from .recording import (
     definitions_of,
     map_grid,
 )
+from .reference_latents import with_reference_latents
 from .running_sums import kind_of
+from .seen import ReferenceFit, Whole, cut, fits_grid, is_cropped, is_encoded
 from .store import Refusal, Store, fingerprint, fingerprints, item_fingerprints
 
 __all__ = [
@@ -45,19 +47,25 @@ __all__ = [
     "Plan",
     "Recorder",
     "Recording",
+    "ReferenceFit",
     "Refusal",
     "Run",
     "Store",
+    "Whole",
     "attention_definition",
     "best_definition",
     "check_definition",
     "check_reference",
     "correspondence_name",
+    "cut",
     "definitions_of",
     "fingerprint",
     "fingerprints",
+    "fits_grid",
     "fits_reference",
     "fits_results",
+    "is_cropped",
+    "is_encoded",
     "item_fingerprints",
     "kind_of",
     "load_attribution",
@@ -67,4 +75,5 @@ __all__ = [
     "side_of",
     "step_of_sigma",
     "take_items",
+    "with_reference_latents",
 ]

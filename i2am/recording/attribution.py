@@ -12,6 +12,7 @@ from ..errors import I2AMError
 from ..tokens import Picture, frames_of
 from .definitions import Definition, first_definition
 from .recording import Header, Recording
+from .seen import Whole
 
 _MAX_SIDE = 4096  # pixels of a picture whose latent is eight times smaller
 
@@ -30,7 +31,8 @@ class Attribution:
     image: the result, (batch, height, width, 3) in 0–1. references: one for each reference,
     (1 or batch, height, width, 3) in 0–1; `batch` where each batch item was given its own.
     mask: (1 or batch, height, width), 1 where the reference was meant to go. mask_sampled: whether
-    it is the inpainting mask of the run itself.
+    it is the inpainting mask of the run itself. wholes: of each reference whose picture the model
+    saw a part of, all of it; `references` then holds the part alone.
 
     A video is all of its pictures one after the other: (batch × pictures, …) for the result,
     (pictures, …) for a reference.
@@ -41,6 +43,13 @@ class Attribution:
     references: tuple[Tensor | None, ...] = ()
     mask: Tensor | None = None
     mask_sampled: bool = False
+    wholes: tuple[Whole | None, ...] = ()
+
+    def whole(self, direction: Direction, reference: int) -> Whole | None:
+        """All of the picture that maps of this direction lie over, if the model saw but a part."""
+        if direction is Direction.REFERENCE_TO_GENERATED or reference >= len(self.wholes):
+            return None
+        return self.wholes[reference]
 
     def picture(self, direction: Direction, reference: int) -> Tensor | None:
         """The pictures that maps of this direction lie over: (1 or batch, height, width, 3)."""

@@ -23,6 +23,7 @@ from ..tokens import RESULT
 from .attribution import Attribution, fits_reference, fits_results
 from .header_json import MAX_PICTURE_SIDE, FormatError, metadata_of, read_metadata
 from .recording import Header, Recording, correspondence_name
+from .reference_latents import latents_metadata, read_latents
 
 MAX_BYTES = 16 * 2**30  # of all arrays and pictures, as float32 in memory
 _TOO_LARGE = "it would take more memory than any recording"
@@ -49,12 +50,16 @@ def save_attribution(path: Path, attribution: Attribution) -> None:
         if picture is not None:
             # One picture for all batch items needs no batch axis.
             tensors[f"reference.{r}"] = _to_bytes(picture[0] if len(picture) == 1 else picture)
-    _write(path, tensors, metadata_of(attribution.recording.header, scales))
+    _write(path, tensors, _metadata(attribution.recording, scales))
 
 
 def save_recording(path: Path, recording: Recording) -> None:
     """Write a recording alone, exactly as it is (float32). Raises OSError."""
-    _write(path, dict(recording.arrays), metadata_of(recording.header, {}))
+    _write(path, dict(recording.arrays), _metadata(recording, {}))
+
+
+def _metadata(recording: Recording, scales: dict[str, float]) -> dict[str, str]:
+    return metadata_of(recording.header, scales) | latents_metadata(recording)
 
 
 def load_attribution(path: Path) -> Attribution:
@@ -140,14 +145,16 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 def _read(file: Any) -> Attribution:
     """An open file → its attribution. Raises FormatError before any tensor is read if it can."""
-    header, scales = read_metadata(file.metadata() or {})
+    metadata: dict[str, str] = file.metadata() or {}
+    header, scales = read_metadata(metadata)
+    latents = read_latents(metadata, header)
     shapes = array_shapes(header)
     names = _check_tensors(file, shapes, header)
     arrays = {n: _attention(n, file.get_tensor(n), scales.get(n, 1.0)) for n in shapes}
     pictures = {name: file.get_tensor(name).float() / 255 for name in names}
     references = [pictures.get(f"reference.{r}") for r in range(len(header.references))]
     return Attribution(
-        Recording(header, arrays),
+        Recording(header, arrays, latents),
         pictures.get("image"),
         tuple(r[None] if r is not None and r.ndim == 3 else r for r in references),
         pictures.get("mask"),

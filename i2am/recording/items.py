@@ -12,9 +12,11 @@ def take_items(recording: Recording, items: Sequence[int]) -> Recording:
     """The recording of these items of its batch, by number from 0, in this order."""
     numbers = list(items)
     arrays = {name: array[numbers] for name, array in recording.arrays.items()}
-    header = recording.header
+    header, latents = recording.header, recording.reference_latents
+    own = {r: one[numbers] if len(one) > 1 else one for r, one in latents.items()}
     return replace(
         recording,
         header=replace(header, run=replace(header.run, batch=len(numbers))),
         arrays=arrays,
+        reference_latents=own,
     )

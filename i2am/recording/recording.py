@@ -101,6 +101,10 @@ class Recording:
 
     A correspondence of a video is that of its mean frame.
 
+    reference_latents: what the model was given, by the number of the reference, from 0: float16,
+    (1 or B, channels, height, width), of some models with an axis for frames; only of references
+    that were given as latents.
+
     With point queries in the plan, P on the result and Q on reference r, T groups of steps. Each
     layer is brought to the finest token grid; mean over heads and the steps of a group.
 
@@ -111,11 +115,13 @@ class Recording:
 
     header: Header
     arrays: Mapping[str, Tensor]
+    reference_latents: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     @property
     def bytes(self) -> int:
-        """How many bytes the arrays take."""
-        return sum(array.numel() * array.element_size() for array in self.arrays.values())
+        """How many bytes the arrays and latents take."""
+        kept = (*self.arrays.values(), *self.reference_latents.values())
+        return sum(array.numel() * array.element_size() for array in kept)
 
 
 @lru_cache(maxsize=64)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ...i2am.display import place_pictures, place_values
 from ...i2am.errors import I2AMError
 from ...i2am.maps import AttributionMap, attribution_map
-from ...i2am.recording import Attribution, Direction
+from ...i2am.recording import Attribution, Direction, Whole
 from ...i2am.scores import (
     KERNEL,
     PERCENTILE,
@@ -23,7 +25,7 @@ from ...i2am.scores import (
     locate_object,
     mask_of,
 )
-from ..drawing import PREVIEW_SIDE
+from ..drawing import PREVIEW_SIDE, around
 from ..inputs import (
     AUTO,
     DEFINITION,
@@ -127,7 +129,9 @@ class AttributionToMask(io.ComfyNode):
         maps = _map(attribution, definition, direction, reference, within_mask)
         size = attribution.size(maps.direction, reference - 1)
         mask = _edged(mask_of(maps, size, Method(method), value), grow, feather)
-        shown = _lit(_pictures(attribution, maps.direction, reference, len(mask), size), mask)
+        pictures = _pictures(attribution, maps.direction, reference, len(mask), size)
+        whole = _whole(attribution, maps.direction, reference)
+        shown, mask = place_pictures(_lit(pictures, mask), whole), place_values(mask, whole)
         part = ", ".join(f"{share:.1%}" for share in mask.mean((1, 2)).tolist())
         return io.NodeOutput(
             mask,
@@ -241,9 +245,13 @@ class LocateObject(io.ComfyNode):
         options = {"percentile": percentile, "threshold": threshold, "complement": complement}
         # An even square has no middle pixel.
         boxes = _all_found(locate_object(maps, size, kernel=morphology | 1, **options))
-        mask = torch.stack([box.mask(size) for box in boxes])
         pictures = _pictures(attribution, maps.direction, reference, len(boxes), size)
         overlay = torch.stack([_with_box(*pair) for pair in zip(pictures, boxes, strict=True)])
+        whole = _whole(attribution, maps.direction, reference)
+        if whole is not None:
+            overlay, size = place_pictures(overlay, whole), whole.size
+            boxes = [replace(box, x=box.x + whole.left, y=box.y + whole.top) for box in boxes]
+        mask = torch.stack([box.mask(size) for box in boxes])
         text = "\n".join(
             f"x {box.x}, y {box.y}, {box.width} × {box.height} (width × height) pixels"
             for box in boxes
@@ -298,6 +306,15 @@ def _pictures(
     if pictures is None:
         return torch.full((count, *size, 3), 0.5)
     return pictures[:, pictures.shape[1] // 2].expand(count, -1, -1, -1)
+
+
+def _whole(attribution: Attribution, direction: Direction, reference: int) -> Whole | None:
+    """What these pictures are parts of."""
+    whole = attribution.whole(direction, reference - 1)
+    pictures = attribution.video(direction, reference - 1)
+    if whole is None or pictures is None:
+        return None
+    return replace(whole, pictures=around(pictures, whole)[:, pictures.shape[1] // 2])
 
 
 def _lit(pictures: Tensor, mask: Tensor) -> Tensor:

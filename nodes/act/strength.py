@@ -46,8 +46,8 @@ class ReferenceStrength(io.ComfyNode):
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="In which sampling steps, for example 0-9. Each sampler counts its "
-                    "own steps from 0. Leave empty for all.",
+                    tooltip="In which sampling steps, for example 0-9, last or 50%-100%. Each "
+                    "sampler counts its own steps from 0. Leave empty for all.",
                 ),
                 io.Mask.Input(
                     "result_mask",

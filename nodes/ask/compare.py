@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...i2am.display import Diverging, colorize, difference_overlay, legend
+from ...i2am.display import Diverging, colorize, difference_overlay, legend, place_pictures
 from ...i2am.maps import (
     AttributionMap,
     Comparison,
@@ -20,10 +21,10 @@ from ...i2am.maps import (
     item_shares,
     unit,
 )
-from ...i2am.recording import Attribution, Definition, Direction
+from ...i2am.recording import Attribution, Definition, Direction, Whole
 from ...i2am.scores import imacs_score
-from ..drawing import PREVIEW_SIDE
-from ..inputs import AUTO, REFERENCE, choose_definition
+from ..drawing import PREVIEW_SIDE, around, enlarged
+from ..inputs import AUTO, REFERENCE, choose_definition, fitted_mask
 from ..sockets import AttributionSocket
 
 _SAME = 0
@@ -124,10 +125,15 @@ class CompareAttributions(io.ComfyNode):
         found = compare_maps(maps[0], maps[1], size)
         pictures = attribution.video(over, reference - 1)
         picture = None if pictures is None else pictures[:, pictures.shape[1] // 2]
-        overlay = _draw(found, maps[0], picture, size)
-        factor = math.ceil(PREVIEW_SIDE / max(size))
-        large = tuple(side * factor for side in size)
-        shown = _draw(found, maps[0], picture, (large[0], large[1]))
+        whole = attribution.whole(over, reference - 1)
+        if whole is not None and pictures is not None:
+            whole = replace(whole, pictures=around(pictures, whole)[:, pictures.shape[1] // 2])
+        overlay = _draw(found, maps[0], picture, size, whole)
+        factor = math.ceil(PREVIEW_SIDE / max(size if whole is None else whole.size))
+        large = size[0] * factor, size[1] * factor
+        if whole is not None:
+            whole = whole.enlarged(enlarged(whole.pictures, factor), factor)
+        shown = _draw(found, maps[0], picture, large, whole)
         text = _report(found, maps, sides, mask)
         return io.NodeOutput(
             overlay,
@@ -138,7 +144,11 @@ class CompareAttributions(io.ComfyNode):
 
 
 def _draw(
-    found: Comparison, map: AttributionMap, picture: Tensor | None, size: tuple[int, int]
+    found: Comparison,
+    map: AttributionMap,
+    picture: Tensor | None,
+    size: tuple[int, int],
+    whole: Whole | None,
 ) -> Tensor:
     """The difference over the picture, with its colours explained: (batch, height, width, 3)."""
     high = found.highest
@@ -150,6 +160,8 @@ def _draw(
     else:
         still = _sized(picture.movedim(-1, 1), size).movedim(1, -1).clamp(0, 1)
         drawn = difference_overlay(still.expand(len(scaled), -1, -1, -1), scaled)
+    if whole is not None:
+        drawn = place_pictures(drawn, whole)
     title = f"difference · {caption(map)}"
     return legend(drawn, -high, high, Diverging.BLUE_ORANGE, title, unit(map))
 
@@ -205,5 +217,5 @@ def _scores(
         mask = attribution.mask
     if mask is None:
         return None
-    size = attribution.size(map.direction, reference - 1)
-    return imacs_score(map, mask, size=size).imacs.expand(count).tolist()
+    mask = fitted_mask(mask, attribution, map.direction, reference - 1, "mask")
+    return imacs_score(map, mask).imacs.expand(count).tolist()

@@ -13,7 +13,15 @@ from ...i2am.maps import attribution_map, recording_coverage
 from ...i2am.recording import Attribution, Direction
 from ...i2am.scores import PENALTY, Preset, Score, imacs_score
 from ...i2am.scores.imacs import THRESHOLD
-from ..inputs import AUTO, DEFINITION, REFERENCE, WITHIN_MASK, choose_definition, mask_within
+from ..inputs import (
+    AUTO,
+    DEFINITION,
+    REFERENCE,
+    WITHIN_MASK,
+    choose_definition,
+    fitted_mask,
+    mask_within,
+)
 from ..sockets import AttributionSocket
 
 
@@ -161,7 +169,7 @@ class Imacs(io.ComfyNode):
             scores.append(
                 imacs_score(
                     maps,
-                    mask,
+                    fitted_mask(mask, attribution, direction, reference - 1, name),
                     preset=Preset(preset),
                     penalty=penalty,
                     threshold=threshold,

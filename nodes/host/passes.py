@@ -77,6 +77,7 @@ class PassReader:
     ) -> None:
         self.adapters: tuple[Adapter, ...] = ()
         self.references: tuple[Picture, ...] = ()
+        self.reference_latents: tuple[Tensor, ...] = ()  # as the conditioning holds them
         self._guider = guider
         self._branch_name = _BRANCHES[branch]
         self._architecture = architecture
@@ -160,6 +161,7 @@ class PassReader:
         if cond["uuid"] in self._given:
             return
         pictures: list[Tensor] = list(cond.get("reference_latents") or ())
+        self.reference_latents = self.reference_latents or tuple(pictures)
         for name in sorted(_VIDEO_REFERENCES & cond["model_conds"].keys()):
             given = cond["model_conds"][name].cond
             pictures += given if isinstance(given, list) else [given]

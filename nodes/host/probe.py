@@ -89,7 +89,8 @@ class Probe:
             model = self._guider.model_patcher.model
             return [output, *(model.process_latent_out(x0.cpu()) for x0 in denoised)]
 
-        self._run.publish(latents, self._reader.references, seconds)
+        reader = self._reader
+        self._run.publish(latents, reader.references, reader.reference_latents, seconds)
 
     def _tap_adapters(self, options: dict[str, Any]) -> None:
         """Watch IP-Adapters, whose attention no override sees."""

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from ...i2am.display import Live
 from ...i2am.errors import I2AMError, LayoutMismatch, fault_of
-from ...i2am.recording import Plan, Recorder, Refusal, fingerprints, item_fingerprints
+from ...i2am.recording import (
+    Plan,
+    Recorder,
+    Refusal,
+    fingerprints,
+    item_fingerprints,
+    with_reference_latents,
+)
 from ...i2am.tokens import Picture
 from ..sockets import RECORDINGS
 from .page import live_maps
@@ -70,9 +77,16 @@ class RecordedRun:
         return wanted
 
     def publish(
-        self, latents: Callable[[], list[Tensor]], references: tuple[Picture, ...], seconds: float
+        self,
+        latents: Callable[[], list[Tensor]],
+        references: tuple[Picture, ...],
+        given: tuple[Tensor, ...],
+        seconds: float,
     ) -> None:
-        """File the recording, or why there is none, under the latents the run gave."""
+        """File the recording, or why there is none, under the latents the run gave.
+
+        given: the reference latents of the conditioning.
+        """
         try:
             made = latents()
             names = tuple(name for latent in made for name in fingerprints(latent))
@@ -80,6 +94,7 @@ class RecordedRun:
             if self.recorder is not None:
                 try:
                     record = self.recorder.finish(references, seconds)
+                    record = with_reference_latents(record, given)
                     RECORDINGS.put(names, record, items, self._asked)
                     self._show(Live.finish)
                     return

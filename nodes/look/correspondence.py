@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ...i2am.display import arrow_image, flow_image, most_confident
+from ...i2am.display import arrow_image, flow_image, most_confident, place_pictures
 from ...i2am.errors import I2AMError
 from ...i2am.maps import (
     BestMatches,
@@ -19,8 +19,9 @@ from ...i2am.maps import (
     sink_correspondence,
     sink_mass,
 )
-from ...i2am.recording import Attribution, Definition, Direction, check_reference
-from ...i2am.tokens import mask_coverage, resample
+from ...i2am.recording import Attribution, Definition, Direction, Whole, check_reference
+from ...i2am.tokens import Rectangle, mask_coverage, resample
+from ..drawing import around
 from ..inputs import (
     AUTO,
     DEFINITION,
@@ -133,6 +134,8 @@ class CorrespondenceNode(io.ComfyNode):
                 )
         agreement = (found.mutual & inside).sum(1) / inside.sum(1)
         size = attribution.size(of, reference - 1)
+        whole = attribution.whole(over, reference - 1)
+        part = [] if whole is None else [_part(whole)]
         shown = [
             arrow_image(
                 _picture(attribution, of, reference - 1, item),
@@ -140,6 +143,7 @@ class CorrespondenceNode(io.ComfyNode):
                 found,
                 item,
                 most_confident(found, item, count, inside[item]),
+                *part,
             )
             for item in range(batch)
         ]
@@ -176,7 +180,17 @@ def _picture(attribution: Attribution, direction: Direction, reference: int, ite
     if pictures is None:
         return torch.full((*attribution.size(direction, reference), 3), _BLANK)
     own = pictures[item if len(pictures) > 1 else 0]
-    return own[len(own) // 2]
+    middle, whole = own[len(own) // 2], attribution.whole(direction, reference)
+    if whole is None:
+        return middle
+    under = around(pictures, whole)[item if len(pictures) > 1 else 0, len(own) // 2]
+    return place_pictures(middle[None], whole, under[None])[0]
+
+
+def _part(whole: Whole) -> Rectangle:
+    """The part of a picture that the model saw, in fractions of it."""
+    tall, wide = whole.size
+    return Rectangle(whole.top / tall, whole.left / wide, whole.height / tall, whole.width / wide)
 
 
 def _report(

@@ -22,7 +22,6 @@ from ...i2am.maps import (
     without_sinks,
 )
 from ...i2am.recording import Attribution, Definition, Direction
-from ...i2am.scores import fitting_mask
 from ...i2am.tokens import mask_coverage
 from ..drawing import draw_maps, maps_over
 from ..inputs import (
@@ -37,6 +36,7 @@ from ..inputs import (
     WITHIN_MASK,
     choose_definition,
     direction_input,
+    fitted_mask,
     mask_within,
 )
 from ..sockets import AttributionSocket
@@ -99,16 +99,16 @@ class AttributionMapNode(io.ComfyNode):
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Which recorded steps to average, for example 0-9. Leave empty for "
-                    "all.",
+                    tooltip="Which recorded steps to average, for example 0-9, last or 50%-100%. "
+                    "Leave empty for all.",
                 ),
                 io.String.Input(
                     "layers",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Which recorded layers to average, for example 0-7,12. Leave empty "
-                    "for all.",
+                    tooltip="Which recorded layers to average, for example 0-7,12, last, or names "
+                    "such as double, single.3 or output.8. Leave empty for all.",
                 ),
                 io.String.Input(
                     "heads",
@@ -228,13 +228,15 @@ class AttributionMapNode(io.ComfyNode):
         if within is not None and towards is Direction.GENERATED_TO_REFERENCE:
             maps = replace(maps, notes=(*maps.notes, "from the mask alone"))
         if reference_mask is not None:
-            maps = _masked(maps, reference_mask, attribution.size(towards, reference - 1))
+            maps = _masked(maps, reference_mask, attribution, reference - 1)
         if sinks == REMOVE:
             maps = without_sinks(maps, sink_correspondence(recording, which, reference - 1))
         pictures = attribution.video(towards, reference - 1)
         over = maps_over(pictures, len(maps.labels), attribution, towards, reference, frame)
         look = Colormap(colormap), opacity, colours, legend
-        made = draw_maps(maps, pictures, over, attribution.size(towards, reference - 1), look)
+        size = attribution.size(towards, reference - 1)
+        whole = attribution.whole(towards, reference - 1)
+        made = draw_maps(maps, pictures, over, size, look, whole)
         text = describe(maps, recording.header, reference - 1, selection, colours)
         return io.NodeOutput(
             *(made.overlay, made.heatmap, made.mask, made.sheet, text), ui=made.shown(cls, text)
@@ -250,12 +252,14 @@ def paper_scale(attribution: Attribution, direction: Direction, reference: int) 
     return Scale.PAPER
 
 
-def _masked(maps: AttributionMap, mask: Tensor, size: tuple[int, int]) -> AttributionMap:
+def _masked(
+    maps: AttributionMap, mask: Tensor, attribution: Attribution, reference: int
+) -> AttributionMap:
     if maps.direction is not Direction.GENERATED_TO_REFERENCE:
         raise I2AMError(
             "reference_mask lies over the reference, but this map lies over the result. Choose "
             "generated to reference, or disconnect the mask."
         )
-    mask = fitting_mask(mask, len(maps.values), size, "reference_mask")
+    mask = fitted_mask(mask, attribution, maps.direction, reference, "reference_mask")
     inside = mask_coverage(mask, maps.grid).reshape(-1, 1, *maps.grid.sides)
     return replace(maps, values=maps.values * inside, notes=(*maps.notes, "reference mask"))

@@ -20,8 +20,7 @@ from ...i2am.maps import (
     sink_correspondence,
     without_sinks,
 )
-from ...i2am.recording import Attribution, Direction, Header, check_reference
-from ...i2am.scores import fitting_mask
+from ...i2am.recording import Attribution, Direction, Header, Whole, check_reference
 from ...i2am.tokens import MAX_POINTS, RESULT
 from ..drawing import draw_maps, maps_over
 from ..inputs import (
@@ -34,6 +33,7 @@ from ..inputs import (
     REMOVE,
     SINKS,
     choose_definition,
+    fitted_mask,
 )
 from ..sockets import AttributionSocket
 
@@ -128,7 +128,7 @@ class PointAttribution(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="For an exact point: which recorded layers to average, for example "
-                    "0-7,12. Leave empty for all.",
+                    "0-7,12, last, or names such as double or single.3. Leave empty for all.",
                 ),
                 io.String.Input(
                     "steps",
@@ -136,7 +136,7 @@ class PointAttribution(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="For an exact point: which recorded steps to average, for example "
-                    "0-9. Leave empty for all.",
+                    "0-9, last or 50%-100%. Leave empty for all.",
                 ),
                 io.Mask.Input(
                     "region",
@@ -190,10 +190,10 @@ class PointAttribution(io.ComfyNode):
         if picked_on == REFERENCE_SIDE:
             over, of = of, over
         if region is not None:
-            size = attribution.size(of, reference - 1)
-            region = fitting_mask(region, header.run.batch, size, "region")
+            region = fitted_mask(region, attribution, of, reference - 1, "region")
         which = choose_definition(attribution, definition)
-        place = Location(x, y, region)
+        whole = attribution.whole(of, reference - 1)
+        place = Location(*_seen_point(x, y, whole), region)
         picked = reference - 1 if picked_on == REFERENCE_SIDE else RESULT
         number = _exact(header, picked, place, source, asked)
         selection = Selection(steps, layers)
@@ -215,11 +215,27 @@ class PointAttribution(io.ComfyNode):
             maps_over(pictures, 1, attribution, over, reference, MEAN_FRAME),
             attribution.size(over, reference - 1),
             (Colormap(colormap), opacity, colours, legend),
+            attribution.whole(over, reference - 1),
         )
         text = describe_point(maps, reference - 1, made_of, colours, exact=number is not None)
         return io.NodeOutput(
             *(made.overlay, made.heatmap, made.mask, text), ui=made.shown(cls, text)
         )
+
+
+def _seen_point(x: float, y: float, whole: Whole | None) -> tuple[float, float]:
+    """A point of a picture in fractions of what the model saw of it."""
+    if whole is None:
+        return x, y
+    point = whole.within(x, y)
+    if point is None:
+        left, right = whole.left / whole.size[1], (whole.left + whole.width) / whole.size[1]
+        top, bottom = whole.top / whole.size[0], (whole.top + whole.height) / whole.size[0]
+        raise I2AMError(
+            f"The model did not see the point {x:g}, {y:g} of this reference: it saw x from "
+            f"{left:.2f} to {right:.2f} and y from {top:.2f} to {bottom:.2f}. Choose a point there."
+        )
+    return point
 
 
 def _exact(header: Header, picked: int, place: Location, source: str, asked: int) -> int | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...i2am.display import pack_payload, read_payload_header
 from ...i2am.errors import I2AMError
-from ...i2am.recording import Attribution
+from ...i2am.recording import Attribution, Direction
 from ..sockets import AttributionSocket, temporary_folder
 
 
@@ -87,14 +87,20 @@ class AttributionViewer(io.ComfyNode):
             "payload": _written(payload),
             "result": result,
             "references": [
-                result if pictures is image else _saved(cls, pictures)
-                for pictures in attribution.references
+                result if pictures is image else _saved(cls, _all_of(attribution, number))
+                for number, pictures in enumerate(attribution.references)
             ],
             "bytes": len(payload),
         }
         for file in (shown["payload"], *shown["result"], *chain(*shown["references"])):
             _WRITTEN.add(file)
         return io.NodeOutput(ui={"i2am_viewer": [shown]})
+
+
+def _all_of(attribution: Attribution, reference: int) -> Tensor | None:
+    """A reference's pictures, whole where the model saw a part of them."""
+    whole = attribution.whole(Direction.GENERATED_TO_REFERENCE, reference)
+    return attribution.references[reference] if whole is None else whole.pictures
 
 
 def _written(payload: bytes) -> dict[str, str]:

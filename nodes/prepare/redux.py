@@ -38,9 +38,8 @@ class MarkReduxTokens(io.ComfyNode):
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
                     tooltip="The CLIP vision output that Apply Style Model was given. Each "
-                    "picture of a batch is a reference of its own. Maps over the reference show "
-                    "what CLIP saw: if it cropped the centre, give Collect Attribution that "
-                    "square.",
+                    "picture of a batch is a reference of its own. Maps over the reference lie "
+                    "on what CLIP saw of the picture.",
                 ),
             ],
             outputs=[

@@ -49,16 +49,18 @@ class CaptureAttention(io.ComfyNode):
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Layers to watch, counted from 0, for example 0-7,12. Leave empty for "
-                    "all.",
+                    tooltip="Layers to watch, counted from 0, for example 0-7,12. Also last, -1, "
+                    "50%-100%, and names of layers such as double, single.3 or output.8. Leave "
+                    "empty for all.",
                 ),
                 io.String.Input(
                     "steps",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Sampling steps to watch, for example 0-9. Each sampler counts its own "
-                    "steps from 0, also in a second stage. Leave empty for all.",
+                    tooltip="Sampling steps to watch, for example 0-9, last, -1 or 50%-100%. Each "
+                    "sampler counts its own steps from 0, also in a second stage. Leave empty for "
+                    "all.",
                 ),
                 io.Combo.Input(
                     "branch",

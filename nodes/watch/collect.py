@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,16 +16,16 @@ from ...i2am.recording import (
     Attribution,
     Direction,
     Recording,
-    fits_reference,
+    ReferenceFit,
     fits_results,
 )
 from ...i2am.scores import fitting_mask
 from ..sockets import AttributionSocket
 from .capture import upstream_plans
 from .found import find_run
+from .reference_pictures import REFERENCES, References, fit_references, reference_pictures
 from .support import SupportReport
-
-_REFERENCES = [f"reference_{number}" for number in range(1, 9)]
+from .upstream import Takers, Upstream
 
 
 class CollectAttribution(io.ComfyNode):
@@ -38,7 +39,7 @@ class CollectAttribution(io.ComfyNode):
                 tooltip="A reference picture, in the order the model was given them. Maps over "
                 "the reference are drawn on it.",
             ),
-            names=_REFERENCES,
+            names=REFERENCES,
             min=0,
         )
         return io.Schema(
@@ -71,6 +72,23 @@ class CollectAttribution(io.ComfyNode):
                     tooltip="Where in the result the reference was meant to go; the scores use "
                     "it. If left open, the inpainting mask of the latent is used.",
                 ),
+                io.Combo.Input(
+                    "reference_fit",
+                    options=[fit.value for fit in ReferenceFit],
+                    default=ReferenceFit.AUTO.value,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which part of a connected reference the model saw, if its proportions "
+                    "are not the model's. Auto takes the centre crop that vision encoders (CLIP "
+                    "vision, Redux, IP-Adapter) make, and refuses where it cannot know. Whole "
+                    "picture: all of it, stretched.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Decodes what is not connected: the result, and each reference that "
+                    "the model was given as a latent, which is exactly what the model saw.",
+                ),
             ],
             outputs=[
                 AttributionSocket.Output(
@@ -94,19 +112,25 @@ class CollectAttribution(io.ComfyNode):
         image: Tensor | None = None,
         references: dict[str, Tensor] | None = None,
         mask: Tensor | None = None,
+        reference_fit: str = ReferenceFit.AUTO.value,
+        vae: Any = None,
     ) -> io.NodeOutput:
         node = str(cls.hidden.unique_id)
         with SupportReport(node) as support:
-            plans = upstream_plans(cls.hidden.prompt or {}, node)
+            prompt = cls.hidden.prompt or {}
+            plans, upstream = upstream_plans(prompt, node), Upstream(prompt, node)
             found = find_run(samples["samples"], plans)
             support.record = found.record
-            record = found.readable()
-            pictures = {name: found.own(each) for name, each in (references or {}).items()}
-            given = _reference_pictures(pictures, record)
+            record = found.readable(upstream.giver())
+            decode = _decoder(vae)
+            if image is None and decode is not None:
+                image = decode(samples["samples"])
             result = _result_picture(found.own(image), record)
+            pictures = {name: found.own(each) for name, each in (references or {}).items()}
+            given = _references(pictures, record, ReferenceFit(reference_fit), upstream, decode)
             if record.header.plan.within and result is not None:
-                given = (result,)
-            attribution = Attribution(record, result, given)
+                given = References((result,), (None,))
+            attribution = Attribution(record, result, given.pictures, wholes=given.wholes)
             if mask is not None:
                 size = attribution.size(Direction.REFERENCE_TO_GENERATED, 0)
                 batch = record.header.run.batch
@@ -116,7 +140,7 @@ class CollectAttribution(io.ComfyNode):
                 attribution = replace(
                     attribution, mask=_sampled_mask(samples, attribution), mask_sampled=True
                 )
-        text = recording_report(record) + found.text()
+        text = "\n".join((recording_report(record) + found.text(), *given.notes))
         if attribution.mask is not None:
             whose = "the inpainting mask it was sampled with" if mask is None else "connected here"
             text += f"\nMask over the result: {whose}"
@@ -158,27 +182,36 @@ def _result_picture(image: Tensor | None, record: Recording) -> Tensor | None:
     return image[..., :3]
 
 
-def _reference_pictures(given: dict[str, Tensor], record: Recording) -> tuple[Tensor | None, ...]:
-    """The pictures of each reference the model had, (1 or batch, height, width, 3).
+def _references(
+    given: dict[str, Tensor],
+    record: Recording,
+    fit: ReferenceFit,
+    upstream: Upstream,
+    decode: Callable[[Tensor], Tensor] | None,
+) -> References:
+    """The reference pictures, held against what the model saw."""
+    together = len(given) == 1 < len(record.header.references)  # one input with all of them
 
-    One input for each, or one input that holds them all as a batch.
-    """
-    count, batch = len(record.header.references), record.header.run.batch
-    inputs: list[Tensor | None] = [given.get(name) for name in _REFERENCES]
-    inputs = [None if pictures is None else pictures[..., :3] for pictures in inputs]
-    while inputs and inputs[-1] is None:
-        inputs.pop()
-    if len(inputs) == 1 and inputs[0] is not None and len(inputs[0]) == count > 1:
-        inputs = list(inputs[0].split(1))
-    if len(inputs) > count:
-        raise I2AMError(
-            f"{len(inputs)} reference pictures are connected, but the model was given {count}. "
-            "Connect one picture for each reference, in the order the model was given them."
-        )
-    for number, pictures in enumerate(inputs, start=1):
-        if pictures is not None and not fits_reference(len(pictures), record.header, number - 1):
+    def takers(number: int) -> Takers:
+        return upstream.takers(f"references.{REFERENCES[0 if together else number]}")
+
+    pictures = reference_pictures(given, record)
+    return fit_references(pictures, record, fit, takers, decode)
+
+
+def _decoder(vae: Any) -> Callable[[Tensor], Tensor] | None:
+    """A latent → its pictures, (pictures, height, width, 3): what VAE Decode does."""
+    if vae is None:
+        return None
+
+    def decode(latent: Tensor) -> Tensor:
+        try:
+            pictures: Tensor = vae.decode(latent.float())
+        except RuntimeError as error:
             raise I2AMError(
-                f"Reference {number} holds {len(pictures)} pictures, but the model was given "
-                f"{count} references for {batch} results. Connect one picture for each reference."
-            )
-    return (*inputs, *[None] * (count - len(inputs)))
+                f"The vae cannot decode this latent of {tuple(latent.shape)}: {error}. Connect the "
+                "VAE that belongs to the model."
+            ) from error
+        return pictures.reshape(-1, *pictures.shape[-3:])[..., :3].float().cpu()
+
+    return decode

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...i2am.errors import I2AMError
 from ...i2am.recording import Plan, Recording, Refusal, fingerprint, take_items
 from ..sockets import RECORDINGS
+from .upstream import Taker
 
 _Given = TypeVar("_Given", Tensor, Tensor | None)
 
@@ -26,18 +27,21 @@ class FoundRun:
     items: tuple[int, ...] = ()
     batch: int = 0
 
-    def readable(self) -> Recording:
-        """The recording of these items. Raises I2AMError where there is none, and says why."""
+    def readable(self, giver: Taker | None) -> Recording:
+        """The recording of these items. Raises I2AMError where there is none, and says why.
+
+        giver: the node that the latent comes from.
+        """
         if isinstance(self.record, Recording):
             return take_items(self.record, self.items) if self.items else self.record
         if isinstance(self.record, Refusal):
             raise I2AMError(self.record.reason)
         raise I2AMError(
-            "No recording belongs to this latent. It must come straight from a sampler whose model "
-            "went through Capture Attention: connect the sampler's own LATENT, and put Capture "
-            "Attention before the sampler. If it was sampled before ComfyUI was restarted or its "
-            f"recording was lost to newer ones ({len(RECORDINGS)} are kept), sample it again, for "
-            "instance with another seed and back."
+            f"No recording belongs to this latent. {_whose(giver)}It must come straight from a "
+            "sampler whose model went through Capture Attention: connect the sampler's own LATENT, "
+            "and put Capture Attention before the sampler. If it was sampled before ComfyUI was "
+            f"restarted or its recording was lost to newer ones ({len(RECORDINGS)} are kept), "
+            "sample it again, for instance with another seed and back."
         )
 
     def own(self, given: _Given) -> _Given:
@@ -53,6 +57,18 @@ class FoundRun:
         numbers = ", ".join(str(item + 1) for item in self.items)
         whose = f"pictures {numbers}" if len(self.items) > 1 else f"picture {numbers}"
         return f"\nTaken from a batch: {whose} of {self.batch}"
+
+
+def _whose(giver: Taker | None) -> str:
+    """Why the node that gives a latent may be the reason that it has no recording."""
+    if giver is None:
+        return ""
+    if not {"model", "guider"} & set(giver.links):
+        return f"It comes out of {giver.name}, which may have changed it. "
+    return (
+        f"It comes out of {giver.name}. If that samples in tiles, or a part at a time (detailers, "
+        "tiled upscalers), each part was a run of its own, and no map lies over all of it. "
+    )
 
 
 def find_run(latent: Tensor, plans: tuple[Plan, ...]) -> FoundRun:

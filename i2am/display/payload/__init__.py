@@ -13,9 +13,11 @@ of columns, with the kind of block and how many tokens of the result they have �
 `seen` [[…] for each step]: how many recorded (step, layer) maps an entry is the mean of. A mean
 over entries of `step_layer` weighs each by it, and one over `layer_head` by its layer's `count`:
 it then is the recording's own · `generated` {grid, covered, size in pixels, frames} and
-`references` [the same, kind, has_places, label]; of a video with pictures, `frame_of` is the
-latent frame of each · `share` {text, self, references}: mean over the result, all layers and
-steps, for each item · `correspondence` [{rows, rows_covered, columns, columns_covered} or null] ·
+`references` [the same, kind, has_places, label, whole]; of a video with pictures, `frame_of` is
+the latent frame of each. Where the model saw a part of a picture, all is of the part, and `whole`
+is {size, part: [top, left, height, width]} in the picture's pixels; else it is left out ·
+`share` {text, self, references}: mean over the result, all layers and steps, for each item ·
+`correspondence` [{rows, rows_covered, columns, columns_covered} or null] ·
 `colormaps`: base64 of 256 × 3 bytes sRGB · `texts`: what maps and numbers mean ·
 `pooled`: what was reduced to fit, in words; empty if nothing was ·
 `arrays` {name: {dtype, shape, offset, scale, per}}: value = stored × scale, where `scale` is a
@@ -127,7 +129,12 @@ def _masks(attribution: Attribution, references: Mapping[int, Tensor]) -> dict[s
         size = attribution.size(Direction.REFERENCE_TO_GENERATED, 0)
         masks["mask"] = fitting_mask(attribution.mask, batch, size, "mask over the result")
     for number, mask in references.items():
-        size = attribution.size(Direction.GENERATED_TO_REFERENCE, number)
-        name = f"mask over reference {number + 1}"
-        masks[f"reference_mask.{number}"] = fitting_mask(mask, batch, size, name)
+        direction, name = Direction.GENERATED_TO_REFERENCE, f"mask over reference {number + 1}"
+        whole = attribution.whole(direction, number)
+        size = attribution.size(direction, number) if whole is None else whole.size
+        fitted = fitting_mask(mask, batch, size, name)
+        if whole is not None:
+            rows, columns = whole.part
+            fitted = fitted[:, rows, columns]
+        masks[f"reference_mask.{number}"] = fitted
     return masks

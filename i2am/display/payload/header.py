@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...maps import item_shares
-from ...recording import Direction, Header, best_definition, definitions_of
+from ...recording import Attribution, Direction, Header, best_definition, definitions_of
 from ...tokens import Grid, frames_of
 from ..colormaps import Colormap, table
 from .pooling import PooledView
@@ -65,6 +65,7 @@ def payload_facts(view: PooledView) -> dict[str, Any]:
                 "has_places": header.references[r].has_places,
                 "label": "the picture itself" if header.plan.within else f"reference {r + 1}",
             }
+            | _whole(view.attribution, r)
             for r, grid in enumerate(view.references)
         ],
         "share": {"text": text, "self": own, "references": references},
@@ -90,6 +91,15 @@ def _side(view: PooledView, direction: Direction, r: int, grid: Grid) -> dict[st
     if video is not None and grid.frames > 1:
         facts["frame_of"] = frames_of(video.shape[1], grid.frames)
     return facts
+
+
+def _whole(attribution: Attribution, r: int) -> dict[str, Any]:
+    """The size of a reference picture and the part that the model saw; nothing if it is all."""
+    whole = attribution.whole(Direction.GENERATED_TO_REFERENCE, r)
+    if whole is None:
+        return {}
+    part = whole.top, whole.left, whole.height, whole.width
+    return {"whole": {"size": whole.size, "part": part}}
 
 
 def _match_facts(view: PooledView, r: int) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import { stretch } from "../maps/maps.js";
 /** @typedef {import("../maps/maps.js").Scale} Scale */
 
 const DIM = 0.35; // of the picture's light, taken at opacity 1
+const UNSEEN_LIGHT = 0.25; // as i2am/display/whole.py has it
 const FADE = 0.5; // of the picture's colour, likewise
 const LUMA = [0.2126, 0.7152, 0.0722];
 const ENTRIES = 1024; // of a lookup: fine enough that no step between them can be seen
@@ -123,6 +124,18 @@ export function dim(pixels, opacity) {
     for (let channel = i; channel < i + 3; channel += 1) {
       pixels[channel] = (pixels[channel] + (luma - pixels[channel]) * fade) * light;
     }
+  }
+}
+
+/**
+ * What of a picture the model did not see: dark and grey, in place.
+ *
+ * @param {Uint8ClampedArray} pixels red, green, blue, alpha
+ */
+export function darken(pixels) {
+  for (let i = 0; i < pixels.length; i += 4) {
+    const luma = LUMA[0] * pixels[i] + LUMA[1] * pixels[i + 1] + LUMA[2] * pixels[i + 2];
+    pixels.fill(luma * UNSEEN_LIGHT, i, i + 3);
   }
 }
 

@@ -27,6 +27,13 @@ export class PayloadError extends Error {}
  * @property {[number, number]} size of the picture in pixels, height first
  * @property {number} frames
  * @property {number[]} [frame_of] of a video with pictures, the latent frame of each
+ * @property {Whole} [whole] of which the model saw a part, which all else is of
+ */
+
+/**
+ * @typedef {object} Whole
+ * @property {[number, number]} size in pixels, height first
+ * @property {[number, number, number, number]} part top, left, height, width in pixels
  */
 
 /**

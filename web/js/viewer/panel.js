@@ -3,7 +3,7 @@
 
 import { fitted, heatSides, Painted, pictureSides } from "../drawing/canvas.js";
 import { drawMarks } from "../drawing/marks.js";
-import { colorize, dim, gradient, lookup, paintedValues } from "../drawing/paint.js";
+import { colorize, darken, dim, gradient, lookup, paintedValues } from "../drawing/paint.js";
 import { make } from "./controls.js";
 import { rangeEnds } from "./wording.js";
 
@@ -59,6 +59,7 @@ export class Panel {
   #canvases = ["plain", "dimmed", "heat", "marks"].map((name) =>
     make("canvas", { class: `i2am-${name}`, "aria-hidden": "true" }),
   );
+  #around = make("canvas", { class: "i2am-around", "aria-hidden": "true" });
   #title = make("span", { class: "i2am-title" });
   #note = make("span", { class: "i2am-note" });
   #low = make("span");
@@ -68,6 +69,8 @@ export class Panel {
   #legend = make("div", { class: "i2am-legend" }, this.#low, this.#bar, this.#high, this.#score);
   /** @type {HTMLImageElement | null} */
   #picture = null;
+  /** @type {import("../maps/payload.js").Whole | null} */
+  #whole = null;
   #painted = new Painted();
   /** @type {{look: Look, over: boolean, colors: Uint32Array} | null} */
   #colors = null;
@@ -103,21 +106,24 @@ export class Panel {
     });
     this.box.append(...this.#canvases);
     const caption = make("figcaption", {}, this.#title, this.#note);
-    this.element = make("figure", { class: "i2am-figure" }, caption, this.box, this.#legend);
-    /** @type {[number, number]} height and width of the picture in pixels */
-    this.size = [1, 1];
+    this.frame = make("div", { class: "i2am-frame" }, this.#around, this.box);
+    this.element = make("figure", { class: "i2am-figure" }, caption, this.frame, this.#legend);
+    /** @type {[number, number]} height and width in pixels of the part that maps lie over */
+    this.part = [1, 1];
   }
 
   /**
    * @param {HTMLImageElement | null} picture
-   * @param {[number, number]} size
+   * @param {import("../maps/payload.js").Side} side
    * @param {string} title
    * @param {string} note
    */
-  setPicture(picture, size, title, note) {
-    if (picture !== this.#picture) this.#painted = new Painted();
+  setPicture(picture, side, title, note) {
+    const whole = side.whole ?? null;
+    if (picture !== this.#picture || whole !== this.#whole) this.#painted = new Painted();
     this.#picture = picture;
-    this.size = size;
+    this.#whole = whole;
+    this.part = side.size;
     write(this.#title, title);
     write(this.#note, note);
   }
@@ -127,9 +133,38 @@ export class Panel {
    * @param {number} height
    */
   resize(width, height) {
-    this.box.style.width = `${width}px`;
-    this.box.style.height = `${height}px`;
+    const [x, y, wide, tall] = this.#partOf(width, height);
+    this.frame.style.width = `${width}px`;
+    this.frame.style.height = `${height}px`;
+    this.box.style.left = `${x}px`;
+    this.box.style.top = `${y}px`;
+    this.box.style.width = `${wide}px`;
+    this.box.style.height = `${tall}px`;
     this.element.style.width = `${Math.max(width, 1)}px`;
+  }
+
+  /** @returns {[number, number]} height and width in pixels of all of the picture */
+  get size() {
+    return this.#whole?.size ?? this.part;
+  }
+
+  /** What of the picture the model did not see, or null. */
+  get whole() {
+    return this.#whole;
+  }
+
+  /**
+   * Where the part that maps lie over is, in a picture drawn so large.
+   *
+   * @param {number} width
+   * @param {number} height
+   * @returns {[number, number, number, number]} left, top, width, height
+   */
+  #partOf(width, height) {
+    if (!this.#whole) return [0, 0, width, height];
+    const { size, part } = this.#whole;
+    const [down, across] = [height / size[0], width / size[1]];
+    return [part[1] * across, part[0] * down, part[3] * across, part[2] * down];
   }
 
   /** How many pixels of the screen one CSS pixel of the box takes, zoomed as it is. */
@@ -151,6 +186,12 @@ export class Panel {
     const [width, height] = pictureSides(offsetWidth, offsetHeight, this.density);
 
     const painted = this.#painted;
+    this.#around.hidden = !this.#whole;
+    if (this.#whole) {
+      const { offsetWidth: wide, offsetHeight: tall } = this.frame;
+      const sides = pictureSides(wide, tall, this.density);
+      if (painted.changed("around", sides)) this.#drawAround(fitted(this.#around, ...sides));
+    }
     if (painted.changed("plain", [width, height])) {
       this.#drawPicture(fitted(plain, width, height), 0);
     }
@@ -188,6 +229,22 @@ export class Panel {
    * @param {number} height
    */
   compose(width, height) {
+    if (this.#whole) {
+      const canvas = make("canvas");
+      const context = fitted(canvas, width, height);
+      this.#drawAround(context);
+      const [x, y, wide, tall] = this.#partOf(width, height).map(Math.round);
+      context.drawImage(this.#composePart(Math.max(wide, 1), Math.max(tall, 1)), x, y);
+      return canvas;
+    }
+    return this.#composePart(width, height);
+  }
+
+  /**
+   * @param {number} width
+   * @param {number} height
+   */
+  #composePart(width, height) {
     const canvas = make("canvas");
     const context = fitted(canvas, width, height);
     const { layer, look, marks } = /** @type {Shown} */ (this.#shown);
@@ -213,7 +270,7 @@ export class Panel {
   destroy() {
     this.#picture = null;
     this.#shown = this.#colors = null;
-    for (const canvas of this.#canvases) canvas.width = canvas.height = 0;
+    for (const canvas of [...this.#canvases, this.#around]) canvas.width = canvas.height = 0;
   }
 
   /**
@@ -225,10 +282,31 @@ export class Panel {
     context.clearRect(0, 0, width, height);
     if (!this.#picture) return;
     context.imageSmoothingQuality = "high";
-    context.drawImage(this.#picture, 0, 0, width, height);
+    const { naturalWidth, naturalHeight } = this.#picture;
+    context.drawImage(
+      this.#picture,
+      ...this.#partOf(naturalWidth, naturalHeight),
+      ...[0, 0, width, height],
+    );
     if (!opacity) return;
     const image = context.getImageData(0, 0, width, height);
     dim(image.data, opacity);
+    context.putImageData(image, 0, 0);
+  }
+
+  /**
+   * All of the picture, as what the model did not see is shown.
+   *
+   * @param {CanvasRenderingContext2D} context
+   */
+  #drawAround(context) {
+    const { width, height } = context.canvas;
+    context.clearRect(0, 0, width, height);
+    if (!this.#picture) return;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.#picture, 0, 0, width, height);
+    const image = context.getImageData(0, 0, width, height);
+    darken(image.data);
     context.putImageData(image, 0, 0);
   }
 
@@ -351,7 +429,7 @@ export class Panel {
       kind: "brush",
       points: far && points.length < MOST_BRUSH_POINTS ? [...points, [x, y]] : points,
       radius: BRUSH_RADIUS,
-      aspect: this.size[1] / this.size[0],
+      aspect: this.part[1] / this.part[0],
     };
   }
 }

@@ -104,13 +104,22 @@ export function valuesText({ values, grid }) {
 }
 
 /**
- * The painted values as a mask of a picture's (height, width).
+ * The painted values as a mask of a picture; nothing where the model did not see it.
  *
  * @param {Layer} layer
- * @param {[number, number]} size
+ * @param {[number, number]} size height and width of the part that the map lies over
+ * @param {import("../maps/payload.js").Whole | null} whole what it is a part of
  */
-export function maskOf(layer, [height, width]) {
-  return maskPng(paintedValues(layer, height, width), height, width);
+export function maskOf(layer, [height, width], whole) {
+  const values = paintedValues(layer, height, width);
+  if (!whole) return maskPng(values, height, width);
+  const [tall, wide] = whole.size;
+  const [top, left] = whole.part;
+  const placed = new Float32Array(tall * wide);
+  for (let row = 0; row < height; row += 1) {
+    placed.set(values.subarray(row * width, (row + 1) * width), (top + row) * wide + left);
+  }
+  return maskPng(placed, tall, wide);
 }
 
 /**

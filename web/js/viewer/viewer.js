@@ -321,16 +321,16 @@ export class AttributionViewer {
     const { result, reference: right } = this.#panels;
     result.setPicture(
       this.#pictures.get(files.result),
-      header.generated.size,
+      header.generated,
       "Result",
       header.batch > 1 ? `${choice.item + 1} of ${header.batch}` : "",
     );
     right.setPicture(
       this.#pictures.get(files.reference),
-      reference.size,
+      reference,
       words.capital(reference.label),
       reference.has_places
-        ? `${share} of the result's attention`
+        ? `${share} of the result's attention${reference.whole ? " · the model saw the middle" : ""}`
         : `${reference.kind}: no places · ${share}`,
     );
     const { clientWidth: width, clientHeight: height } = this.#pictureRow;
@@ -410,7 +410,8 @@ export class AttributionViewer {
     const looked = this.#looked();
     if (!looked) return;
     try {
-      const png = await maskOf(looked.layer, this.#panels[looked.side].size);
+      const { part, whole } = this.#panels[looked.side];
+      const png = await maskOf(looked.layer, part, whole);
       const name = await this.#host.upload(png, `i2am_mask_${looked.side}.png`);
       this.#notice(`Saved as ${name} in the input folder. Choose it in Load Image (as Mask).`);
     } catch (error) {

@@ -1,0 +1,115 @@
+"""What the graph does with a picture between Collect's reference input and the sampler."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Link = tuple[str, int]  # a node's id and the number of its output
+
+
+@dataclass(frozen=True)
+class Taker:
+    """A node above Collect's latent. values: of its widgets, by name. links: other inputs."""
+
+    name: str
+    class_type: str
+    values: dict[str, Any]
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Takers:
+    """Who takes a picture on its way to the model.
+
+    direct: nodes that take it as it is, and make something else than a picture of it. changed:
+    nodes that make another picture of it, each the last one before the model's own.
+    """
+
+    direct: tuple[Taker, ...] = ()
+    changed: tuple[Taker, ...] = ()
+
+
+@dataclass
+class Upstream:
+    """The nodes above the latent of one Collect Attribution, in an API prompt."""
+
+    prompt: dict[str, Any]
+    collect: str
+    _above: dict[str, dict[str, Any]] = field(default_factory=dict[str, "dict[str, Any]"])
+
+    def __post_init__(self) -> None:
+        waiting = [self._link(self.collect, "samples")]
+        while waiting:
+            link = waiting.pop()
+            if link is None or link[0] in self._above or link[0] not in self.prompt:
+                continue
+            inputs: dict[str, Any] = self.prompt[link[0]].get("inputs", {})
+            self._above[link[0]] = inputs
+            waiting += map(_as_link, inputs.values())
+
+    def giver(self) -> Taker | None:
+        """The node that gives Collect its latent."""
+        link = self._link(self.collect, "samples")
+        return self._taker(link[0]) if link is not None and link[0] in self._above else None
+
+    def takers(self, input_name: str) -> Takers:
+        """Who takes the picture that is linked to this input of Collect."""
+        link = self._link(self.collect, input_name)
+        if link is None:
+            return Takers()
+        direct: list[Taker] = []
+        changed: dict[str, Taker] = {}
+        for node in self._taking(link):
+            pictures = list(self._pictures_of(node))
+            if not pictures:
+                direct.append(self._taker(node))
+            for made in pictures:
+                changed |= {last: self._taker(last) for last in self._last(made, {node})}
+        return Takers(tuple(direct), tuple(changed.values()))
+
+    def _last(self, link: Link, seen: set[str]) -> Iterator[str]:
+        """The nodes whose picture, made of this one, is the last one before the model's."""
+        for node in self._taking(link):
+            pictures = list(self._pictures_of(node))
+            if not pictures:
+                yield link[0]
+            for made in pictures:
+                if node not in seen:
+                    yield from self._last(made, seen | {node})
+
+    def _taking(self, link: Link) -> Iterator[str]:
+        for node, inputs in self._above.items():
+            if any(_as_link(value) == link for value in inputs.values()):
+                yield node
+
+    def _pictures_of(self, node: str) -> Iterator[Link]:
+        """The outputs of a node that are pictures and go on towards the sampler."""
+        types = getattr(_class_of(self.prompt[node]), "RETURN_TYPES", ())
+        for slot, kind in enumerate(types):
+            if kind == "IMAGE" and any(self._taking((node, slot))):
+                yield node, slot
+
+    def _taker(self, node: str) -> Taker:
+        entry = self.prompt[node]
+        title = entry.get("_meta", {}).get("title") or entry["class_type"]
+        inputs = self._above[node]
+        links = tuple(name for name, one in inputs.items() if _as_link(one) is not None)
+        values = {name: one for name, one in inputs.items() if name not in links}
+        return Taker(f"“{title}” (node {node})", entry["class_type"], values, links)
+
+    def _link(self, node: str, name: str) -> Link | None:
+        return _as_link(self.prompt.get(node, {}).get("inputs", {}).get(name))
+
+
+def _as_link(value: Any) -> Link | None:
+    if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], int):
+        return str(value[0]), value[1]
+    return None
+
+
+def _class_of(entry: dict[str, Any]) -> Any:
+    """The class of a node, from ComfyUI's own module of this name."""
+    return sys.modules["nodes"].NODE_CLASS_MAPPINGS.get(entry.get("class_type"))
