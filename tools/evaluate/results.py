@@ -43,6 +43,15 @@ class Results:
                 f"{folder} cannot be written to: {error.strerror or error}. Choose another --out."
             ) from None
 
+    @classmethod
+    def existing(cls, folder: Path) -> Results:
+        """A folder that an evaluation wrote. Raises EvaluationError for any other."""
+        if not (folder / FACTS).is_file():
+            raise EvaluationError(
+                f"{folder} holds no results of an evaluation ({FACTS} is missing)."
+            )
+        return cls(folder)
+
     def path(self, kind: str, key: str, item: int = 0) -> Path:
         """The file of a pair; of the later pictures of a batch with their number."""
         ending = {ROWS: ".json", PICTURES: ".png", STRIPS: ".jpg"}[kind]
@@ -92,13 +101,8 @@ class Results:
         _write(self.folder / FACTS, json.dumps(facts, indent=1, ensure_ascii=False).encode())
 
     def facts(self) -> Json:
-        """What `write_facts` was given. Raises EvaluationError in a folder without results."""
-        try:
-            return json.loads((self.folder / FACTS).read_text("utf-8"))
-        except (OSError, ValueError):
-            raise EvaluationError(
-                f"{self.folder} holds no results of an evaluation ({FACTS} is missing)."
-            ) from None
+        """What `write_facts` was given."""
+        return json.loads((self.folder / FACTS).read_text("utf-8"))
 
     def write_skipped(self, skipped: list[tuple[int, str, str]]) -> None:
         """The pairs that gave nothing: row, name, and why."""

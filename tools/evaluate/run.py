@@ -15,7 +15,8 @@ from .cluster import Share, has_cards, ray_session, start_worker, team_size
 from .errors import EvaluationError
 from .plan import Pair, Plan, Settings, read_table, read_workflow
 from .plan.workflow import node_types
-from .results import Results
+from .report import write_report
+from .results import SKIPPED, Results
 from .worker.actor import Outcome, Setup
 
 ALL_FAILED = 5  # pairs in a row, from the first on: then something is wrong with all of them
@@ -55,6 +56,21 @@ class Summary:
     @property
     def complete(self) -> bool:
         return not self.skipped
+
+
+def evaluate(request: Request, say: Say = print, by: tuple[str, ...] = ()) -> Summary:
+    """Measures what is missing and writes the report, grouped by these columns if any are named.
+
+    Raises EvaluationError before any time is spent, where that can be known.
+    """
+    summary = measure(request, say)
+    say(f"{summary.done} of {summary.pairs} pairs are measured.")
+    if summary.skipped:
+        say(f"{len(summary.skipped)} gave nothing; {request.out / SKIPPED} says why.")
+    if summary.done:
+        written = write_report(Results(request.out), by)
+        say(f"Written: {', '.join(map(str, written))}")
+    return summary
 
 
 def measure(request: Request, say: Say = print) -> Summary:
@@ -226,9 +242,7 @@ def _progress(finished: int, count: int, seconds: float, skipped: int) -> str:
     left = (count - finished) * seconds / finished
     words = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
     some = f", {skipped} skipped" if skipped else ""
-    return (
-        f"  {finished} of {count}{some}; {seconds / finished:.2f} s a pair, about {words} left"
-    )
+    return f"  {finished} of {count}{some}; {seconds / finished:.2f} s a pair, about {words} left"
 
 
 def _cells(plan: Plan, results: Results) -> Iterator[tuple[dict[str, Any], str]]:
@@ -244,5 +258,3 @@ def _root_cause(error: BaseException) -> str:
     """The last line of what a worker raised, without Ray's frames around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-

@@ -94,6 +94,14 @@ def _places(workflow: Workflow) -> dict[str, list[tuple[str, str]]]:
     return places
 
 
+def _full_name(
+    workflow: Workflow, places: dict[str, list[tuple[str, str]]], node: str, name: str
+) -> str:
+    """“title.widget” where that says which, else “node id.widget”."""
+    full = f"{workflow.title(node)}.{name}"
+    return full if len(places[full.casefold()]) == 1 else f"{node}.{name}"
+
+
 def _which(
     workflow: Workflow,
     column: str,
@@ -101,7 +109,7 @@ def _which(
     places: dict[str, list[tuple[str, str]]],
 ) -> str:
     if at:
-        ways = ", ".join(f"“{node}.{name}” ({workflow.title(node)})" for node, name in at)
+        ways = ", ".join(f"“{_full_name(workflow, places, *place)}”" for place in at)
         return (
             f"The column “{column}” could set {len(at)} inputs of {workflow.path.name}. Name it as "
             f"one of: {ways}."

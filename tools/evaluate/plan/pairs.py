@@ -1,4 +1,4 @@
-"""The plan: every row of the table as a prompt, with a key that names what its figures depend on."""
+"""The plan: every row of the table as a prompt, with a key for all its figures depend on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
-from .columns import Binding, Bindings, bind, is_picture, read_value
+from .columns import Bindings, bind, is_picture, read_value
 from .files import Found, inspect_correspondences, inspect_pictures
-from .table import CORRESPONDENCE, LABEL, NAME, RESERVED, TARGET, Table
+from .table import CORRESPONDENCE, NAME, TARGET, Table
 from .workflow import Json, Workflow
 
 SHOWN_PROBLEMS = 5
@@ -231,6 +231,8 @@ class Plan:
         """The facts that a report names."""
         return {
             "workflow": self.workflow.path.name,
+            "folder": str(self.table.folder),
+            "table_columns": self.table.columns,
             "pairs": len(self),
             "settings": asdict(self.settings),
             "models": self.models,
@@ -273,5 +275,3 @@ def _constant(
         f"{workflow.name(place[0])} loads {value}, which is in none of {where}. Set it with a "
         "column of the table, or name its folder with --pictures."
     )
-
-

@@ -106,7 +106,9 @@ class ComfyUI:
         """Those of these node types that exist, as the server answers under that name."""
         found = {name: self.nodes.NODE_CLASS_MAPPINGS.get(name) for name in types}
         infos = {name: _node_info(self.nodes, name, kind) for name, kind in found.items() if kind}
-        return json.loads(json.dumps(infos, default=str))  # types of ComfyUI's own mean nothing there
+        return json.loads(
+            json.dumps(infos, default=str)
+        )  # types of ComfyUI's own mean nothing there
 
     def fingerprints(self, names: Sequence[str]) -> dict[str, str]:
         """Those of these names that are model files, with a digest of parts of each."""
@@ -136,7 +138,7 @@ class ComfyUI:
 
     def refusals(self, prompt: Json, targets: Sequence[str]) -> list[str]:
         """What ComfyUI has against a prompt before running it."""
-        return asyncio.run(self._refusals(prompt, targets))
+        return self._loop.run_until_complete(self._refusals(prompt, targets))
 
     async def _refusals(self, prompt: Json, targets: Sequence[str]) -> list[str]:
         checked: dict[str, Any] = {}
@@ -158,14 +160,16 @@ class ComfyUI:
             raise ComfyUIError("; ".join(refused))
         number = uuid.uuid4().hex
         with contextlib.redirect_stdout(None):
-            self.executor.execute(prompt, number, {"client_id": None}, list(targets))
+            # Not `execute`: its asyncio.run writes out every result for its signal handler.
+            run = self.executor.execute_async(prompt, number, {"client_id": None}, list(targets))
+            self._loop.run_until_complete(run)
         for kind, data in self.executor.status_messages:
             if kind == "execution_error":
                 words = _words(prompt, data["node_id"])
                 raise ComfyUIError(f"{words}: {data['exception_message'].strip()}")
             if kind == "execution_interrupted":
                 raise ComfyUIError("The run was interrupted.")
-        return asyncio.run(self._outputs(targets))
+        return self._loop.run_until_complete(self._outputs(targets))
 
     async def _outputs(self, targets: Sequence[str]) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}

@@ -1,0 +1,21 @@
+"""From one picture to a data set: a workflow over a table of pairs, on Ray, with a report.
+
+    python dev.py evaluate --workflow FILE --pairs FILE.csv --out FOLDER
+    python -m tools.evaluate --workflow FILE --pairs FILE.csv --out FOLDER    in your own ComfyUI
+
+    from tools.evaluate import Request, evaluate
+    summary = evaluate(Request(Path("workflow.json"), Path("pairs.csv"), Path("results")))
+
+`plan` checks everything before time is spent, `worker` is ComfyUI in a process of Ray, `run` gives
+out the pairs, `results` keeps one file a pair, `report` reads them. docs/evaluate.md has the rest.
+"""
+
+from .errors import EvaluationError
+from .requirements import check_requirements
+
+check_requirements()
+
+from .run import Request, Summary  # noqa: E402
+from .run import evaluate as evaluate  # noqa: E402
+
+__all__ = ["EvaluationError", "Request", "Summary", "evaluate"]
