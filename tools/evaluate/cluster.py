@@ -36,11 +36,15 @@ class Share:
 def ray_session(address: str | None, cores: int) -> Iterator[Any]:
     """Ray, connected. address: of a cluster, “host:port” or “auto”; None starts one of `cores`.
 
-    Raises EvaluationError for a cluster that cannot be reached.
+    Where this process has a Ray already, that one is used and left running. Raises EvaluationError
+    for a cluster that cannot be reached.
     """
     os.environ.update(NO_MESSAGES)
     import ray
 
+    if ray.is_initialized():
+        yield ray
+        return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         os.environ["PYTHONPATH"] = _with_root(os.environ.get("PYTHONPATH"))

@@ -55,7 +55,11 @@ def read_table(path: Path) -> Table:
             frame = pd.read_parquet(path).astype(object)
             frame = frame.where(frame.notna(), "").map(_text)
         else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+            # With the header as a row: pandas would rename columns of one name.
+            text = pd.read_csv(
+                path, dtype=str, keep_default_na=False, skipinitialspace=True, header=None
+            )
+            frame = text.iloc[1:].reset_index(drop=True).set_axis(text.iloc[0], axis=1)
     except (ValueError, OSError) as error:
         raise EvaluationError(f"{path} cannot be read as a table: {error}") from None
     frame.columns = [str(column).strip() for column in frame.columns]

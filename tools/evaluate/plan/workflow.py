@@ -54,10 +54,18 @@ class Workflow:
 
 
 def node_types(path: Path) -> list[str]:
-    """The node types a workflow file uses, read before ComfyUI is there."""
+    """The node types a workflow file uses, read before ComfyUI is there.
+
+    Raises EvaluationError for a file that is no workflow or has nothing to score.
+    """
     data = _load(path)
     nodes = data["nodes"] if "nodes" in data else data.values()
     types = {node.get("type") or node.get("class_type") for node in nodes}
+    if IMACS not in types:
+        raise EvaluationError(
+            f"{path.name} has no IMACS node, so there is nothing to score. Add IMACS behind "
+            "Collect Attribution, connect its masks, and save the workflow again."
+        )
     return sorted(types - {*NOTES, REROUTE, PRIMITIVE})
 
 
@@ -79,11 +87,6 @@ def read_workflow(path: Path, object_info: Json) -> Workflow:
             "Install their pack into the ComfyUI that is used, and look at its log."
         )
     imacs = [node for node, found in prompt.items() if found["class_type"] == IMACS]
-    if not imacs:
-        raise EvaluationError(
-            f"{path.name} has no IMACS node, so there is nothing to score. Add IMACS behind "
-            "Collect Attribution, connect its masks, and save the workflow again."
-        )
     needed: Json = {}
     for node in imacs:
         needed |= only(prompt, node)

@@ -46,9 +46,11 @@ class Distances:
     def note(self) -> str:
         """What is to be said of the two columns."""
         if not self.at_hand:
+            home, folder = str(Path.home()), str(weights_folder())
+            where = folder.replace(home, "~", 1) if folder.startswith(home) else folder
             return (
                 f"No FID and KID: their Inception weights are not at hand. Put {WEIGHTS} (from the "
-                f"releases of torch-fidelity) into {weights_folder()} and make the report again."
+                f"releases of torch-fidelity) into {where} and make the report again."
             )
         return f"FID of fewer than {FEW} pictures is too high; compare equal numbers of rows alone."
 
@@ -61,16 +63,12 @@ class Distances:
         from torchmetrics.image.kid import KernelInceptionDistance
 
         feature: Any = self.extractor if self.extractor is not None else 2048
-        path = None if self.extractor is not None else str(self.weights)
-        fid = FrechetInceptionDistance(
-            feature, normalize=True, feature_extractor_weights_path=path
-        ).set_dtype(torch.float64)
+        fid = FrechetInceptionDistance(feature, normalize=True).set_dtype(torch.float64)
         kid = KernelInceptionDistance(
             feature,
             subsets=SUBSETS,
             subset_size=min(SUBSET, len(rows)),
             normalize=True,
-            feature_extractor_weights_path=path,
         )
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)  # KID draws its subsets

@@ -104,8 +104,8 @@ def _scatter(data: Data, scores: list[Figure], other: Figure) -> None:
             points = axes.scatter(
                 shown[other.column],
                 shown[score.column],
-                s=7,
-                alpha=0.5,
+                s=14,
+                alpha=0.6,
                 linewidths=0,
                 color=COLOURS(number % 10),
                 label=label,

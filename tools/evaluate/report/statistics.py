@@ -6,6 +6,7 @@ rows give the same interval.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,17 +73,18 @@ def _estimate(
     value, count = float(statistic(*data, axis=-1)), len(data[0])
     if count < LEAST or all(np.ptp(values) == 0 for values in data):
         return Estimate(value, count=count)
-    found = stats.bootstrap(
-        data,
-        statistic,
-        paired=paired,
-        vectorized=True,
-        n_resamples=DRAWS,
-        batch=BATCH,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of draws left out below
+        found = stats.bootstrap(
+            data,
+            statistic,
+            paired=paired,
+            vectorized=True,
+            n_resamples=DRAWS,
+            batch=BATCH,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
     draws = found.bootstrap_distribution
     draws = draws[np.isfinite(draws)]  # a draw of one row alone has no correlation
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

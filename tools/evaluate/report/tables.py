@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+import pandas as pd
 
 from .distances import Distances
 from .figures import IMACS, OTHERS, TRUTH, Data, Figure
-from .statistics import Estimate, mean, pearson, spearman
+from .statistics import LEAST, Estimate, mean, pearson, spearman
+
+CORRELATION_NOTE = (
+    "Of a row's IMACS with the same row's figure (95 % interval over rows; of means, over groups). "
+    "“All rows” takes rows that show the same pair for independent, so its interval is too narrow "
+    "where groups share their pairs."
+)
 
 
 @dataclass(frozen=True)
@@ -40,31 +46,39 @@ def means(data: Data) -> list[Table]:
 
 
 def correlations(data: Data) -> list[Table]:
-    """IMACS against every figure that knows the truth, row by row and group by group."""
+    """IMACS against every figure that knows the truth: by group, over all rows, over groups."""
     scores, truth = data.there(IMACS), data.there(TRUTH)
     groups = data.groups()
-    rows: list[list[str]] = []
-    for score in scores:
-        for other in truth:
-            parts = [(name, found[score.column], found[other.column]) for name, found in groups]
-            if len(groups) > 1:
-                parts.append(("all rows", data.frame[score.column], data.frame[other.column]))
-            if len(groups) > 2:
-                means_of = [
-                    [_mean(found[column]) for _, found in groups]
-                    for column in (score.column, other.column)
-                ]
-                parts.append(("means of groups", *means_of))
-            rows += [[score.heading, other.heading, name, *_both(x, y)] for name, x, y in parts]
-    if not rows:
-        return []
-    note = (
-        "Correlation of a row's IMACS with the same row's figure (95 % interval over rows; of "
-        "means: over groups). “All rows” takes rows that share a picture for independent, so its "
-        "intervals are too narrow where groups show the same pairs."
-    )
-    headings = ["IMACS", "against", _group(data), "Pearson", "Spearman", "n"]
-    return [Table("Does IMACS follow the truth?", headings, rows, note)]
+    parts = list(groups)
+    if len(groups) > 1:
+        parts.append(("all rows", data.frame))
+    if len(groups) >= LEAST:
+        parts.append(("means of groups", pd.DataFrame([_means(rows) for _, rows in groups])))
+    tables: list[Table] = []
+    for statistic, name in ((pearson, "Pearson"), (spearman, "Spearman")):
+        found = {
+            (score.heading, group, other.title): statistic(rows[score.column], rows[other.column])
+            for score in scores
+            for group, rows in parts
+            for other in truth
+        }
+        varied = [
+            one.title for one in truth if any(e for key, e in found.items() if key[2] == one.title)
+        ]
+        cells = [
+            [
+                score.heading,
+                group,
+                *(found[score.heading, group, title].text(2) for title in varied),
+            ]
+            for score in scores
+            for group, _ in parts
+        ]
+        if varied and cells:
+            headings = ["", _group(data), *varied]
+            title = f"Does IMACS follow the truth? {name}'s correlation"
+            tables.append(Table(title, headings, cells, CORRELATION_NOTE))
+    return tables
 
 
 def paper(data: Data, distances: Distances) -> list[Table]:
@@ -95,15 +109,10 @@ def _group(data: Data) -> str:
     return " · ".join(column.removeprefix("label.") for column in data.by) or "rows"
 
 
-def _both(x: object, y: object) -> list[str]:
-    linear, ranked = pearson(x, y), spearman(x, y)
-    return [linear.text(2), ranked.text(2), str(linear.count)]
-
-
-def _mean(values: object) -> float:
-    given = np.asarray(values, np.float64)
-    given = given[np.isfinite(given)]
-    return float(given.mean()) if len(given) else float("nan")
+def _means(rows: pd.DataFrame) -> pd.Series:
+    """The mean of each column of numbers, of its finite values."""
+    numbers = rows.select_dtypes("number")
+    return numbers.where(numbers.abs() != float("inf")).mean()
 
 
 def _plain(estimate: Estimate, digits: int) -> str:
