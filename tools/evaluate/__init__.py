@@ -10,12 +10,24 @@
 out the pairs, `results` keeps one file a pair, `report` reads them. docs/evaluate.md has the rest.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .errors import EvaluationError
 from .requirements import check_requirements
 
-check_requirements()
-
-from .run import Request, Summary  # noqa: E402
-from .run import evaluate as evaluate  # noqa: E402
+if TYPE_CHECKING:
+    from .run import Request, Summary, evaluate
 
 __all__ = ["EvaluationError", "Request", "Summary", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the driver when it is asked for: workers import this package too, and need none."""
+    if name in ("Request", "Summary", "evaluate"):
+        check_requirements()
+        from . import run
+
+        return getattr(run, name)
+    raise AttributeError(name)

@@ -3,6 +3,8 @@
 import sys
 
 from .command import main
+from .requirements import check_requirements
 
 if __name__ == "__main__":
+    check_requirements()
     sys.exit(main())

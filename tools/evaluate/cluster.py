@@ -13,7 +13,8 @@ from typing import Any
 from tools.setup.paths import ROOT
 
 from .errors import EvaluationError
-from .worker.actor import Setup, Worker
+from .task import Setup
+from .worker.actor import Worker
 
 CONNECT_SECONDS = 5
 STORE_BYTES = 256 * 2**20  # of Ray's shared memory: what is under way, never all results

@@ -17,7 +17,7 @@ import pandas as pd
 
 from .errors import EvaluationError
 from .plan.pairs import Pair
-from .worker.actor import Outcome
+from .task import Outcome
 
 ROWS, PICTURES, STRIPS = "rows", "pictures", "strips"
 FACTS, SKIPPED = "run.json", "skipped.csv"

@@ -17,7 +17,7 @@ from .plan import Pair, Plan, Settings, read_table, read_workflow
 from .plan.workflow import node_types
 from .report import write_report
 from .results import SKIPPED, Results
-from .worker.actor import Outcome, Setup
+from .task import Outcome, Setup
 
 ALL_FAILED = 5  # pairs in a row, from the first on: then something is wrong with all of them
 SPEAK_SECONDS = 5

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tools.evaluate.plan import Task
-from tools.evaluate.worker.actor import Outcome
+from tools.evaluate.task import Outcome, Task
 
 SEED = "4"  # the node of conftest.prompt
 

@@ -28,26 +28,31 @@ INFO = OBJECT_INFO | {
 Evaluate = Callable[..., Summary]
 
 
+@pytest.fixture(scope="module")
+def team(ray_here: Any) -> list[Any]:
+    """Two workers for all tests: processes take long to start."""
+    options = {"num_cpus": 0.5, "max_restarts": -1, "max_task_retries": 2}
+    actor = ray_here.remote(StubWorker).options(**options)
+    return [actor.remote(INFO) for _ in range(2)]
+
+
 @pytest.fixture
 def evaluate(
-    ray_here: Any,
+    team: list[Any],
     write_workflow: Callable[..., Path],
     write_pictures: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Evaluate:
-    """Runs a table with stub workers; what is said goes into `evaluate.said`."""
+    """Runs a table with stub workers."""
 
-    def start(ray: Any, setup: Any, share: Share) -> Any:
-        options = {"num_cpus": 0.5, "max_restarts": -1, "max_task_retries": 2}
-        return ray.remote(StubWorker).options(**options).remote(INFO)
-
-    monkeypatch.setattr(run, "start_worker", start)
     path = write_workflow()
 
     def evaluate(table: str, say: Callable[[str], None] = print, **options: Any) -> Summary:
         pairs = tmp_path / "pairs.csv"
         pairs.write_text(table)
+        workers = iter(team)
+        monkeypatch.setattr(run, "start_worker", lambda *_: next(workers))
         return measure(Request(path, pairs, tmp_path / "out", **options), say)
 
     return evaluate
@@ -114,17 +119,17 @@ class TestResuming:
         process, used = psutil.Process(), []
 
         def say(text: str) -> None:
-            if " of 1500" in text:
+            if " of 600" in text:
                 used.append(process.memory_info().rss)
 
         original = run.SPEAK_SECONDS
         run.SPEAK_SECONDS = 0
         try:
-            assert evaluate(seeds(*range(1000, 2500)), say, workers=2).complete
+            assert evaluate(seeds(*range(1000, 1600)), say, workers=2).complete
         finally:
             run.SPEAK_SECONDS = original
-        assert len(used) == 1500
-        assert used[-1] - used[300] < 10 * 2**20
+        assert len(used) == 600
+        assert used[-1] - used[100] < 5 * 2**20
 
 
 class TestCluster:

@@ -19,8 +19,8 @@ from tools.evaluate.report import compare, write_report
 from tools.evaluate.report.distances import Distances
 from tools.evaluate.report.figures import read_data
 from tools.evaluate.results import Results
+from tools.evaluate.task import Outcome
 from tools.evaluate.worker import pictures
-from tools.evaluate.worker.actor import Outcome
 
 FACTS: dict[str, Any] = {
     "workflow": "workflow.json",

@@ -12,7 +12,7 @@ import pytest
 from tools.evaluate.errors import EvaluationError
 from tools.evaluate.plan import Pair
 from tools.evaluate.results import Results
-from tools.evaluate.worker.actor import Outcome
+from tools.evaluate.task import Outcome
 
 PAIR = Pair(1, "first", "ab" * 16)
 OUTCOME = Outcome(({"imacs_generated": 0.5},), (b"png",), (b"jpg",), 1.5)

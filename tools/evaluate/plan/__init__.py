@@ -4,7 +4,7 @@ A plan knows every pair's prompt and a key that names everything its figures dep
 """
 
 from .columns import Bindings, bind
-from .pairs import Pair, Plan, Settings, Task
+from .pairs import Pair, Plan, Settings
 from .table import Table, read_table
 from .workflow import Workflow, read_workflow
 
@@ -14,7 +14,6 @@ __all__ = [
     "Plan",
     "Settings",
     "Table",
-    "Task",
     "Workflow",
     "bind",
     "read_table",

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
+from ..task import Measured, Task
 from .columns import Bindings, bind, is_picture, read_value
 from .files import Found, inspect_correspondences, inspect_pictures
 from .table import CORRESPONDENCE, NAME, TARGET, Table
 from .workflow import Json, Workflow
 
 SHOWN_PROBLEMS = 5
-Measured = tuple[tuple[str, str], ...]  # an IMACS node and what stands before its figures
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,6 @@ class Settings:
     threads: int  # of the processor, for one worker
     lpips: str  # the network, empty without weights
     arguments: tuple[str, ...] = ()  # ComfyUI's
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run of the workflow, with everything it needs, as it travels to a worker."""
-
-    prompt: Json
-    measured: Measured
-    pictures: dict[str, bytes]  # by the name the prompt has for them
-    target: bytes | None = None
-    correspondence: bytes | None = None
-    lpips: str = ""
 
 
 @dataclass(frozen=True)

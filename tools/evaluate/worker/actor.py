@@ -7,39 +7,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..plan.pairs import Task
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a task gave: for each picture of the run its figures, its file and its strip.
-
-    problem: what failed, empty if nothing did. seconds: of the run and its scores.
-    """
-
-    figures: tuple[dict[str, float], ...] = ()
-    pictures: tuple[bytes, ...] = ()
-    strips: tuple[bytes, ...] = ()
-    seconds: float = 0.0
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How a worker sets itself up. comfyui: used where the machine's own COMFYUI_PATH is unset."""
-
-    comfyui: str
-    cpu: bool
-    threads: int
-    arguments: tuple[str, ...] = ()
-    models: tuple[tuple[str, str], ...] = ()
-    node_types: tuple[str, ...] = ()
+from ..task import Json, Outcome, Setup, Task
 
 
 class Worker:

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..plan.files import read_points
-
 Figures = dict[str, float]
 SETTINGS = {  # of the IMACS node, and what it takes where nothing is set
     "reference": 1,
@@ -152,6 +150,8 @@ class Scores:
         Zero is the right cell, one a neighbour of it: the larger of the distances in rows and
         columns.
         """
+        from ..plan.files import read_points
+
         pack = self._pack
         definition = pack.choose_definition(attribution, settings["definition"])
         pairs = pack.correspondence_of(
