@@ -28,9 +28,7 @@ PATIENCE = 180  # seconds, on a busy machine
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five held-out scenes, two steps each."""
-    return write_pairs(
-        tmp_path_factory.mktemp("pairs"), PAIRS, "plain", {"KSampler.steps": ["2"]}, False
-    )
+    return write_pairs(tmp_path_factory.mktemp("pairs"), PAIRS, variants=[{"KSampler.steps": "2"}])
 
 
 def kill_driver_after_a_pair(pairs: Path, out: Path) -> None:
