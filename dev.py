@@ -4,6 +4,7 @@
     python dev.py test     run every test; more arguments go to pytest
     python dev.py serve    the same ComfyUI for your browser
     python dev.py check    formatter, linter, types
+    python dev.py evaluate a workflow over a table of pairs: scores, statistics, a report
 
 Each command first sets up what is missing: a virtual environment in .venv, the pinned development
 requirements, torch and a real ComfyUI in .comfyui/. After the first time, that takes no time.
@@ -29,6 +30,7 @@ from tools.setup.running import Trouble, call, say
 
 OLDEST_PYTHON = (3, 10)
 MOST_TEST_PROCESSES = 4  # each holds a ComfyUI
+NEEDED_GROUPS = {"evaluate": ("evaluate",)}  # of pyproject.toml, by command
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as main; main()"
 
 
@@ -37,12 +39,12 @@ def surroundings(comfyui: ComfyUI, **more: str) -> dict[str, str]:
 
 
 def run_tool(name: str, options: argparse.Namespace) -> int:
-    comfyui, python = set_up(options.comfyui)
+    comfyui, python = set_up(options.comfyui, *NEEDED_GROUPS.get(name, ()))
     return call([python, "-m", f"tools.{name}", *options.rest], surroundings(comfyui))
 
 
 def run_test(options: argparse.Namespace) -> int:
-    comfyui, python = set_up(options.comfyui)
+    comfyui, python = set_up(options.comfyui, "evaluate")
     chosen = [word for word in options.rest if not word.startswith("-")]
     env = surroundings(comfyui, NODE=find_node(python))
     if not chosen or any("page" in word for word in chosen):
@@ -64,7 +66,7 @@ def side_by_side() -> list[str]:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    _, python = set_up(options.comfyui)
+    _, python = set_up(options.comfyui, "evaluate")
     node, tools = find_node(python), page_tools(python)
     biome, tsc = tools / "@biomejs/biome/bin/biome", tools / "typescript/bin/tsc"
     commands: dict[str, list[str | Path]] = {
@@ -120,8 +122,10 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dev.py", description=summary)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    def add(name: str, text: str, own_help: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False, add_help=own_help
+        )
         command.add_argument(
             "--comfyui",
             metavar="VERSION",
@@ -142,6 +146,7 @@ def arguments() -> argparse.ArgumentParser:
         ("bench", "benchmarks; --json FILE for the figures"),
     ):
         add(name, text)
+    add("evaluate", "a workflow over a table of pairs, with a report; --help says more", False)
     return parser
 
 

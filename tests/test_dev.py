@@ -97,6 +97,46 @@ class TestWhichEnvironment:
         assert found.parent == paths.STORE
 
 
+class TestGroups:
+    """Dependency groups that only some commands need."""
+
+    @pytest.fixture
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The groups that pip was asked for."""
+        found: list[str] = []
+
+        def pip(venv: Path, *arguments: str, name: str) -> None:
+            found.extend(a.rpartition(":")[2] for a in arguments if a.startswith("--group"))
+
+        monkeypatch.setattr(install, "pip", pip)
+        return found
+
+    def python(self) -> Path:
+        (paths.VENV / "bin").mkdir(parents=True)
+        (paths.VENV / paths.READY).write_text(json.dumps({"comfyui": "c"}))
+        venv.interpreter(paths.VENV).parent.mkdir(exist_ok=True)
+        venv.interpreter(paths.VENV).touch()
+        return venv.interpreter(paths.VENV)
+
+    def test_they_are_installed_once(self, installed: list[str], checkout: Path) -> None:
+        python = self.python()
+        for _ in range(2):
+            install.add_groups(python, ("evaluate",))
+        assert installed == ["evaluate"]
+        text = (checkout / "pyproject.toml").read_text()
+        (checkout / "pyproject.toml").write_text(text.replace("pytest", "pytest==9"))
+        install.add_groups(python, ("evaluate",))
+        assert installed == ["evaluate", "evaluate"]
+
+    def test_the_rest_does_not_have_to_be_installed_anew(self, installed: list[str]) -> None:
+        python = self.python()
+        install.add_groups(python, ())
+        assert installed == []
+        install.add_groups(python, ("evaluate",))
+        assert install.is_ready(paths.VENV, {"comfyui": "c"})
+        assert not install.is_ready(paths.VENV, {"comfyui": "d"})
+
+
 class TestArchive:
     """The source archive a release comes in."""
 

@@ -46,18 +46,23 @@ def install(comfyui: ComfyUI) -> Path:
     development = development_pins()
     if venv == paths.VENV:
         wanted_state = {"development": development, "comfyui": wanted}
-        if state_of(paths.VENV) != wanted_state or not interpreter(paths.VENV).is_file():
+        if not is_ready(paths.VENV, wanted_state):
             install_into(paths.VENV, wanted_state, f"ComfyUI {comfyui.version}", requirements)
         return interpreter(paths.VENV)
     base = state_of(paths.VENV)
     if base.get("development") != development or not interpreter(paths.VENV).is_file():
         install_into(paths.VENV, {"development": development}, "development")
     wanted_state = {"development": development, "comfyui": wanted}
-    if state_of(venv) != wanted_state or not interpreter(venv).is_file():
+    if not is_ready(venv, wanted_state):
         make_venv(venv)
         put_on_top(venv, paths.VENV)
         install_into(venv, wanted_state, f"ComfyUI {comfyui.version}", requirements)
     return interpreter(venv)
+
+
+def is_ready(venv: Path, wanted_state: dict[str, str]) -> bool:
+    """Whether an environment has what is wanted; it may have more groups."""
+    return wanted_state.items() <= state_of(venv).items() and interpreter(venv).is_file()
 
 
 def install_into(venv: Path, wanted_state: dict[str, str], what: str, *more: Path) -> None:
@@ -91,13 +96,32 @@ def put_on_top(venv: Path, base: Path) -> None:
     (packages(venv) / "i2am_base.pth").write_text(line, "utf-8")
 
 
-def set_up(version: str | None) -> tuple[ComfyUI, Path]:
-    """Everything a command needs; gives the ComfyUI and the interpreter."""
+def add_groups(python: Path, groups: tuple[str, ...]) -> None:
+    """Installs more dependency groups into the environment of an interpreter, once each."""
+    venv = python.parents[1]
+    pins = development_pins()
+    for group in groups:
+        state = state_of(venv)
+        if state.get(group) == pins:
+            continue
+        with step(f"Installing what {group} needs") as notes:
+            arguments = ["--progress-bar=off", f"--group={paths.PYPROJECT}:{group}"]
+            pip(venv, "install", *arguments, name=f"install-{group}")
+            notes.append(f"{megabytes(venv)} in {shown(venv)}")
+        (venv / READY).write_text(json.dumps({**state, group: pins}), "utf-8")
+
+
+def set_up(version: str | None, *groups: str) -> tuple[ComfyUI, Path]:
+    """Everything a command needs; gives the ComfyUI and the interpreter.
+
+    groups: dependency groups that only some commands need.
+    """
     start = time.monotonic()
     comfyui = find_comfyui(version)
     make_venv(paths.VENV)
     get_comfyui(comfyui)
     python = install(comfyui)
+    add_groups(python, groups)
     whose = "your own, " if comfyui.own else ""
     say(
         f"ComfyUI {comfyui.version} ({whose}{shown(comfyui.path)}), "
