@@ -91,32 +91,41 @@ function watchAll(all) {
   const home = scopeOf(app.canvas.graph);
   const samplers = worthIt(all.filter((sampler) => !isWatched(sampler, root)));
   if (!samplers.length || !home) {
-    const why = all.length ? "It is watched already." : "There is no sampler on this graph.";
-    say("info", WATCH, [why]);
+    say("info", all.length ? "It is watched already." : "No node that samples runs on this graph.");
     return;
   }
-  const viewers = /** @type {any[]} */ ([]);
+  const watched = /** @type {import("./watch.js").Watched[]} */ ([]);
+  const refused = /** @type {Sampler[]} */ ([]);
+  const reasons = /** @type {string[]} */ ([]);
+  const make = (/** @type {string} */ type) =>
+    /** @type {any} */ (window).LiteGraph.createNode(type);
   change(() => {
     for (const sampler of samplers) {
       try {
-        const watched = watch(sampler, rootScope(root), home, (type) =>
-          /** @type {any} */ (window).LiteGraph.createNode(type),
-        );
-        viewers.push(watched.viewer);
-        say(watched.open.length ? "warn" : "success", headline(sampler, watched), watched.open);
+        watched.push(watch(sampler, rootScope(root), home, make));
       } catch (error) {
-        say("error", `${sampler.node.title} is not watched`, [/** @type {Error} */ (error).message]);
+        refused.push(sampler);
+        reasons.push(/** @type {Error} */ (error).message);
       }
     }
   });
-  const seen = viewers.filter((viewer) => viewer.graph === app.canvas.graph);
-  if (seen.length) app.canvas.selectItems?.(seen);
+  if (refused.length) say("warn", `Not watched: ${named(refused)}`, reasons);
+  if (!watched.length) return;
+  const pictures = watched.reduce((sum, one) => sum + one.pictures, 0);
+  const open = watched.flatMap((one) => one.open);
+  const found = pictures === 1 ? "1 reference picture" : `${pictures} reference pictures`;
+  const names = named(samplers.filter((sampler) => !refused.includes(sampler)));
+  const headline = `Watching ${names}: ${found} connected. Press Run.`;
+  say(open.length ? "warn" : "success", headline, open);
+  const here = watched
+    .map(({ viewer }) => viewer)
+    .filter(({ graph }) => graph === app.canvas.graph);
+  if (here.length) app.canvas.selectItems?.(here);
 }
 
-/** @param {Sampler} sampler @param {import("./watch.js").Watched} watched */
-function headline({ node }, { pictures }) {
-  const found = pictures === 1 ? "1 reference" : `${pictures} references`;
-  return `Watching ${node.title}: ${found} connected. Press Run.`;
+/** @param {Sampler[]} samplers */
+function named(samplers) {
+  return samplers.length === 1 ? samplers[0].node.title : `${samplers.length} samplers`;
 }
 
 /** @param {Sampler[]} samplers */
@@ -124,7 +133,7 @@ function stopAll(samplers) {
   const root = workflow();
   const watched = samplers.filter((sampler) => isWatched(sampler, root));
   if (watched.length) change(() => stop(watched.map(keyOf), root));
-  else say("info", STOP, ["Nothing is watched here."]);
+  else say("info", "Nothing is watched here.");
 }
 
 /** One step for undo. @param {() => void} what */
@@ -141,11 +150,13 @@ function change(what) {
   }
 }
 
-/** @param {"success" | "info" | "warn" | "error"} severity @param {string} summary
- * @param {string[]} details
+/**
+ * @param {"success" | "info" | "warn"} severity
+ * @param {string} summary
+ * @param {string[]} [details] each is said once
  */
-function say(severity, summary, details) {
-  const life = details.length ? 2000 * SECONDS : 1000 * SECONDS;
-  app.extensionManager.toast.add({ severity, summary, detail: details.join("\n"), life });
+function say(severity, summary, details = []) {
+  const life = 1000 * (details.length ? 2 * SECONDS : SECONDS);
+  const detail = [...new Set(details)].join("\n");
+  app.extensionManager.toast.add({ severity, summary, detail, life });
 }
-

@@ -9,6 +9,7 @@ import {
   ON_MODEL,
   ORDER,
   SAME_PICTURE,
+  UNREAD,
 } from "./tables.js";
 
 /** @typedef {import("./sources.js").Scope} Scope */
@@ -27,8 +28,9 @@ import {
  * @property {string} from the node and input it comes in by
  * @property {Mark | null} mark
  *
- * @typedef {{ references: Reference[], beside: string[] }} Found
+ * @typedef {{ references: Reference[], beside: string[], unread: string | null }} Found
  *   beside: pictures that enter beside the tokens, by node and input
+ *   unread: why this kind of model cannot be watched
  */
 
 const MOST_NODES = 1000;
@@ -41,12 +43,12 @@ export function referencesOf({ scope, node, model, positive }) {
   const walk = new Walk();
   walk.models(source(scope, node, model));
   walk.conditionings(positive < 0 ? null : source(scope, node, positive), null);
-  const { beside } = walk;
+  const { beside, unread } = walk;
   const ways = new Set(walk.references.map((reference) => reference.way));
   const references = ORDER.filter((way) => way !== "clip" || !ways.has("latent")).flatMap((way) =>
     walk.references.filter((reference) => reference.way === way),
   );
-  return { references, beside };
+  return { references, beside, unread };
 }
 
 class Walk {
@@ -54,6 +56,8 @@ class Walk {
   references = [];
   /** @type {string[]} */
   beside = [];
+  /** @type {string | null} */
+  unread = null;
   /** @type {Set<any>} CLIP vision outputs whose tokens are marked already, by their node */
   #marked = new Set();
   #left = MOST_NODES;
@@ -73,6 +77,7 @@ class Walk {
   conditionings(found, joined) {
     if (!found || this.#left-- <= 0) return;
     const { scope, node } = found;
+    this.unread ??= UNREAD[node.type] ?? null;
     if (node.type === "I2AM_MarkRedux") {
       this.#marked.add(source(scope, node, inputNamed(node, "clip_vision_output"))?.node);
     }
@@ -91,7 +96,8 @@ class Walk {
    */
   #take({ scope, node }, giver, wire) {
     const linked = (/** @type {string} */ name) =>
-      node.inputs[inputNamed(node, name)]?.link != null && source(scope, node, inputNamed(node, name));
+      node.inputs[inputNamed(node, name)]?.link != null &&
+      source(scope, node, inputNamed(node, name));
     for (const name of giver.beside ?? []) {
       if (linked(name)) this.beside.push(`${name} of ${title(node)}`);
     }

@@ -10,7 +10,7 @@ import {
   scopesWithin,
   source,
 } from "./sources.js";
-import { MASKS } from "./tables.js";
+import { MASKS, UNREAD } from "./tables.js";
 
 /** @typedef {import("./sources.js").Scope} Scope */
 /** @typedef {import("./sources.js").Source} Source */
@@ -107,17 +107,24 @@ function steps(decoder, sampler) {
   return Number.POSITIVE_INFINITY;
 }
 
-/** The mask of the latent that enters a sampler. @param {Sampler} sampler @returns {Source | null} */
-export function maskOf({ scope, node }) {
+/**
+ * What is known of the latent that enters a sampler: where its mask comes from, and why a model that
+ * needs such a latent cannot be watched.
+ *
+ * @param {Sampler} sampler
+ * @returns {{ mask: Source | null, unread: string | null }}
+ */
+export function latentOf({ scope, node }) {
+  let mask = /** @type {Source | null} */ (null);
   for (let step = 0; step < MOST_STEPS; step++) {
     const found = source(scope, node, inputOfType(node, "LATENT"));
-    if (!found || samples(found.node)) return null;
+    if (!found) break;
     ({ scope, node } = found);
+    if (UNREAD[node.type]) return { mask, unread: UNREAD[node.type] };
     const name = MASKS[node.type];
-    const mask = name === undefined ? null : source(scope, node, inputNamed(node, name));
-    if (mask) return mask;
+    if (name && !samples(node)) mask ??= source(scope, node, inputNamed(node, name));
   }
-  return null;
+  return { mask, unread: null };
 }
 
 /** Where a node's VAE comes from. @param {Sampler} sampler @returns {Source | null} */

@@ -73,12 +73,10 @@ export const ON_CONDITIONING = {
   WanSoundImageToVideoExtend: gives("latent", ["ref_image"]),
   WanSCAILToVideo: gives("latent", ["reference_image"]),
   Wan22FunControlToVideo: gives("latent", ["ref_image"]),
-  WanVaceToVideo: gives("latent", ["reference_image"]),
   BerniniConditioning: gives("latent", [
     ...["source_video", "reference_video", "reference_images.*"],
   ]),
   InpaintModelConditioning: gives("latent", [], { beside: ["pixels"] }),
-  Hunyuan3Dv2Conditioning: gives("vision", ["clip_vision_output"]),
 };
 
 /** @type {Record<string, Giver>} by node, on a wire of a model */
@@ -101,6 +99,18 @@ export const ON_MODEL = {
   IPAdapterTiled: gives("adapter", ["image"]),
   IPAdapterTiledBatch: gives("adapter", ["image"]),
 };
+
+/** Models that cannot be watched, by a node they need: Capture Attention would refuse the run. */
+export const UNREAD = /** @type {Record<string, string>} */ ({
+  WanVaceToVideo: "VACE's pictures stand in blocks of their own, which cannot be read yet",
+  Hunyuan3Dv2Conditioning: "its result is a shape, not a picture",
+  Hunyuan3Dv2ConditioningMultiView: "its result is a shape, not a picture",
+  TripoSplatConditioning: "its result is a cloud of splats, not a picture",
+  LTXVConcatAVLatent: "models of video and sound cannot be read yet",
+  MiniMaxH3ImageToVideo: "models of video and sound cannot be read yet",
+  MiniMaxH3ReferenceToVideo: "models of video and sound cannot be read yet",
+  SeedVR2Conditioning: "the video it enlarges enters as channels of the result",
+});
 
 /** Conditionings that a node takes the references of, where it does not take those of all. */
 export const KEPT_CONDITIONINGS = /** @type {Record<string, string[]>} */ ({

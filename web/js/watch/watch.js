@@ -3,7 +3,7 @@
 
 import { freePlace } from "./places.js";
 import { referencesOf } from "./references.js";
-import { decoderOf, given, maskOf, vaeOf } from "./samplers.js";
+import { decoderOf, given, latentOf, vaeOf } from "./samplers.js";
 import { inputNamed, outputOfType, sameScope, source } from "./sources.js";
 import { carry, connect, insert, removeSlots, takeOut } from "./wires.js";
 
@@ -20,7 +20,11 @@ const [CAPTURE, COLLECT, VIEWER, MARK] = [
   ...["I2AM_Capture", "I2AM_Collect", "I2AM_Viewer", "I2AM_MarkRedux"],
 ];
 // What stands on a wire, and the input that this wire enters.
-const ON_WIRES = /** @type {Record<string, string>} */ ({ [CAPTURE]: "model", [MARK]: "conditioning" });
+const ON_WIRES = /** @type {Record<string, string>} */ ({
+  [CAPTURE]: "model",
+  [MARK]: "conditioning",
+});
+const LEAST_WIDTH = 230; // pixels, so that titles can be read
 const PLACE = 60; // pixels between a node and what is put beside it
 
 /** How a watched sampler is named on the nodes that watch it. @param {Sampler} sampler */
@@ -53,7 +57,16 @@ export function watch(sampler, root, home, make) {
   if (!entered || !link) {
     throw new Error(`${sampler.node.title} gets no model. Connect one, then watch it.`);
   }
-  const { references, beside } = referencesOf(entered);
+  const { references, beside, unread } = referencesOf(entered);
+  const { mask, unread: unreadLatent } = latentOf(sampler);
+  const reason = unread ?? unreadLatent;
+  if (reason) throw new Error(`This kind of model cannot be watched: ${reason}.`);
+  if (!references.length && beside.length) {
+    throw new Error(
+      `The model has no tokens of a reference to look at: ${beside.join(" and ")} ` +
+        `${beside.length > 1 ? "enter" : "enters"} as channels of the result.`,
+    );
+  }
   const decoder = decoderOf(sampler, root);
   const scope = decoder ? common(sampler.scope, decoder.scope) : sampler.scope;
   const building = new Building(root.graph, keyOf(sampler), make);
@@ -69,12 +82,8 @@ export function watch(sampler, root, home, make) {
     const slot = outputOfType(decoder.node, "IMAGE");
     building.wire({ ...decoder, slot }, scope, collect, "image", "picture");
   } else open.push("The finished picture was not found. Connect it to Collect Attribution.");
-  const mask = maskOf(sampler);
   if (mask) building.wire(mask, scope, collect, "mask", "mask");
   const pictures = building.references(references, scope, collect);
-  for (const one of beside) {
-    open.push(`${one} enters beside the tokens, so the model has nothing of it to look at.`);
-  }
   const vae = decoder && vaeOf(decoder);
   if (vae && open.length && inputNamed(collect, "vae") >= 0) {
     building.wire(vae, scope, collect, "vae", "vae");
@@ -120,19 +129,20 @@ class Building {
   open = [];
   /** @type {import("./wires.js").Added[]} */
   #slots = [];
-  #root;
   #key;
   #make;
   #before;
   /** @type {Map<any, Size>} the sizes of subgraph nodes, which grow with their slots */
   #sizes = new Map();
+  /** @type {[string, number[]][]} by graph */
+  #orders;
 
   /** @param {any} root @param {string} key @param {(type: string) => any} make */
   constructor(root, key, make) {
-    this.#root = root;
     this.#key = key;
     this.#make = make;
     this.#before = earliest(root);
+    this.#orders = graphsOf(root).flatMap(staleOrder);
     for (const graph of graphsOf(root)) {
       for (const node of graph.nodes) {
         const size = /** @type {Size} */ ([graph.id, node.id, node.size[0], node.size[1]]);
@@ -146,6 +156,7 @@ class Building {
     const node = this.#make(type);
     if (!node) throw new Error(`The page has no node ${type}. Reload it.`);
     node.properties = { ...node.properties, i2am_watch: { keys: [this.#key] } };
+    node.setSize([Math.max(node.size[0], LEAST_WIDTH), node.size[1]]);
     node.pos = freePlace(scope.graph, wish, node.size);
     scope.graph.add(node);
     return node;
@@ -192,7 +203,12 @@ class Building {
    * @returns {number} how many are connected
    */
   references(references, scope, collect) {
-    if (!references.length) this.open.push("No reference was found on the positive conditioning.");
+    if (!references.length) {
+      this.open.push(
+        "No reference was found on the positive conditioning. If the model is given one in a way " +
+          "this does not know, connect its picture to Collect Attribution.",
+      );
+    }
     const gap = references.findIndex(({ picture }) => !picture);
     const found = references.slice(0, gap < 0 ? MOST_REFERENCES : Math.min(gap, MOST_REFERENCES));
     for (const [index, { picture }] of found.entries()) {
@@ -229,10 +245,27 @@ class Building {
       ...node.properties.i2am_watch,
       before: this.#before,
       slots: this.#slots,
+      orders: this.#orders,
       // Each with its size now: one that was changed since is not the size we gave it.
       sizes: grown.map(([one, size]) => [...size, one.size[0], one.size[1]]),
     };
   }
+}
+
+/**
+ * The order of a graph's nodes as it was loaded, if the page would number them in another way. It
+ * does so as soon as a node is added.
+ *
+ * @param {any} graph
+ * @returns {[string, number[]][]}
+ */
+function staleOrder(graph) {
+  const loaded = graph.nodes.map((/** @type {any} */ node) => node.order);
+  graph.updateExecutionOrder();
+  const same = graph.nodes.every((/** @type {any} */ node, /** @type {number} */ index) => {
+    return node.order === loaded[index];
+  });
+  return same ? [] : [[graph.id, loaded]];
 }
 
 /** The last numbers of a node and a link before anything was watched. @param {any} root */
@@ -272,12 +305,36 @@ export function stop(keys, root) {
   }
   for (const { slots } of notes.reverse()) removeSlots(graphs, slots);
   for (const [graph, node] of wires.reverse()) takeOut(graph, node, ON_WIRES[node.type]);
-  for (const [graph, id, width, height, now, high] of notes.flatMap(({ sizes }) => sizes)) {
-    const node = graphs.get(graph)?.getNodeById(id);
-    const untouched = node && node.size[0] === now && node.size[1] === high;
-    if (untouched) node.setSize([width, height]);
+  shrink(
+    graphs,
+    notes.flatMap(({ sizes }) => sizes),
+  );
+  for (const [id, order] of notes.flatMap(({ orders }) => orders)) {
+    const nodes = graphs.get(id)?.nodes ?? [];
+    if (nodes.length === order.length)
+      for (const [i, node] of nodes.entries()) node.order = order[i];
   }
   for (const { before } of notes) countFrom(root, before);
+}
+
+/**
+ * Gives subgraph nodes the sizes they had before slots were added, where they still have the size
+ * that this gave them.
+ *
+ * @param {Map<string, any>} graphs
+ * @param {any[]} sizes as notes hold them; one watched after another grew from there
+ */
+function shrink(graphs, sizes) {
+  const left = [...sizes];
+  for (;;) {
+    const index = left.findIndex(([graph, id, , , width, height]) => {
+      const size = graphs.get(graph)?.getNodeById(id)?.size;
+      return size && size[0] === width && size[1] === height;
+    });
+    if (index < 0) return;
+    const [[graph, id, width, height]] = left.splice(index, 1);
+    graphs.get(graph).getNodeById(id).setSize([width, height]);
+  }
 }
 
 /**
