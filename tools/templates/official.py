@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+_BYPASSED = 4  # the mode of a node
 # Nodes that give a model a picture to go by.
 REFERENCE_NODES = (
     *("ReferenceLatent", "TextEncodeQwenImageEdit", "TextEncodeQwenImageEditPlus"),
@@ -46,3 +47,9 @@ def with_reference() -> Iterator[tuple[str, tuple[str, ...]]]:
         found = tuple(name for name in REFERENCE_NODES if name in types)
         if found:
             yield path.stem, found
+
+
+def bypasses(workflow: dict[str, Any]) -> bool:
+    """Whether it bypasses nodes: variants that its reader may switch on."""
+    inner = workflow.get("definitions", {}).get("subgraphs", [])
+    return any(node.get("mode") == _BYPASSED for graph in (workflow, *inner) for node in graph["nodes"])

@@ -20,6 +20,7 @@ _LOADERS = {
     "VAELoader": ("StandIn_Vae", "vae_name"),
     "CLIPVisionLoader": ("StandIn_Vision", "clip_name"),
     "StyleModelLoader": ("StandIn_Style", "style_model_name"),
+    "ModelPatchLoader": ("StandIn_Patch", "name"),
     "AudioEncoderEncode": ("StandIn_Sound", ""),
     "GetVideoComponents": ("StandIn_Pictures", ""),
     "SCAIL2ColoredMask": ("StandIn_Pictures", ""),

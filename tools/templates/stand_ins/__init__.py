@@ -81,6 +81,15 @@ class Style(_Loader):
         return (models.style(),)
 
 
+class Patch(_Loader):
+    """In the place of ModelPatchLoader: USO's."""
+
+    RETURN_TYPES = ("MODEL_PATCH",)
+
+    def load(self, name: str) -> tuple[Any]:
+        return (models.patch(),)
+
+
 class Sound(_Loader):
     """In the place of AudioEncoderEncode: what Whisper says of a few seconds."""
 
@@ -125,6 +134,7 @@ NODE_CLASS_MAPPINGS = {
     "StandIn_Checkpoint": Checkpoint,
     "StandIn_Vision": Vision,
     "StandIn_Style": Style,
+    "StandIn_Patch": Patch,
     "StandIn_Sound": Sound,
     "StandIn_Pictures": Pictures,
     "StandIn_Digest": Digest,

@@ -215,7 +215,7 @@ def vision(name: str) -> Any:
 
     siglip = "sigclip" in name
     config = {
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 20 if siglip else 2,  # USO looks at the last and the eleventh last
         "hidden_size": 32 if siglip else 1664 if "_g" in name else 1280,
         "num_attention_heads": 2,
         "intermediate_size": 32,
@@ -243,6 +243,20 @@ def style() -> Any:
     network = comfy.ldm.flux.redux.ReduxImageEncoder(redux_dim=32, txt_in_features=16)
     network.load_state_dict(weights(network, 3))
     return comfy.sd.StyleModel(network)
+
+
+@cache
+def patch() -> Any:
+    """USO's projector of styles, for `vision` and Flux."""
+    from comfy.model_patcher import CoreModelPatcher
+    from comfy_extras.nodes_model_patch import SigLIPMultiFeatProjModel
+
+    network = SigLIPMultiFeatProjModel(
+        siglip_token_dims=32, hidden_size=256, operations=torch.nn
+    )
+    network.load_state_dict(weights(network, 4))
+    cpu = torch.device("cpu")
+    return CoreModelPatcher(network, load_device=cpu, offload_device=cpu)
 
 
 def random(text: str, *shape: int) -> Tensor:

@@ -26,6 +26,7 @@ import {
  * @property {import("./tables.js").Way} way
  * @property {Source | null} picture null where it cannot be found
  * @property {string} from the node and input it comes in by
+ * @property {boolean} centred what the model saw of it is its middle, in the result's proportions
  * @property {Mark | null} mark
  *
  * @typedef {{ references: Reference[], beside: string[], unread: string | null }} Found
@@ -45,8 +46,14 @@ export function referencesOf({ scope, node, model, positive }) {
   walk.conditionings(positive < 0 ? null : source(scope, node, positive), null);
   const { beside, unread } = walk;
   const ways = new Set(walk.references.map((reference) => reference.way));
+  const found = [...walk.references];
+  // Each style puts its tokens before those of the one before.
+  const styles = found.filter((reference) => reference.way === "style");
+  for (const [index, one] of found.entries()) {
+    if (one.way === "style") found[index] = /** @type {Reference} */ (styles.pop());
+  }
   const references = ORDER.filter((way) => way !== "clip" || !ways.has("latent")).flatMap((way) =>
-    walk.references.filter((reference) => reference.way === way),
+    found.filter((reference) => reference.way === way),
   );
   return { references, beside, unread };
 }
@@ -114,7 +121,9 @@ class Walk {
       const mark =
         styleModel && !this.#marked.has(input.node) ? { wire, styleModel, vision: input } : null;
       const picture = pictureOf(input, node.inputs[index].type);
-      this.references.push({ way: giver.way, picture, from: `${name} of ${title(node)}`, mark });
+      const from = `${name} of ${title(node)}`;
+      const { way, centred = false } = giver;
+      this.references.push({ way, picture, from, centred, mark });
     }
   }
 }

@@ -100,7 +100,7 @@ function follow(into) {
       }
       wire = virtualWire(scope, node, link.origin_slot);
     } else if (SWITCHES[node.type]) {
-      const chosen = switchInput(node);
+      const chosen = switchInput(scope, node);
       if (chosen < 0) return { scope, node, slot: link.origin_slot, wire };
       wire = wireInto(scope, node, chosen);
     } else {
@@ -180,10 +180,38 @@ function bypassInput(node, slot, type) {
 /** @param {string | undefined} one @param {string} other */
 const fits = (one, other) => one === other || (one !== undefined && (one === "*" || other === "*"));
 
-/** The input a switch hands on; -1 if its choice comes over a wire. @param {any} node */
-function switchInput(node) {
+/** The input a switch hands on; -1 if what it is set by cannot be told before it runs.
+ *
+ * @param {Scope} scope @param {any} node
+ */
+function switchInput(scope, node) {
   const { by, inputs } = SWITCHES[node.type];
-  const wired = node.inputs?.[inputNamed(node, by)]?.link != null;
-  const chosen = node.widgets?.find((/** @type {any} */ widget) => widget.name === by)?.value;
-  return wired || chosen === undefined ? -1 : inputNamed(node, inputs[Number(Boolean(chosen))]);
+  const chosen = settingOf(scope, node, inputNamed(node, by), by);
+  return chosen === undefined ? -1 : inputNamed(node, inputs[Number(Boolean(chosen))]);
 }
+
+/**
+ * What a widget is set to, by itself or over a wire from a primitive or a subgraph's own widget.
+ *
+ * @param {Scope} scope
+ * @param {any} node
+ * @param {number} index of its input, or -1 if it has none
+ * @param {string} name
+ * @returns {unknown} undefined if that cannot be told
+ */
+function settingOf(scope, node, index, name) {
+  const wire = wireInto(scope, node, index);
+  if (!wire) return widgetOf(node, node.inputs?.[index]?.widget?.name ?? name)?.value;
+  const { origin_id: origin, origin_slot: slot } = wire.link;
+  if (isInputBorder(scope.graph, origin)) {
+    if (!scope.outer) return undefined;
+    const entry = holderInput(scope, slot);
+    return settingOf(scope.outer, scope.holder, entry, scope.holder.inputs[entry]?.name);
+  }
+  const found = follow(wire);
+  return found?.node.type.startsWith("Primitive") ? found.node.widgets?.[0]?.value : undefined;
+}
+
+/** @param {any} node @param {string} name */
+const widgetOf = (node, name) =>
+  node.widgets?.find((/** @type {any} */ widget) => widget.name === name);

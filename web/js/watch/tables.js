@@ -20,6 +20,7 @@ export const ORDER = /** @type {Way[]} */ ([
  * @property {string} [needs] an input without which the node adds none
  * @property {Record<string, string>} [when] the values of widgets with which it does
  * @property {string} [mark] an input of a style model whose tokens Mark Redux Tokens must find
+ * @property {boolean} [centred] the node itself cuts its pictures to the result's proportions
  * @property {string[]} [beside] inputs whose picture enters beside the tokens: nothing to look at
  */
 
@@ -28,6 +29,7 @@ const gives = (way, pictures, more = {}) => ({ way, pictures, ...more });
 
 const IMAGES = ["image1", "image2", "image3"];
 const START = { beside: ["start_image"] };
+const CENTRED = { centred: true };
 
 /** @type {Record<string, Giver>} by node, on a wire of conditioning */
 export const ON_CONDITIONING = {
@@ -48,9 +50,12 @@ export const ON_CONDITIONING = {
   SV3D_Conditioning: gives("vision", ["init_image"]),
   StableZero123_Conditioning: gives("vision", ["init_image"]),
   StableZero123_Conditioning_Batched: gives("vision", ["init_image"]),
-  LTXVAddGuide: gives("latent", ["image"]),
+  LTXVAddGuide: gives("latent", ["image"], CENTRED),
   LTXVImgToVideo: gives("latent", [], { beside: ["image"] }),
-  HunyuanImageToVideo: gives("latent", ["start_image"], { when: { guidance_type: "custom" } }),
+  HunyuanImageToVideo: gives("latent", ["start_image"], {
+    when: { guidance_type: "custom" },
+    centred: true,
+  }),
   HunyuanVideo15ImageToVideo: gives("vision", ["clip_vision_output"], START),
   HunyuanVideo15SuperResolution: gives("vision", ["clip_vision_output"], START),
   WanImageToVideo: gives("clip", ["clip_vision_output"], START),
@@ -67,12 +72,12 @@ export const ON_CONDITIONING = {
   }),
   WanAnimateToVideo: gives("clip", ["clip_vision_output"], { beside: ["reference_image"] }),
   WanDancerVideo: gives("clip", ["clip_vision_output_ref", "clip_vision_output"], START),
-  WanPhantomSubjectToVideo: gives("latent", ["images"]),
-  WanHuMoImageToVideo: gives("latent", ["ref_image"]),
-  WanSoundImageToVideo: gives("latent", ["ref_image"]),
-  WanSoundImageToVideoExtend: gives("latent", ["ref_image"]),
-  WanSCAILToVideo: gives("latent", ["reference_image"]),
-  Wan22FunControlToVideo: gives("latent", ["ref_image"]),
+  WanPhantomSubjectToVideo: gives("latent", ["images"], CENTRED),
+  WanHuMoImageToVideo: gives("latent", ["ref_image"], CENTRED),
+  WanSoundImageToVideo: gives("latent", ["ref_image"], CENTRED),
+  WanSoundImageToVideoExtend: gives("latent", ["ref_image"], CENTRED),
+  WanSCAILToVideo: gives("latent", ["reference_image"], CENTRED),
+  Wan22FunControlToVideo: gives("latent", ["ref_image"], CENTRED),
   BerniniConditioning: gives("latent", [
     ...["source_video", "reference_video", "reference_images.*"],
   ]),

@@ -84,6 +84,9 @@ export function watch(sampler, root, home, make) {
   } else open.push("The finished picture was not found. Connect it to Collect Attribution.");
   if (mask) building.wire(mask, scope, collect, "mask", "mask");
   const pictures = building.references(references, scope, collect);
+  if (references.length && references.every(({ centred }) => centred)) {
+    choose(collect, "reference_fit", "centre crop");
+  }
   const vae = decoder && vaeOf(decoder);
   if (vae && open.length && inputNamed(collect, "vae") >= 0) {
     building.wire(vae, scope, collect, "vae", "vae");
@@ -96,6 +99,12 @@ export function watch(sampler, root, home, make) {
   building.wire({ scope, node: collect, slot: attribution }, shown, viewer, "attribution");
   building.note(collect);
   return { pictures, image: Boolean(decoder), open, viewer };
+}
+
+/** Sets a choice of a node that has it. @param {any} node @param {string} name @param {string} value */
+function choose(node, name, value) {
+  const widget = node.widgets?.find((/** @type {any} */ one) => one.name === name);
+  if (widget?.options?.values?.includes(value)) widget.value = value;
 }
 
 /** The innermost scope around two. @param {Scope} one @param {Scope} other @returns {Scope} */

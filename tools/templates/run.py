@@ -1,0 +1,104 @@
+"""Watch a template and run it small: is the picture the same, and what was recorded?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from playwright.sync_api import Page
+
+from tools.comfyui.server import ComfyServer, ServerError
+
+from .official import read
+from .page import Visit, visit
+from .small import small, watched_links, with_digests
+
+_SECONDS = 300
+_REFUSED_BY = ("I2AM_Capture", "I2AM_Collect")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of watching one template.
+
+    family: of the models that were read, as docs/models.md names them. samplers: how many were
+    watched. references: how many reference pictures all of them were given. said: what the page
+    said that was not found or cannot be watched. refused: what a node said instead of a record.
+    same: whether pictures and latents are the same to the last bit as without us; None if there is
+    nothing to compare. restored: whether the graph was left as it was, to the byte.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    switched_on: bool
+    family: str
+    samplers: int
+    references: int
+    said: str
+    refused: str
+    same: bool | None
+    restored: bool
+
+    @property
+    def is_read(self) -> bool:
+        return self.samplers > 0 and not self.refused
+
+
+def try_out(
+    page: Page,
+    server: ComfyServer,
+    name: str,
+    kinds: tuple[str, ...] = (),
+    *,
+    switched_on: bool = False,
+) -> Outcome:
+    """Opens a template, watches it, and runs it with and without what watches."""
+    seen = visit(page, read(name), switched_on=switched_on)
+    links = watched_links(seen.watched)
+    said = "; ".join(dict.fromkeys(_words(one) for one in seen.said if one["severity"] != "success"))
+    plan = (name, kinds, switched_on)
+    if not links:
+        return Outcome(*plan, "", 0, 0, said, "", None, seen.restored)
+    plain = _digests(server.run(small(with_digests(seen.plain, links)), _SECONDS))
+    references = _references(seen)
+    samplers = sum(node["class_type"] == "I2AM_Collect" for node in seen.watched.values())
+    try:
+        shown = server.run(small(with_digests(seen.watched, links)), _SECONDS)
+    except ServerError as error:
+        refused = str(error)
+        if not refused.startswith(_REFUSED_BY):
+            raise
+        reason = refused.partition("): ")[2]
+        return Outcome(*plan, "", samplers, references, said, reason, None, seen.restored)
+    families = dict.fromkeys(
+        f"{one['architecture']} (`{one['model']}`)"
+        for node in shown.values()
+        for one in node.get("i2am", ())
+        if "architecture" in one
+    )
+    same = _digests(shown) == plain
+    return Outcome(
+        *(*plan, ", ".join(families), samplers, references, said, "", same, seen.restored)
+    )
+
+
+def _words(message: dict[str, str]) -> str:
+    return " ".join((message["detail"] or message["summary"]).split())
+
+
+def _references(seen: Visit) -> int:
+    return sum(
+        name.startswith("references.")
+        for node in seen.watched.values()
+        if node["class_type"] == "I2AM_Collect"
+        for name in node["inputs"]
+    )
+
+
+def _digests(outputs: dict[str, Any]) -> dict[str, str]:
+    """What each digest node said. Raises ServerError if a picture is no picture."""
+    found = {name: shown for name, shown in outputs.items() if "digest" in shown}
+    for name, shown in found.items():
+        if not shown["finite"][0]:
+            raise ServerError(f"{name} has values that are no numbers: the stand-ins are wrong.")
+    return {name: shown["digest"][0] for name, shown in found.items()}
