@@ -46,7 +46,7 @@ def main(words: list[str]) -> int:
                 outcomes.append(outcome)
                 print(_line(outcome), flush=True)
     print(f"{len(outcomes)} tries of {len(chosen)} templates; {time.monotonic() - start:.0f} s.")
-    wrong = [one for one in outcomes if one.same is False or not one.restored]
+    wrong = [one for one in outcomes if not one.is_right]
     for one in wrong:
         print(f"Wrong: {one}")
     if failed:
@@ -60,7 +60,9 @@ def main(words: list[str]) -> int:
 def _line(one: Outcome) -> str:
     what = one.refused or one.said or f"{one.references} references of {one.samplers} samplers"
     on = " (switched on)" if one.switched_on else ""
-    return f"{one.name}{on}: {one.family or 'not read'}; {what}; same picture: {one.same}"
+    misplaced = f"; MISPLACED {one.misplaced}" if one.misplaced else ""
+    family = one.family or "not read"
+    return f"{one.name}{on}: {family}; {what}; same picture: {one.same}{misplaced}"
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Page
 
+from i2am.display.payload import read_payload_header
 from tools.comfyui.server import ComfyServer, ServerError
 
 from .official import read
@@ -14,6 +17,8 @@ from .page import Visit, visit
 from .small import small, watched_links, with_digests
 
 _SECONDS = 300
+_HALF_A_TOKEN = 0.5
+_SQUARE = ("CLIP image tokens", "vision tokens", "image tokens", "style tokens")
 _REFUSED_BY = ("I2AM_Capture", "I2AM_Collect")
 
 
@@ -25,7 +30,8 @@ class Outcome:
     watched. references: how many reference pictures all of them were given. said: what the page
     said that was not found or cannot be watched. refused: what a node said instead of a record.
     same: whether pictures and latents are the same to the last bit as without us; None if there is
-    nothing to compare. restored: whether the graph was left as it was, to the byte.
+    nothing to compare. misplaced: pictures whose proportions are not those the model saw, in words.
+    restored: whether the graph was left as it was, to the byte.
     """
 
     name: str
@@ -38,6 +44,11 @@ class Outcome:
     refused: str
     same: bool | None
     restored: bool
+    misplaced: tuple[str, ...] = ()
+
+    @property
+    def is_right(self) -> bool:
+        return self.same is not False and self.restored and not self.misplaced
 
     @property
     def is_read(self) -> bool:
@@ -77,8 +88,16 @@ def try_out(
         if "architecture" in one
     )
     same = _digests(shown) == plain
+    misplaced = tuple(
+        line
+        for name, node in shown.items()
+        for view in node.get("i2am_viewer", ())
+        if not _cut_by_collect(seen.watched, name)
+        for line in _misplaced(server, view)
+    )
     return Outcome(
-        *(*plan, ", ".join(families), samplers, references, said, "", same, seen.restored)
+        *(*plan, ", ".join(families), samplers, references, said, "", same, seen.restored),
+        misplaced=misplaced,
     )
 
 
@@ -93,6 +112,27 @@ def _references(seen: Visit) -> int:
         if node["class_type"] == "I2AM_Collect"
         for name in node["inputs"]
     )
+
+
+def _cut_by_collect(prompt: dict[str, Any], viewer: str) -> bool:
+    """Whether the Collect Attribution of a viewer was told to cut the pictures."""
+    collect = prompt[prompt[viewer]["inputs"]["attribution"][0]]
+    return collect["inputs"].get("reference_fit", "auto") != "auto"
+
+
+def _misplaced(server: ComfyServer, view: dict[str, Any]) -> list[str]:
+    """References whose picture is not cut as their tokens are. A vision encoder's are square."""
+    header = read_payload_header(server.download(view["payload"]))
+    lines: list[str] = []
+    for number, (seen, files) in enumerate(zip(header["references"], view["references"], strict=True)):
+        if not files or seen["kind"] in _SQUARE:
+            continue
+        with Image.open(io.BytesIO(server.download(files[0]))) as picture:
+            width, height = picture.size
+        rows, columns = seen["covered"]
+        if abs(columns - rows * width / height) > _HALF_A_TOKEN:
+            lines.append(f"reference {number + 1}: {width}×{height}, tokens {columns}×{rows}")
+    return lines
 
 
 def _digests(outputs: dict[str, Any]) -> dict[str, str]:

@@ -28,7 +28,7 @@ def table(outcomes: list[Outcome]) -> str:
     """The whole page."""
     names = dict.fromkeys(one.name for one in outcomes)
     read = {one.name for one in outcomes if one.is_read}
-    wrong = [one.name for one in outcomes if one.same is False or not one.restored]
+    wrong = [one.name for one in outcomes if not one.is_right]
     if wrong:
         raise ValueError(f"There is no page to write while these are wrong: {wrong}")
     counts = {"count": len(names), "read": len(read), "unread": len(names) - len(read)}
