@@ -4,6 +4,7 @@
     python dev.py test     run every test; more arguments go to pytest
     python dev.py serve    the same ComfyUI for your browser
     python dev.py check    formatter, linter, types
+    python dev.py templates  ComfyUI's own templates, watched and run; writes docs/templates.md
 
 Each command first sets up what is missing: a virtual environment in .venv, the pinned development
 requirements, torch and a real ComfyUI in .comfyui/. After the first time, that takes no time.
@@ -39,6 +40,12 @@ def surroundings(comfyui: ComfyUI, **more: str) -> dict[str, str]:
 def run_tool(name: str, options: argparse.Namespace) -> int:
     comfyui, python = set_up(options.comfyui)
     return call([python, "-m", f"tools.{name}", *options.rest], surroundings(comfyui))
+
+
+def run_templates(options: argparse.Namespace) -> int:
+    comfyui, python = set_up(options.comfyui)
+    env = surroundings(comfyui, CHROMIUM=str(get_chromium()))
+    return call([python, "-m", "tools.templates", *options.rest], env)
 
 
 def run_test(options: argparse.Namespace) -> int:
@@ -140,12 +147,13 @@ def arguments() -> argparse.ArgumentParser:
     for name, text in (
         ("fidelity", "do the maps tell the truth? prints tables; --json FILE for the figures"),
         ("bench", "benchmarks; --json FILE for the figures"),
+        ("templates", "watch and run ComfyUI's own templates; words choose among their names"),
     ):
         add(name, text)
     return parser
 
 
-COMMANDS = {"test": run_test, "check": run_check, "serve": run_serve}
+COMMANDS = {"templates": run_templates, "test": run_test, "check": run_check, "serve": run_serve}
 
 
 def main() -> int:

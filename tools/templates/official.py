@@ -52,4 +52,6 @@ def with_reference() -> Iterator[tuple[str, tuple[str, ...]]]:
 def bypasses(workflow: dict[str, Any]) -> bool:
     """Whether it bypasses nodes: variants that its reader may switch on."""
     inner = workflow.get("definitions", {}).get("subgraphs", [])
-    return any(node.get("mode") == _BYPASSED for graph in (workflow, *inner) for node in graph["nodes"])
+    return any(
+        node.get("mode") == _BYPASSED for graph in (workflow, *inner) for node in graph["nodes"]
+    )

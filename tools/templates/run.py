@@ -66,7 +66,9 @@ def try_out(
     """Opens a template, watches it, and runs it with and without what watches."""
     seen = visit(page, read(name), switched_on=switched_on)
     links = watched_links(seen.watched)
-    said = "; ".join(dict.fromkeys(_words(one) for one in seen.said if one["severity"] != "success"))
+    said = "; ".join(
+        dict.fromkeys(_words(one) for one in seen.said if one["severity"] != "success")
+    )
     plan = (name, kinds, switched_on)
     if not links:
         return Outcome(*plan, "", 0, 0, said, "", None, seen.restored)
@@ -124,7 +126,9 @@ def _misplaced(server: ComfyServer, view: dict[str, Any]) -> list[str]:
     """References whose picture is not cut as their tokens are. A vision encoder's are square."""
     header = read_payload_header(server.download(view["payload"]))
     lines: list[str] = []
-    for number, (seen, files) in enumerate(zip(header["references"], view["references"], strict=True)):
+    for number, (seen, files) in enumerate(
+        zip(header["references"], view["references"], strict=True)
+    ):
         if not files or seen["kind"] in _SQUARE:
             continue
         with Image.open(io.BytesIO(server.download(files[0]))) as picture:

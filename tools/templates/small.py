@@ -1,7 +1,7 @@
 """API prompts as the page makes them → the same, small enough to run here.
 
-What loads files is replaced by the stand-ins, sizes and steps are cut down, and all that the watched
-pictures do not depend on is left out. Everything else stays as the template has it.
+What loads files is replaced by the stand-ins, sizes and steps are cut down, and all that the
+watched pictures do not depend on is left out. Everything else stays as the template has it.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ _INTRODUCTION = """\
 
 <!-- Written by python dev.py templates, from what ran. -->
 
-ComfyUI offers {count} templates that give a model a picture to go by. Each was opened in ComfyUI's \
-page, watched with one press of *Watch the references (I2AM)*, and run twice: with what watches, \
-and without. For that, tiny models of the same classes stood in for the files a template loads, \
-and pictures and steps were cut down; nothing else was changed. Where a template bypasses a variant, \
-that was switched on and tried too.
+ComfyUI offers {count} templates that give a model a picture to go by. Each was opened in \
+ComfyUI's page, watched with one press of *Watch the references (I2AM)*, and run twice: with what \
+watches, and without. For that, tiny models of the same classes stood in for the files a template \
+loads, and pictures and steps were cut down; nothing else was changed. Where a template bypasses a \
+variant, that was switched on and tried too.
 
 - {read} templates are read. Their pictures and latents are the same with and without us, to the \
 last bit.

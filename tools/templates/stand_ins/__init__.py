@@ -1,7 +1,7 @@
-"""A node pack for tests: tiny models of ComfyUI's own classes, in the place of those that load files.
+"""A node pack for tests: tiny models of ComfyUI's own classes, in the place of files.
 
-Each node is given the name of the file the template loads, and makes what is tiny of that kind. Text
-encoders are the one thing that is no ComfyUI class: text becomes random numbers of its own.
+Each node is given the name of the file the template loads, and makes what is tiny of that kind.
+Text encoders are the one thing that is no ComfyUI class: each text is random numbers of its own.
 """
 
 from __future__ import annotations

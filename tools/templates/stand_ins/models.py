@@ -123,7 +123,12 @@ _FAMILIES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
         _QWEN | {"default_ref_method": "negative_index", "use_additional_t_cond": True},
         "qwen_image",
     ),
-    ("qwen_image_edit_2511", "QwenImage", _QWEN | {"default_ref_method": "index_timestep_zero"}, "qwen_image"),
+    (
+        "qwen_image_edit_2511",
+        "QwenImage",
+        _QWEN | {"default_ref_method": "index_timestep_zero"},
+        "qwen_image",
+    ),
     ("qwen_image|firered", "QwenImage", _QWEN, "qwen_image"),
     ("krea2", "Krea2", _KREA, "krea2"),
     ("omnigen2", "Omnigen2", _OMNIGEN, "omnigen2"),
@@ -158,7 +163,9 @@ def weights(network: torch.nn.Module, seed: int) -> dict[str, Tensor]:
             found[key] = torch.zeros_like(value) if "bias" in key else torch.ones_like(value)
         else:
             fan_in = value.numel() // max(1, len(value)) if value.ndim > 1 else 64
-            found[key] = torch.randn(value.shape, generator=generator) * (1.5 / max(1, fan_in) ** 0.5)
+            found[key] = torch.randn(value.shape, generator=generator) * (
+                1.5 / max(1, fan_in) ** 0.5
+            )
     return found
 
 
@@ -251,9 +258,7 @@ def patch() -> Any:
     from comfy.model_patcher import CoreModelPatcher
     from comfy_extras.nodes_model_patch import SigLIPMultiFeatProjModel
 
-    network = SigLIPMultiFeatProjModel(
-        siglip_token_dims=32, hidden_size=256, operations=torch.nn
-    )
+    network = SigLIPMultiFeatProjModel(siglip_token_dims=32, hidden_size=256, operations=torch.nn)
     network.load_state_dict(weights(network, 4))
     cpu = torch.device("cpu")
     return CoreModelPatcher(network, load_device=cpu, offload_device=cpu)

@@ -24,6 +24,7 @@ const POSITIVE = ["positive", "cond1", "conditioning"];
 export function samples(node) {
   const takes = (/** @type {string} */ type) => inputOfType(node, type) >= 0;
   return (
+    !node.isSubgraphNode?.() &&
     outputOfType(node, "LATENT") >= 0 &&
     takes("LATENT") &&
     (takes("GUIDER") || (takes("MODEL") && takes("CONDITIONING")))

@@ -145,6 +145,8 @@ class Building {
   #sizes = new Map();
   /** @type {[string, number[]][]} by graph */
   #orders;
+  /** @type {Map<any, [graph: string, node: string | number, slot: number]>} outputs never linked */
+  #unlinked = new Map();
 
   /** @param {any} root @param {string} key @param {(type: string) => any} make */
   constructor(root, key, make) {
@@ -156,6 +158,9 @@ class Building {
       for (const node of graph.nodes) {
         const size = /** @type {Size} */ ([graph.id, node.id, node.size[0], node.size[1]]);
         if (node.isSubgraphNode?.()) this.#sizes.set(node, size);
+        for (const [slot, output] of (node.outputs ?? []).entries()) {
+          if (!output.links) this.#unlinked.set(output, [graph.id, node.id, slot]);
+        }
       }
     }
   }
@@ -255,6 +260,8 @@ class Building {
       before: this.#before,
       slots: this.#slots,
       orders: this.#orders,
+      // The page saves an output that was never linked in another way than one that is free again.
+      unlinked: [...this.#unlinked].filter(([output]) => output.links).map(([, where]) => where),
       // Each with its size now: one that was changed since is not the size we gave it.
       sizes: grown.map(([one, size]) => [...size, one.size[0], one.size[1]]),
     };
@@ -318,6 +325,10 @@ export function stop(keys, root) {
     graphs,
     notes.flatMap(({ sizes }) => sizes),
   );
+  for (const [id, number, slot] of notes.flatMap(({ unlinked }) => unlinked)) {
+    const output = graphs.get(id)?.getNodeById(number)?.outputs[slot];
+    if (output && !output.links?.length) output.links = null;
+  }
   for (const [id, order] of notes.flatMap(({ orders }) => orders)) {
     const nodes = graphs.get(id)?.nodes ?? [];
     if (nodes.length === order.length)
