@@ -23,7 +23,7 @@ from page_graphs import (
 from playwright.sync_api import Browser, Page
 
 from tools.comfyui.server import ComfyServer
-from tools.comfyui.viewer_page import open_empty_page
+from tools.comfyui.viewer_page import close_welcome, open_empty_page
 
 CAPTURE, COLLECT, VIEWER = "Capture Attention", "Collect Attribution", "Attribution Viewer"
 BYPASSED = 4
@@ -70,9 +70,7 @@ PLAIN: Spec = LOADERS | TWO_REFERENCES | sampled()
 def page(server: ComfyServer, browser: Browser) -> Iterator[Page]:
     errors: list[str] = []
     page = open_empty_page(browser, server, on_error=errors.append)
-    page.wait_for_load_state("networkidle")
-    page.keyboard.press("Escape")  # a new user is shown the templates
-    page.get_by_test_id("dialog-overlay").wait_for(state="hidden")
+    close_welcome(page)
     yield page
     page.close()
     assert errors == []

@@ -100,6 +100,19 @@ def open_empty_page(
     return page
 
 
+def close_welcome(page: Page) -> None:
+    """Closes what a new user is shown: the templates, which come late on a busy machine."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1500)
+    overlay = page.get_by_test_id("dialog-overlay")
+    for _ in range(20):
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(300)
+        if not overlay.is_visible():
+            return
+    raise TimeoutError("the dialog of a first visit does not close")
+
+
 def load(page: Page, workflow: dict[str, Any]) -> None:
     """Opens a workflow that has a viewer."""
     page.evaluate("(data) => app.loadGraphData(data)", workflow)
