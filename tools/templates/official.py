@@ -55,3 +55,14 @@ def bypasses(workflow: dict[str, Any]) -> bool:
     return any(
         node.get("mode") == _BYPASSED for graph in (workflow, *inner) for node in graph["nodes"]
     )
+
+
+def one_of_each() -> list[tuple[str, tuple[str, ...]]]:
+    """For every kind of reference node the smallest template with it."""
+    found = list(with_reference())
+    size = {name: (folder() / f"{name}.json").stat().st_size for name, _ in found}
+    smallest = {
+        kind: min((name for name, kinds in found if kind in kinds), key=lambda name: size[name])
+        for kind in REFERENCE_NODES
+    }
+    return [(name, kinds) for name, kinds in found if name in smallest.values()]

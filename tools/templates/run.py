@@ -17,7 +17,7 @@ from .page import Visit, visit
 from .small import small, watched_links, with_digests
 
 _SECONDS = 300
-_HALF_A_TOKEN = 0.5
+_ONE_TOKEN = 1.0  # half a one on either side, as sizes are rounded
 _SQUARE = ("CLIP image tokens", "vision tokens", "image tokens", "style tokens")
 _REFUSED_BY = ("I2AM_Capture", "I2AM_Collect")
 
@@ -134,7 +134,7 @@ def _misplaced(server: ComfyServer, view: dict[str, Any]) -> list[str]:
         with Image.open(io.BytesIO(server.download(files[0]))) as picture:
             width, height = picture.size
         rows, columns = seen["covered"]
-        if abs(columns - rows * width / height) > _HALF_A_TOKEN:
+        if abs(columns - rows * width / height) > _ONE_TOKEN:
             lines.append(f"reference {number + 1}: {width}×{height}, tokens {columns}×{rows}")
     return lines
 
