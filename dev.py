@@ -1,10 +1,11 @@
 """One command for everything a developer or a curious artist does with this pack.
 
-    python dev.py demo     run the demo in real ComfyUI on the CPU; results in output/demo/
-    python dev.py test     run every test; more arguments go to pytest
-    python dev.py serve    the same ComfyUI for your browser
-    python dev.py check    formatter, linter, types
-    python dev.py evaluate a workflow over a table of pairs: scores, statistics, a report
+    python dev.py demo       run the demo in real ComfyUI on the CPU; results in output/demo/
+    python dev.py test       run every test; more arguments go to pytest
+    python dev.py serve      the same ComfyUI for your browser
+    python dev.py check      formatter, linter, types
+    python dev.py evaluate   a workflow over a table of pairs: scores, statistics, a report
+    python dev.py templates  ComfyUI's own templates, watched and run; writes docs/templates.md
 
 Each command first sets up what is missing: a virtual environment in .venv, the pinned development
 requirements, torch and a real ComfyUI in .comfyui/. After the first time, that takes no time.
@@ -41,6 +42,12 @@ def surroundings(comfyui: ComfyUI, **more: str) -> dict[str, str]:
 def run_tool(name: str, options: argparse.Namespace) -> int:
     comfyui, python = set_up(options.comfyui, *NEEDED_GROUPS.get(name, ()))
     return call([python, "-m", f"tools.{name}", *options.rest], surroundings(comfyui))
+
+
+def run_templates(options: argparse.Namespace) -> int:
+    comfyui, python = set_up(options.comfyui)
+    env = surroundings(comfyui, CHROMIUM=str(get_chromium()))
+    return call([python, "-m", "tools.templates", *options.rest], env)
 
 
 def run_test(options: argparse.Namespace) -> int:
@@ -144,13 +151,14 @@ def arguments() -> argparse.ArgumentParser:
     for name, text in (
         ("fidelity", "do the maps tell the truth? prints tables; --json FILE for the figures"),
         ("bench", "benchmarks; --json FILE for the figures"),
+        ("templates", "watch and run ComfyUI's own templates; words choose among their names"),
     ):
         add(name, text)
     add("evaluate", "a workflow over a table of pairs, with a report; --help says more", False)
     return parser
 
 
-COMMANDS = {"test": run_test, "check": run_check, "serve": run_serve}
+COMMANDS = {"templates": run_templates, "test": run_test, "check": run_check, "serve": run_serve}
 
 
 def main() -> int:

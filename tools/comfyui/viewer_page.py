@@ -71,6 +71,22 @@ def open_page(
 
     settings: ComfyUI's, added to SETTINGS. on_error: called with the error of a failed script.
     """
+    page = open_empty_page(browser, server, on_error=on_error, settings=settings)
+    load(page, demo_workflow() if workflow is None else workflow)
+    page.keyboard.press("Escape")  # a new user is shown the templates
+    page.get_by_test_id("dialog-overlay").wait_for(state="hidden")
+    centre(page)
+    return page
+
+
+def open_empty_page(
+    browser: Browser,
+    server: ComfyServer,
+    *,
+    on_error: Callable[[str], None] = print,
+    settings: dict[str, Any] | None = None,
+) -> Page:
+    """A new page, as ComfyUI first shows it. settings, on_error: as for `open_page`."""
     page = browser.new_page(viewport=VIEWPORT, device_scale_factor=DENSITY)
     page.set_default_timeout(PATIENCE)
     page.on("pageerror", lambda error: on_error(f"script error: {error}"))
@@ -81,11 +97,20 @@ def open_page(
         " app.extensionManager.setting.set(name, value)))",
         SETTINGS | (settings or {}),
     )
-    load(page, demo_workflow() if workflow is None else workflow)
-    page.keyboard.press("Escape")  # a new user is shown the templates
-    page.get_by_test_id("dialog-overlay").wait_for(state="hidden")
-    centre(page)
     return page
+
+
+def close_welcome(page: Page) -> None:
+    """Closes what a new user is shown: the templates, which come late on a busy machine."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1500)
+    overlay = page.get_by_test_id("dialog-overlay")
+    for _ in range(20):
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(300)
+        if not overlay.is_visible():
+            return
+    raise TimeoutError("the dialog of a first visit does not close")
 
 
 def load(page: Page, workflow: dict[str, Any]) -> None:

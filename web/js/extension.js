@@ -14,6 +14,7 @@ import { showText } from "./page/panels.js";
 import { sayValues } from "./page/special_values.js";
 import { offerSupport, restoreSupport } from "./page/support_node.js";
 import { make } from "./viewer/controls.js";
+import { commands, menuOf } from "./watch/offer.js";
 
 const SUPPORTED = new Set(["I2AM_Capture", "I2AM_Collect"]);
 
@@ -33,6 +34,8 @@ function listen(name, handle) {
 
 app.registerExtension({
   name: "i2am",
+  commands,
+  getNodeMenuItems: menuOf,
   setup() {
     addStyles();
     listen("i2am.live", showLive);

@@ -1,0 +1,91 @@
+"""Graphs on ComfyUI's page, written as tables, and what watching makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import Page
+
+Spec = dict[str, tuple[str, dict[str, Any]]]
+WATCH, STOP = "I2AM.Watch", "I2AM.StopWatching"
+
+# name → (type, inputs): a wire is [name, slot], everything else the value of a widget.
+_BUILD = """
+(spec) => {
+  app.graph.clear();
+  const nodes = {};
+  Object.entries(spec).forEach(([name, [type]], index) => {
+    const node = LiteGraph.createNode(type);
+    node.title = name;
+    node.pos = [(index % 5) * 420, Math.floor(index / 5) * 420];
+    app.graph.add(node);
+    nodes[name] = node;
+  });
+  for (const [name, [type, inputs]] of Object.entries(spec))
+    for (const [input, value] of Object.entries(inputs)) {
+      const node = nodes[name];
+      if (input === 'mode') node.mode = value;
+      else if (Array.isArray(value)) {
+        const at = node.inputs.findIndex((one) => one.name === input);
+        nodes[value[0]].connect(value[1], node, at < 0 ? 0 : at);
+      } else node.widgets.find((one) => one.name === input).value = value;
+    }
+  return Object.fromEntries(Object.entries(nodes).map(([name, node]) => [name, node.id]));
+}
+"""
+_COMMAND = "(name) => app.extensionManager.command.execute(name)"
+
+
+def build(page: Page, spec: Spec) -> dict[str, str]:
+    """Puts a graph on the page, with each name as title; the nodes' numbers by name."""
+    close_toasts(page)
+    names = page.evaluate(_BUILD, {name: list(one) for name, one in spec.items()})
+    # What was built so far is a state of its own for undo.
+    page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }")
+    return {name: str(number) for name, number in names.items()}
+
+
+def command(page: Page, name: str) -> None:
+    page.evaluate(_COMMAND, name)
+    page.wait_for_timeout(100)
+
+
+def saved(page: Page) -> str:
+    """The workflow as the page saves it, but for where one looks at it."""
+    return page.evaluate(
+        """() => {
+            const data = app.rootGraph.serialize();
+            delete data.extra.ds;
+            return JSON.stringify(data);
+        }"""
+    )
+
+
+def prompt(page: Page) -> dict[str, Any]:
+    """The API prompt that Run would send."""
+    return page.evaluate("async () => (await app.graphToPrompt()).output")
+
+
+def titled(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The nodes of a prompt by title, each wire as (title, slot)."""
+    names = {number: node["_meta"]["title"] for number, node in found.items()}
+
+    def end(value: Any) -> Any:
+        is_wire = isinstance(value, list) and len(value) == 2
+        return (names[str(value[0])], value[1]) if is_wire else value
+
+    return {
+        names[number]: {key: end(value) for key, value in node["inputs"].items()}
+        for number, node in found.items()
+    }
+
+
+def toasts(page: Page) -> str:
+    """What the page's messages say."""
+    return "\n".join(page.locator(".p-toast-message").all_inner_texts())
+
+
+def close_toasts(page: Page) -> None:
+    for button in page.locator(".p-toast-close-button").all():
+        button.click()
+    page.locator(".p-toast-message").first.wait_for(state="detached")
