@@ -121,8 +121,8 @@ def dense(
                 arrays.update(points(r, place, over_result, (m_r, columns, mass, moved), cells))
 
         in_context = [(slice(start, start + h * w), (h, w)) for start, h, w in marks]
-        own_text = (x[rows][..., :TEXT, :] for x in (call.k, call.v))
-        one_softmax(*own_text, torch.ones_like(nothing), in_context)
+        k, v = (x[rows][..., :TEXT, :] for x in (call.k, call.v))
+        one_softmax(k, v, torch.ones_like(nothing), in_context)
         for seen, weight, adapter in zip(call.adapters, weights, adapters, strict=True):
             count, before = adapter.pictures * adapter.tokens, adapter.before
             k, v = (torch.zeros(*q.shape[:2], count, q.shape[3]).double(),) * 2
@@ -150,20 +150,15 @@ def seen_by(pack: ModuleType, count: int) -> list[Seen]:
     calls: list[Seen] = []
     for note in pack.NOTES:
         heads = note.options["n_heads"]
-        adapters = tuple(
-            (*(by_heads(x, heads) for x in note.adapters[n][:2]), note.adapters[n][2].double())
-            if n in note.adapters
-            else None
-            for n in range(count)
-        )
-        calls.append(
-            Adapted(
-                note.options,
-                *(by_heads(x, heads) for x in (note.q, note.k)),
-                v=by_heads(note.v, heads),
-                adapters=adapters,
-            )
-        )
+        adapters: list[tuple[Tensor, Tensor, Tensor] | None] = []
+        for number in range(count):
+            if number not in note.adapters:
+                adapters.append(None)
+                continue
+            k, v, weight = note.adapters[number]
+            adapters.append((by_heads(k, heads), by_heads(v, heads), weight.double()))
+        q, k, v = (by_heads(x, heads) for x in (note.q, note.k, note.v))
+        calls.append(Adapted(note.options, q, k, v=v, adapters=tuple(adapters)))
     return calls
 
 
