@@ -15,6 +15,20 @@ const WATCH = "Watch the references (I2AM)";
 const STOP = "Stop watching the references (I2AM)";
 const SECONDS = 8;
 
+/** The names of the commands as the page's language has them. */
+const names = { watch: WATCH, stop: STOP };
+
+/**
+ * Takes the names of the commands from the translations that the server has for nodes.
+ *
+ * @param {Record<string, any>} translations by language
+ */
+export function nameCommands(translations) {
+  const { commands: found } = translations[app.extensionManager.setting.get("Comfy.Locale")] ?? {};
+  names.watch = found?.I2AM_Watch?.label ?? WATCH;
+  names.stop = found?.I2AM_StopWatching?.label ?? STOP;
+}
+
 const workflow = () => app.rootGraph ?? app.graph;
 
 /** Where a graph is seen: the first place, if its subgraph stands in several.
@@ -46,9 +60,9 @@ export function menuOf(node) {
   const watched = samplers.filter((sampler) => isWatched(sampler, workflow()));
   const items = [];
   if (watched.length < samplers.length) {
-    items.push({ content: WATCH, callback: () => watchAll(samplers) });
+    items.push({ content: names.watch, callback: () => watchAll(samplers) });
   }
-  if (watched.length) items.push({ content: STOP, callback: () => stopAll(watched) });
+  if (watched.length) items.push({ content: names.stop, callback: () => stopAll(watched) });
   return items;
 }
 
