@@ -116,7 +116,11 @@ test("Wan's CLIP tokens count only if no picture is among the video's tokens", (
   assert.deepEqual(names(alone), ["picture"]);
   assert.deepEqual(alone.beside, ["start_image of video"]);
   const above = { ...clip, positive: ["CONDITIONING", "reference"] };
-  const both = { ...loaded, video: [video[0], above, video[2]], sampler: sampler("video", "encode") };
+  const both = {
+    ...loaded,
+    video: [video[0], above, video[2]],
+    sampler: sampler("video", "encode"),
+  };
   assert.deepEqual(names(found(both)), ["other"]);
 });
 
@@ -167,7 +171,12 @@ test("marks stand behind the style, or where its tokens join those of another te
 test("a bypassed node hands on the input of the type that is wanted, a muted one nothing", () => {
   const scale = (mode) => ({
     ...loaded,
-    scale: ["Scale", { mask: ["MASK", "picture", 1], image: ["IMAGE", "other"] }, ["IMAGE"], { mode }],
+    scale: [
+      "Scale",
+      { mask: ["MASK", "picture", 1], image: ["IMAGE", "other"] },
+      ["IMAGE"],
+      { mode },
+    ],
     show: ["PreviewImage", { images: ["IMAGE", "scale"] }, []],
   });
   const from = (table) => {
