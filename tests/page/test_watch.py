@@ -26,6 +26,7 @@ from playwright.sync_api import Browser, Page
 
 from tools.comfyui.server import ComfyServer
 from tools.comfyui.viewer_page import (
+    READY,
     close_welcome,
     demo_workflow,
     open_empty_page,
@@ -448,6 +449,16 @@ class TestSubgraphs:
         command(page, STOP)
         assert saved(page) == unwatched
 
+    def test_a_watched_sampler_that_moves_into_a_subgraph_can_be_let_go(self, page: Page) -> None:
+        build(page, PLAIN)
+        command(page, WATCH)
+        page.evaluate(self.GROUP, ["sampler", "decode"])
+        command(page, STOP)
+        found = titled(prompt(page))
+        assert found["sampler"]["model"] == ("model", 0)
+        assert found["save"]["images"] == ("decode", 0)
+        assert not [name for name in found if name in (CAPTURE, COLLECT, VIEWER)]
+
     def test_from_within(self, page: Page, shots: Path) -> None:
         """Where the sampler is looked at in its subgraph, the viewer is put there."""
         build(page, PLAIN)
@@ -467,6 +478,25 @@ class TestSubgraphs:
         restored = saved(page)
         page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
         assert restored == unwatched
+
+
+def test_the_menu_speaks_the_pages_language(server: ComfyServer, browser: Browser) -> None:
+    page = open_empty_page(browser, server, settings={"Comfy.Locale": "ko"})
+    try:
+        page.reload()
+        page.wait_for_function(READY)
+        page.wait_for_load_state("networkidle")
+        build(page, PLAIN)
+        offered = page.evaluate(
+            """() => {
+                const sampler = app.graph.nodes.find((node) => node.type === 'KSampler');
+                return app.collectNodeMenuItems(sampler).map((item) => item?.content);
+            }"""
+        )
+        assert "참조 관찰하기 (I2AM)" in offered
+    finally:
+        page.evaluate("() => app.extensionManager.setting.set('Comfy.Locale', 'en')")
+        page.close()
 
 
 # The demo as an artist has it who does not know us: without all that watches.
