@@ -75,3 +75,15 @@ def test_the_page_can_read_them(served: dict[str, dict[str, str]]) -> None:
     for language, texts in served.items():
         for path, text in texts.items():
             assert not re.search(r"[{}@|]", text), f"{language} {path}: {text!r}"
+
+
+def test_the_commands_have_names_in_every_language(comfy: Any) -> None:
+    translations = comfy.server.custom_node_manager.build_translations()
+    names = {language: dict(lines(translations[language]["commands"])) for language in SCRIPTS}
+    english = dict(lines(translations["en"]["commands"]))
+    assert english.keys() == {"I2AM_Watch.label", "I2AM_StopWatching.label"}
+    for language, script in SCRIPTS.items():
+        assert names[language].keys() == english.keys()
+        assert all(
+            re.search(script, name) and "(I2AM)" in name for name in names[language].values()
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,17 @@ from page_graphs import (
     titled,
     toasts,
 )
+from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from tools.comfyui.server import ComfyServer
-from tools.comfyui.viewer_page import close_welcome, open_empty_page
+from tools.comfyui.viewer_page import (
+    READY,
+    close_welcome,
+    demo_workflow,
+    open_empty_page,
+    press_run,
+)
 
 CAPTURE, COLLECT, VIEWER = "Capture Attention", "Collect Attribution", "Attribution Viewer"
 BYPASSED = 4
@@ -441,6 +449,16 @@ class TestSubgraphs:
         command(page, STOP)
         assert saved(page) == unwatched
 
+    def test_a_watched_sampler_that_moves_into_a_subgraph_can_be_let_go(self, page: Page) -> None:
+        build(page, PLAIN)
+        command(page, WATCH)
+        page.evaluate(self.GROUP, ["sampler", "decode"])
+        command(page, STOP)
+        found = titled(prompt(page))
+        assert found["sampler"]["model"] == ("model", 0)
+        assert found["save"]["images"] == ("decode", 0)
+        assert not [name for name in found if name in (CAPTURE, COLLECT, VIEWER)]
+
     def test_from_within(self, page: Page, shots: Path) -> None:
         """Where the sampler is looked at in its subgraph, the viewer is put there."""
         build(page, PLAIN)
@@ -460,6 +478,64 @@ class TestSubgraphs:
         restored = saved(page)
         page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
         assert restored == unwatched
+
+
+def test_the_menu_speaks_the_pages_language(server: ComfyServer, browser: Browser) -> None:
+    page = open_empty_page(browser, server, settings={"Comfy.Locale": "ko"})
+    try:
+        page.reload()
+        page.wait_for_function(READY)
+        page.wait_for_load_state("networkidle")
+        build(page, PLAIN)
+        offered = page.evaluate(
+            """() => {
+                const sampler = app.graph.nodes.find((node) => node.type === 'KSampler');
+                return app.collectNodeMenuItems(sampler).map((item) => item?.content);
+            }"""
+        )
+        assert "참조 관찰하기 (I2AM)" in offered
+    finally:
+        page.evaluate("() => app.extensionManager.setting.set('Comfy.Locale', 'en')")
+        page.close()
+
+
+# The demo as an artist has it who does not know us: without all that watches.
+UNWATCHED = """
+() => {
+    const { graph } = app, of = (type) => graph.nodes.find((node) => node.type === type);
+    of('UNETLoader').connect(0, of('KSampler'), 0);
+    const ours = (node) => node.type.startsWith('I2AM_') && node.type !== 'I2AM_BlankPrompt';
+    for (const node of graph.nodes.filter(ours)) graph.remove(node);
+    const idle = (node) => node.inputs?.length && node.inputs.every(({ link }) => link == null);
+    for (const node of graph.nodes.filter(idle))
+        if (!node.outputs?.some(({ links }) => links?.length)) graph.remove(node);
+}
+"""
+
+
+def test_from_a_graph_without_us_to_a_map_by_one_click_and_run(
+    page: Page, server: ComfyServer, shots: Path
+) -> None:
+    """And the picture is that of the run without us, to the last bit."""
+    load_demo = "(data) => app.loadGraphData(data)"
+    page.evaluate(load_demo, demo_workflow())
+    page.evaluate(UNWATCHED)
+    plain = prompt(page)
+    assert not {kind for node in plain.values() if "I2AM_C" in (kind := node["class_type"])}
+    (save,) = (name for name, node in plain.items() if node["class_type"] == "SaveImage")
+    without = server.download(server.run(plain)[save]["images"][0])
+    close_toasts(page)
+    command(page, WATCH)
+    assert "Watching KSampler: 2 reference pictures connected. Press Run." in toasts(page)
+    page.wait_for_timeout(300)
+    press_run(page)
+    page.screenshot(path=shots / "watch_run.png")
+    history = list(server.get_json("/history").values())[-1]
+    assert history["status"]["status_str"] == "success", history["status"]
+    shown = server.download(history["outputs"][save]["images"][0])
+    with Image.open(io.BytesIO(without)) as one, Image.open(io.BytesIO(shown)) as other:
+        assert one.tobytes() == other.tobytes()
+    assert page.locator(".i2am-box").count() == 2
 
 
 class TestWhatCannotBeWatched:

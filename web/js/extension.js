@@ -14,7 +14,7 @@ import { showText } from "./page/panels.js";
 import { sayValues } from "./page/special_values.js";
 import { offerSupport, restoreSupport } from "./page/support_node.js";
 import { make } from "./viewer/controls.js";
-import { commands, menuOf } from "./watch/offer.js";
+import { commands, menuOf, nameCommands } from "./watch/offer.js";
 
 const SUPPORTED = new Set(["I2AM_Capture", "I2AM_Collect"]);
 
@@ -38,6 +38,7 @@ app.registerExtension({
   getNodeMenuItems: menuOf,
   setup() {
     addStyles();
+    api.getCustomNodesI18n?.().then(nameCommands, () => {});
     listen("i2am.live", showLive);
     listen("i2am.support", ({ node, text }) => offerSupport(nodeOf(node), text));
     listen("b_preview", showPreview);

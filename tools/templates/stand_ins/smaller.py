@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,5 @@ def shrink_fixed_sizes() -> None:
 
 def _globals(node: str) -> dict[str, Any]:
     """The globals of the file that a node is from, as ComfyUI loaded it."""
-    import nodes
-
-    return nodes.NODE_CLASS_MAPPINGS[node].execute.__func__.__globals__
+    loaded: Any = sys.modules["nodes"]  # ComfyUI's
+    return loaded.NODE_CLASS_MAPPINGS[node].execute.__func__.__globals__

@@ -6,7 +6,7 @@ import { app } from "../../../../scripts/app.js";
 import { referencesOf } from "./references.js";
 import { given, samplersWithin, samples } from "./samplers.js";
 import { innerScope, rootScope } from "./sources.js";
-import { isWatched, keyOf, stop, watch } from "./watch.js";
+import { stop, watch, watchersOf } from "./watch.js";
 
 /** @typedef {import("./sources.js").Scope} Scope */
 /** @typedef {import("./samplers.js").Sampler} Sampler */
@@ -15,7 +15,24 @@ const WATCH = "Watch the references (I2AM)";
 const STOP = "Stop watching the references (I2AM)";
 const SECONDS = 8;
 
+/** The names of the commands as the page's language has them. */
+const names = { watch: WATCH, stop: STOP };
+
+/**
+ * Takes the names of the commands from the translations that the server has for nodes.
+ *
+ * @param {Record<string, any>} translations by language
+ */
+export function nameCommands(translations) {
+  const { commands: found } = translations[app.extensionManager.setting.get("Comfy.Locale")] ?? {};
+  names.watch = found?.I2AM_Watch?.label ?? WATCH;
+  names.stop = found?.I2AM_StopWatching?.label ?? STOP;
+}
+
 const workflow = () => app.rootGraph ?? app.graph;
+
+/** @param {Sampler} sampler */
+const isWatched = (sampler) => watchersOf(sampler, rootScope(workflow())).length > 0;
 
 /** Where a graph is seen: the first place, if its subgraph stands in several.
  *
@@ -43,12 +60,12 @@ function samplersOf(node, scope) {
 export function menuOf(node) {
   const scope = scopeOf(node.graph);
   const samplers = scope ? samplersOf(node, scope) : [];
-  const watched = samplers.filter((sampler) => isWatched(sampler, workflow()));
+  const watched = samplers.filter((sampler) => isWatched(sampler));
   const items = [];
   if (watched.length < samplers.length) {
-    items.push({ content: WATCH, callback: () => watchAll(samplers) });
+    items.push({ content: names.watch, callback: () => watchAll(samplers) });
   }
-  if (watched.length) items.push({ content: STOP, callback: () => stopAll(watched) });
+  if (watched.length) items.push({ content: names.stop, callback: () => stopAll(watched) });
   return items;
 }
 
@@ -89,7 +106,7 @@ function worthIt(samplers) {
 function watchAll(all) {
   const root = workflow();
   const home = scopeOf(app.canvas.graph);
-  const samplers = worthIt(all.filter((sampler) => !isWatched(sampler, root)));
+  const samplers = worthIt(all.filter((sampler) => !isWatched(sampler)));
   if (!samplers.length || !home) {
     say("info", all.length ? "It is watched already." : "No node that samples runs on this graph.");
     return;
@@ -131,8 +148,8 @@ function named(samplers) {
 /** @param {Sampler[]} samplers */
 function stopAll(samplers) {
   const root = workflow();
-  const watched = samplers.filter((sampler) => isWatched(sampler, root));
-  if (watched.length) change(() => stop(watched.map(keyOf), root));
+  const keys = samplers.flatMap((sampler) => watchersOf(sampler, rootScope(root)));
+  if (keys.length) change(() => stop(keys, root));
   else say("info", "Nothing is watched here.");
 }
 

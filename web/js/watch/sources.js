@@ -41,12 +41,21 @@ export function sameScope(one, other) {
 /** @param {any} node */
 export const isActive = (node) => node.mode !== NEVER && node.mode !== BYPASSED;
 
-/** A scope and all within it that run, outermost first. @param {Scope} scope @returns {Scope[]} */
-export function scopesWithin(scope) {
+/**
+ * A scope and all within it, outermost first.
+ *
+ * @param {Scope} scope
+ * @param {(holder: any) => boolean} counts which subgraph nodes: those that run
+ * @returns {Scope[]}
+ */
+export function scopesWithin(scope, counts = isActive) {
   const holders = scope.graph.nodes.filter(
-    (/** @type {any} */ node) => node.isSubgraphNode?.() && isActive(node),
+    (/** @type {any} */ node) => node.isSubgraphNode?.() && counts(node),
   );
-  return [scope, ...holders.flatMap((/** @type {any} */ h) => scopesWithin(innerScope(scope, h)))];
+  return [
+    scope,
+    ...holders.flatMap((/** @type {any} */ h) => scopesWithin(innerScope(scope, h), counts)),
+  ];
 }
 
 /** The place of an input, or -1. @param {any} node @param {string} name */

@@ -4,7 +4,7 @@
 import { freePlace } from "./places.js";
 import { referencesOf } from "./references.js";
 import { decoderOf, given, latentOf, vaeOf } from "./samplers.js";
-import { inputNamed, outputOfType, sameScope, source } from "./sources.js";
+import { inputNamed, outputOfType, sameScope, scopesWithin, source } from "./sources.js";
 import { carry, connect, insert, removeSlots, takeOut } from "./wires.js";
 
 /** @typedef {import("./sources.js").Scope} Scope */
@@ -36,11 +36,24 @@ const graphsOf = (root) => [root, ...root.subgraphs.values()];
 /** @param {any} node @returns {string[]} the samplers that a node was added to watch */
 const keysOn = (node) => node.properties?.i2am_watch?.keys ?? [];
 
-/** @param {Sampler} sampler @param {any} root */
-export const isWatched = (sampler, root) =>
-  graphsOf(root).some((graph) =>
-    graph.nodes.some((/** @type {any} */ node) => keysOn(node).includes(keyOf(sampler))),
+/**
+ * What the nodes that watch a sampler carry: its name then, also if it has moved to a subgraph since.
+ *
+ * @param {Sampler} sampler
+ * @param {Scope} root the workflow
+ * @returns {string[]} none if it is not watched
+ */
+export function watchersOf(sampler, root) {
+  return scopesWithin(root, () => true).flatMap((scope) =>
+    scope.graph.nodes
+      .filter((/** @type {any} */ node) => node.type === COLLECT && keysOn(node).length)
+      .filter((/** @type {any} */ node) => {
+        const from = source(scope, node, inputNamed(node, "samples"));
+        return keysOn(node).includes(keyOf(sampler)) || from?.node === sampler.node;
+      })
+      .flatMap(keysOn),
   );
+}
 
 /**
  * Adds what watches a sampler; throws an Error, before anything is changed, if nothing can.
