@@ -58,8 +58,9 @@ class ReferenceStrength(io.ComfyNode):
                 io.Mask.Input(
                     "reference_mask",
                     optional=True,
-                    tooltip="White on the part of the reference to turn up or down. If left open, "
-                    "all of it.",
+                    tooltip="White on the part of the reference to turn up or down. It lies over "
+                    "what the model saw: crop it as the picture is cropped for the model. If left "
+                    "open, all of it.",
                 ),
             ],
             outputs=[

@@ -154,6 +154,59 @@ class TestAdapter:
         assert float(mask[:, :, :32].max()) == float(mask[:, :, 96:].max()) == 0
 
 
+class Tiled:
+    """As IPAdapterTiled works: each half of a picture is an adapter of its own."""
+
+    RETURN_TYPES = ("MODEL", "IMAGE", "MASK")
+    RETURN_NAMES = ("MODEL", "tiles", "masks")
+    FUNCTION = "apply"
+    CATEGORY = "test"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "image": ("IMAGE",)}}
+
+    def apply(self, model: Any, image: Tensor) -> tuple[Any, ...]:
+        import adapter_pack
+
+        for number in (0, 1):
+            tokens = {name: tiny.latent(50 + number, 1, 257, 12) for name in ("cond", "uncond")}
+            model = adapter_pack.apply(model, SD15_PLACES, number, **tokens)
+        tiles = torch.cat(image.chunk(2, 2))
+        return model, tiles, torch.ones(2, *tiles.shape[1:3])
+
+
+class TestTiles:
+    @pytest.mark.bad_input(
+        "Collect Attribution: a picture that reached the model in tiles",
+        "Refused, naming the output that holds them",
+    )
+    def test_in_a_graph(self, comfy: Any, run_graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Over all of the picture there is no map; over each tile there is its own."""
+        monkeypatch.setitem(comfy.nodes.NODE_CLASS_MAPPINGS, "IPAdapterTiled", Tiled)
+        graph = {
+            "model": given("plain UNet", tiny.build("SD15", **SD15)),
+            "photo": given("two squares", torch.rand(1, 64, 128, 3)),
+            "tiled": node("IPAdapterTiled", model=["model", 0], image=["photo", 0]),
+            "capture": capture("tiled"),
+            "positive": node("Test_Conditioning", seed=20, references=0, dim=24),
+            "negative": node("Test_Conditioning", seed=21, references=0, dim=24),
+            "empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+            "sampler": sampler(cfg=2.0),
+            "collect": collect(**{"references.reference_1": ["photo", 0]}),
+            "map": attribution_map(direction=OVER_REFERENCE, reference=2),
+        }
+        message = run_graph(graph, ["collect"]).errors["collect"]
+        assert "in tiles, through “IPAdapterTiled” (node tiled)" in message
+        assert "output “tiles”" in message
+        graph = changed(graph, "collect", **{"references.reference_1": ["tiled", 1]})
+        run = run_graph(graph, ["map"])
+        assert run.ok, run.errors
+        found = run.value("collect")
+        assert [picture.shape[1:3] for picture in found.references] == [(64, 64)] * 2
+        assert run.value("map", 2).shape == (1, 64, 64)
+
+
 class TestPictures:
     def test_files_of_all_kinds(self, comfy: Any, run_graph: Any) -> None:
         """A turned JPEG, a transparent PNG and 16-bit grey: as LoadImage gives them."""

@@ -30,6 +30,9 @@ Load two pictures, say what to do with them and **press Run**. *Reference Influe
 place by the reference it drew from and says how much each one was used. In the *Attribution \
 Viewer*, point at a place to see where it came from.
 
+*Collect Attribution* decodes the references with the VAE, so you see them as the model did, \
+cropped to the sizes it knows.
+
 If a reference is hardly used, put **Reference Strength** between *Load Diffusion Model* and \
 *Capture Attention* and turn it up.
 """
@@ -42,7 +45,7 @@ KONTEXT = Workflow(
                 TEAL,
                 (
                     (
-                        note(KONTEXT_NOTE, 480),
+                        note(KONTEXT_NOTE, 540),
                         loader("UNETLoader", unet_name="flux1-dev-kontext_fp8_scaled.safetensors"),
                         loader(
                             "DualCLIPLoader",
@@ -117,8 +120,6 @@ KONTEXT = Workflow(
                 ("guidance", 0),
                 ("negative", 0),
                 ("encode_1", 0),
-                "scale_1",
-                "scale_2",
             ),
         ),
         (viewer_group(), influence_and_maps(2)),

@@ -60,8 +60,10 @@ def recorded(
     vae: Wire = ("vaeloader", 0),
     **widgets: Any,
 ) -> Group:
-    """From the model to the attribution. `shown`: the nodes of the reference pictures, in order."""
+    """From the model to the attribution. `shown`: the nodes of the reference pictures, in order;
+    without any, the vae decodes what the model was given."""
     references = {f"references.reference_{n}": (key, 0) for n, key in enumerate(shown, start=1)}
+    references = references or {"vae": vae}
     return Group(
         "Sample and record",
         GREEN,

@@ -106,8 +106,6 @@ QWEN = Workflow(
                 ("text", 0),
                 ("negative", 0),
                 ("encode", 0),
-                "scale_1",
-                "two",
                 cfg=2.5,
             ),
         ),

@@ -25,7 +25,8 @@ it.
 **Press Run.**
 
 - **Reference Influence** colours every place by the reference it drew from and says in plain \
-words how much each one was used. The hole should have the object's colour.
+words what each one did: the object fills the mask of *Collect Attribution*, the scene is used \
+outside it. The hole should have the object's colour.
 - **One against the other** subtracts the object's map from the scene's: orange is where the \
 object gave more, blue where the scene did.
 - The two maps below show each reference alone.
@@ -47,7 +48,7 @@ TWO_REFERENCES = Workflow(
                         Node(
                             "influence",
                             "I2AM_Influence",
-                            wires={"attribution": ("collect", 0), "region": ("hole", 0)},
+                            wires={"attribution": ("collect", 0)},
                             **INFLUENCE,
                         ),
                     ),
