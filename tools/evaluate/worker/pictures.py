@@ -64,9 +64,10 @@ def quality(result: Tensor, data: bytes, mask: Tensor | None, lpips: str) -> dic
         sizes = (f"{one.shape[1]}×{one.shape[0]}" for one in (target, result))
         raise ValueError("the target is {}, but the result is {}".format(*sizes))
     found, wanted = (one.movedim(-1, 0)[None] for one in (eight_bit(result), target))
+    similarity: Any = structural_similarity_index_measure(found, wanted, data_range=1.0)
     figures = {
         "psnr": float(peak_signal_noise_ratio(found, wanted, data_range=1.0)),
-        "ssim": float(structural_similarity_index_measure(found, wanted, data_range=1.0)),
+        "ssim": float(similarity),
     }
     if mask is not None:
         inside = mask >= 0.5
