@@ -45,7 +45,7 @@ class Worker:
         cuda = not self._cpu and torch.cuda.is_available()
         return {
             "comfyui": self.comfyui.version,
-            "pack": str(self.comfyui.pack("i2am").__version__),
+            "pack": self.comfyui.pack_version,
             "lpips": lpips_at_hand(),
             "weights": str(weights_folder()),
             "card": torch.cuda.get_device_name() if cuda else "",
@@ -107,7 +107,7 @@ class Worker:
                     if len(attribution.image) != len(made):
                         raise ValueError("a target is a picture, but the result is a video")
                     for item, row in enumerate(found):
-                        mask = sides[0].mask
+                        mask = sides.over_result.mask
                         mask = None if mask is None else mask[min(item, len(mask) - 1)]
                         row |= pictures.quality(made[item], task.target, mask, task.lpips)
                 if not compared:
