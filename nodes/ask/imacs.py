@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ...i2am.errors import I2AMError
-from ...i2am.maps import attribution_map, recording_coverage
+from ...i2am.maps import AttributionMap, attribution_map, recording_coverage
 from ...i2am.recording import Attribution, Direction
 from ...i2am.scores import PENALTY, Preset, Score, imacs_score
 from ...i2am.scores.imacs import THRESHOLD
@@ -140,44 +141,24 @@ class Imacs(io.ComfyNode):
         generated_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        chosen = choose_definition(attribution, definition)
+        sides = score_sides(
+            attribution,
+            reference=reference,
+            preset=preset,
+            penalty=penalty,
+            threshold=threshold,
+            complement=complement,
+            definition=definition,
+            within_mask=within_mask,
+            generated_mask=generated_mask,
+            reference_mask=reference_mask,
+        )
+        scores = [side.score for side in sides]
         whose_mask = "connected here"
         if generated_mask is None:
             generated_mask = attribution.mask
             whose_mask = "it was sampled with" if attribution.mask_sampled else "of the attribution"
-        sides = (
-            (Direction.REFERENCE_TO_GENERATED, generated_mask, "generated mask"),
-            (Direction.GENERATED_TO_REFERENCE, reference_mask, "reference mask"),
-        )
-        if generated_mask is None and reference_mask is None:
-            raise I2AMError(
-                "IMACS needs a mask, and none is connected. Give it generated_mask (where the "
-                "reference was meant to go), reference_mask (where the object is), or both."
-            )
-        chosen = choose_definition(attribution, definition)
-        scores: list[Score | None] = []
-        for direction, mask, name in sides:
-            if mask is None:
-                scores.append(None)
-                continue
-            maps = attribution_map(
-                attribution.recording,
-                chosen,
-                direction,
-                reference=reference - 1,
-                within=mask_within(attribution, within_mask),
-            )
-            scores.append(
-                imacs_score(
-                    maps,
-                    fitted_mask(mask, attribution, direction, reference - 1, name),
-                    preset=Preset(preset),
-                    penalty=penalty,
-                    threshold=threshold,
-                    complement=complement,
-                    size=attribution.size(direction, reference - 1),
-                    name=name,
-                )
-            )
         batch = attribution.recording.header.run.batch
         nothing = [math.nan] * batch
         generated, over_reference = (
@@ -211,6 +192,69 @@ class Imacs(io.ComfyNode):
         return io.NodeOutput(
             generated, over_reference, text, *inside, ui={"i2am": [shown], "i2am_text": [text]}
         )
+
+
+@dataclass(frozen=True)
+class ScoredSide:
+    """One side of IMACS: its map, and with a mask (over what that map covers) its score."""
+
+    map: AttributionMap
+    mask: Tensor | None
+    score: Score | None
+
+
+def score_sides(
+    attribution: Attribution,
+    *,
+    reference: int = 1,
+    preset: str = Preset.PAPER.value,
+    penalty: float = PENALTY,
+    threshold: float = THRESHOLD,
+    complement: bool = False,
+    definition: str = AUTO,
+    within_mask: bool = False,
+    generated_mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
+) -> tuple[ScoredSide, ScoredSide]:
+    """Both sides of IMACS, over the result and over the reference, from the inputs of the node.
+
+    Raises I2AMError without any mask, and for masks that do not fit.
+    """
+    over_result = attribution.mask if generated_mask is None else generated_mask
+    if over_result is None and reference_mask is None:
+        raise I2AMError(
+            "IMACS needs a mask, and none is connected. Give it generated_mask (where the "
+            "reference was meant to go), reference_mask (where the object is), or both."
+        )
+    chosen = choose_definition(attribution, definition)
+
+    def side(direction: Direction, mask: Tensor | None, name: str) -> ScoredSide:
+        maps = attribution_map(
+            attribution.recording,
+            chosen,
+            direction,
+            reference=reference - 1,
+            within=mask_within(attribution, within_mask),
+        )
+        if mask is None:
+            return ScoredSide(maps, None, None)
+        fitted = fitted_mask(mask, attribution, direction, reference - 1, name)
+        score = imacs_score(
+            maps,
+            fitted,
+            preset=Preset(preset),
+            penalty=penalty,
+            threshold=threshold,
+            complement=complement,
+            size=attribution.size(direction, reference - 1),
+            name=name,
+        )
+        return ScoredSide(maps, fitted, score)
+
+    return (
+        side(Direction.REFERENCE_TO_GENERATED, over_result, "generated mask"),
+        side(Direction.GENERATED_TO_REFERENCE, reference_mask, "reference mask"),
+    )
 
 
 def _plain(value: float) -> float | None:

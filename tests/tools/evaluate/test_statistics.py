@@ -30,8 +30,8 @@ def test_correlations_are_scipys() -> None:
     random = np.random.default_rng(1)
     x = random.normal(size=50)
     y = np.round(x + random.normal(size=50), 1)  # with ties
-    assert pearson(x, y).value == pytest.approx(stats.pearsonr(x, y).statistic)
-    assert spearman(x, y).value == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert pearson(x, y).value == pytest.approx(stats.pearsonr(x, y)[0])
+    assert spearman(x, y).value == pytest.approx(stats.spearmanr(x, y)[0])
     assert pearson(x, y).low < pearson(x, y).value < pearson(x, y).high
 
 

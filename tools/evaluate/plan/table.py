@@ -62,7 +62,7 @@ def read_table(path: Path) -> Table:
             frame = text.iloc[1:].reset_index(drop=True).set_axis(text.iloc[0], axis=1)
     except (ValueError, OSError) as error:
         raise EvaluationError(f"{path} cannot be read as a table: {error}") from None
-    frame.columns = [str(column).strip() for column in frame.columns]
+    frame = frame.set_axis([str(column).strip() for column in frame.columns], axis=1)
     if not len(frame):
         raise EvaluationError(f"{path} has no rows below its header, so there is nothing to run.")
     twice = sorted(frame.columns[frame.columns.duplicated()])

@@ -67,7 +67,8 @@ class Data:
         """The name and the rows of each group, in the order of the table, numbers by size."""
         if not self.by:
             return [("all", self.frame)]
-        found = list(self.frame.groupby(list(self.by), sort=self.numeric_by, dropna=False))
+        grouped: Any = self.frame.groupby(list(self.by), sort=self.numeric_by, dropna=False)
+        found = list(grouped)
         if not self.numeric_by:
             found.sort(key=lambda group: int(group[1].index[0]))
         return [(" · ".join(_short(value) for value in names), rows) for names, rows in found]
@@ -111,7 +112,7 @@ def read_data(frame: pd.DataFrame, facts: Json, by: tuple[str, ...] = ()) -> Dat
             f"--by names {', '.join(unknown)}, which the results do not have. They have "
             f"{', '.join(map(str, frame.columns))}."
         )
-    frame = frame.apply(_numbers)
+    frame = pd.DataFrame({name: _numbers(frame[name]) for name in frame.columns})
     usual = (facts["labels"], facts["model_columns"], facts["setting_columns"])
     for columns in (list(by), *usual):
         chosen = [column for column in columns if by or _makes_groups(frame, column)]
@@ -126,7 +127,7 @@ def _makes_groups(frame: pd.DataFrame, column: str) -> bool:
     return not seed and 2 <= count <= min(MANY_GROUPS, len(frame) // 2)
 
 
-def _numbers(column: pd.Series) -> pd.Series:
+def _numbers(column: pd.Series) -> Any:
     """A column of text that are all numbers, as numbers."""
     if pd.api.types.is_numeric_dtype(column):
         return column

@@ -18,7 +18,7 @@ from .statistics import mean
 
 MANY_POINTS = 5000  # drawn of a scatter plot, evenly chosen
 COLOURS = plt.get_cmap("tab10")
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.hashsalt": "i2am",
     "font.size": 9,
     "axes.spines.top": False,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
@@ -119,7 +118,7 @@ def _best_and_worst(data: Data, results: Results) -> dict[str, list[Picture]]:
     return shown
 
 
-def show(results: Results, row: pd.Series, words: str) -> Picture:
+def show(results: Results, row: Any, words: str) -> Picture:
     """A row's strip; nothing where its file is gone."""
     path = results.path(STRIPS, str(row["key"]), int(row["picture"]) - 1)
     data = path.read_bytes() if path.is_file() else b""

@@ -32,22 +32,23 @@ class Worker:
         import torch
 
         torch.set_num_threads(setup.threads)
+        # All that a task needs, now: what is edited during a run must not mix into it.
+        from . import pictures
         from .scores import Scores
 
+        self._pictures = pictures
         self._scores = Scores(self.comfyui.pack)
 
     def facts(self) -> Json:
         """Versions and the device, for what the figures depend on."""
         import torch
 
-        from .pictures import lpips_at_hand, weights_folder
-
         cuda = not self._cpu and torch.cuda.is_available()
         return {
             "comfyui": self.comfyui.version,
-            "pack": str(self.comfyui.pack("i2am").__version__),
-            "lpips": lpips_at_hand(),
-            "weights": str(weights_folder()),
+            "pack": self.comfyui.pack_version,
+            "lpips": self._pictures.lpips_at_hand(),
+            "weights": str(self._pictures.weights_folder()),
             "card": torch.cuda.get_device_name() if cuda else "",
             "process": os.getpid(),
         }
@@ -84,8 +85,7 @@ class Worker:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _measure(self, task: Task) -> tuple[list[dict[str, float]], list[bytes], list[bytes]]:
-        from . import pictures
-
+        pictures = self._pictures
         self.comfyui.put(task.pictures)
         outputs = self.comfyui.run(task.prompt, _targets(task))
         display = self.comfyui.pack("i2am.display")
@@ -107,7 +107,7 @@ class Worker:
                     if len(attribution.image) != len(made):
                         raise ValueError("a target is a picture, but the result is a video")
                     for item, row in enumerate(found):
-                        mask = sides[0].mask
+                        mask = sides.over_result.mask
                         mask = None if mask is None else mask[min(item, len(mask) - 1)]
                         row |= pictures.quality(made[item], task.target, mask, task.lpips)
                 if not compared:

@@ -95,6 +95,15 @@ class ComfyUI:
     def version(self) -> str:
         return str(importlib.import_module("comfyui_version").__version__)
 
+    @property
+    def pack_version(self) -> str:
+        """The pack's version and a digest of its code: figures depend on both."""
+        files = [*(ROOT / "i2am").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
+        code = hashlib.sha256()
+        for path in sorted(files):
+            code.update(path.read_bytes())
+        return f"{self.pack('i2am').__version__} ({code.hexdigest()[:8]})"
+
     def pack(self, module: str) -> ModuleType:
         """A module of the pack as ComfyUI loaded it: pack("i2am.scores")."""
         name = self.nodes.NODE_CLASS_MAPPINGS[COLLECT].__module__.removesuffix(

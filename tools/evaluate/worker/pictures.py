@@ -64,9 +64,10 @@ def quality(result: Tensor, data: bytes, mask: Tensor | None, lpips: str) -> dic
         sizes = (f"{one.shape[1]}×{one.shape[0]}" for one in (target, result))
         raise ValueError("the target is {}, but the result is {}".format(*sizes))
     found, wanted = (one.movedim(-1, 0)[None] for one in (eight_bit(result), target))
+    similarity: Any = structural_similarity_index_measure(found, wanted, data_range=1.0)
     figures = {
         "psnr": float(peak_signal_noise_ratio(found, wanted, data_range=1.0)),
-        "ssim": float(structural_similarity_index_measure(found, wanted, data_range=1.0)),
+        "ssim": float(similarity),
     }
     if mask is not None:
         inside = mask >= 0.5
@@ -100,18 +101,18 @@ def results(attribution: Any) -> Tensor:
 
 
 def strip(
-    display: ModuleType, attribution: Any, sides: list[Any], item: int, target: bytes | None
+    display: ModuleType, attribution: Any, sides: Any, item: int, target: bytes | None
 ) -> bytes:
     """Reference, result, target if there is one, R2G and G2R of a picture in a row, as JPEG."""
     result = results(attribution)[item]
-    number = sides[0].reference
+    number = sides.reference
     given = attribution.references[number] if number < len(attribution.references) else None
     reference = None if given is None else given[min(item, len(given) - 1)].float().cpu()
     shown = [reference, result]
     if target is not None:
         with Image.open(io.BytesIO(target)) as file:
             shown.append(torch.from_numpy(np.asarray(file.convert("RGB"), np.float32) / 255))
-    for side, under in zip(sides, (result, reference), strict=True):
+    for side, under in ((sides.over_result, result), (sides.over_reference, reference)):
         size = (STRIP, STRIP) if under is None else (under.shape[0], under.shape[1])
         painted = display.paint(side.map, display.Scale.PER_MAP, size).values[item : item + 1, 0]
         picture = torch.zeros(1, *size, 3) if under is None else under[None]

@@ -15,30 +15,18 @@ import torch
 from torch import Tensor
 
 Figures = dict[str, float]
-SETTINGS = {  # of the IMACS node, and what it takes where nothing is set
-    "reference": 1,
-    "preset": "paper",
-    "penalty": 3.0,
-    "threshold": 0.4,
-    "complement": False,
-    "definition": "auto",
-    "within_mask": False,
-    "generated_mask": None,
-    "reference_mask": None,
-}
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of the score: its map, its mask if there is one, and its figures by picture.
+class Sides:
+    """What the figures are made of. over_result, over_reference: the node's sides, map and mask.
 
-    reference: which one it is about, counted from 0.
+    reference: which one, counted from 0.
     """
 
-    map: Any
+    over_result: Any
+    over_reference: Any
     reference: int
-    mask: Tensor | None
-    figures: dict[str, Tensor]
 
 
 class Scores:
@@ -46,74 +34,47 @@ class Scores:
 
     def __init__(self, pack: Callable[[str], ModuleType]) -> None:
         names = SimpleNamespace()
-        for module in ("i2am.recording", "i2am.maps", "i2am.scores", "nodes.inputs"):
+        modules = ("i2am.recording", "i2am.maps", "i2am.scores", "nodes.inputs", "nodes.ask.imacs")
+        for module in modules:
             vars(names).update(vars(pack(module)))
         names.entropy = pack("i2am.scores.imacs").entropy
         self._pack = names
 
     def figures(
         self, attribution: Any, given: dict[str, Any], points: bytes | None
-    ) -> tuple[list[Figures], list[Side]]:
-        """The figures of each picture of a run, and the two sides: over the result, the reference.
+    ) -> tuple[list[Figures], Sides]:
+        """The figures of each picture of a run, and the maps and masks they are made of.
 
         given: what the IMACS node's inputs hold. points: a correspondence, if the truth is known.
         """
-        settings = SETTINGS | given
-        sides = self._sides(attribution, settings)
-        batch = attribution.recording.header.run.batch
-        columns: dict[str, Tensor] = {}
-        for name, side in zip(("generated", "reference"), sides, strict=True):
-            columns |= {f"{figure}_{name}": values for figure, values in side.figures.items()}
-        columns |= self._shares(attribution, sides[0].mask)
-        columns |= self._box(sides[0], attribution, bool(settings["complement"]))
+        over_result, over_reference = self._pack.score_sides(attribution, **given)
+        sides = Sides(over_result, over_reference, int(given.get("reference", 1)) - 1)
+        columns = self._scores("generated", over_result)
+        columns |= self._scores("reference", over_reference)
+        columns |= self._shares(attribution, over_result.mask)
+        columns |= self._box(over_result, attribution, bool(given.get("complement", False)))
         if points is not None:
-            columns |= self._correspondence(attribution, settings, points)
+            definition = given.get("definition", self._pack.AUTO)
+            columns |= self._correspondence(attribution, definition, sides.reference, points)
+        batch = attribution.recording.header.run.batch
         rows = [
             {name: float(values.expand(batch)[item]) for name, values in columns.items()}
             for item in range(batch)
         ]
         return rows, sides
 
-    def _sides(self, attribution: Any, settings: dict[str, Any]) -> list[Side]:
-        """As the IMACS node makes them."""
-        pack = self._pack
-        masks = settings["generated_mask"], settings["reference_mask"]
-        over_result = attribution.mask if masks[0] is None else masks[0]
-        definition = pack.choose_definition(attribution, settings["definition"])
-        reference = int(settings["reference"]) - 1
-        sides: list[Side] = []
-        for direction, mask, name in (
-            (pack.Direction.REFERENCE_TO_GENERATED, over_result, "generated mask"),
-            (pack.Direction.GENERATED_TO_REFERENCE, masks[1], "reference mask"),
-        ):
-            maps = pack.attribution_map(
-                attribution.recording,
-                definition,
-                direction,
-                reference=reference,
-                within=pack.mask_within(attribution, settings["within_mask"]),
-            )
-            figures = {"entropy": pack.entropy(maps.values[:, 0])}
-            if mask is not None:
-                score = pack.imacs_score(
-                    maps,
-                    mask,
-                    preset=pack.Preset(settings["preset"]),
-                    penalty=settings["penalty"],
-                    threshold=settings["threshold"],
-                    complement=settings["complement"],
-                    size=attribution.size(direction, reference),
-                    name=name,
-                )
-                figures |= {
-                    "imacs": score.imacs,
-                    "inside": score.share_inside,
-                    "area": score.area,
-                    "mean_inside": score.inside,
-                    "mean_outside": score.outside,
-                }
-            sides.append(Side(maps, reference, mask, figures))
-        return sides
+    def _scores(self, name: str, side: Any) -> dict[str, Tensor]:
+        """The figures of one side."""
+        figures = {f"entropy_{name}": self._pack.entropy(side.map.values[:, 0])}
+        if side.score is not None:
+            figures |= {
+                f"imacs_{name}": side.score.imacs,
+                f"inside_{name}": side.score.share_inside,
+                f"area_{name}": side.score.area,
+                f"mean_inside_{name}": side.score.inside,
+                f"mean_outside_{name}": side.score.outside,
+            }
+        return figures
 
     def _shares(self, attribution: Any, mask: Tensor | None) -> dict[str, Tensor]:
         """Each source's share of the model's attention, over the result and inside the mask."""
@@ -128,7 +89,7 @@ class Scores:
             }
         return columns
 
-    def _box(self, side: Side, attribution: Any, complement: bool) -> dict[str, Tensor]:
+    def _box(self, side: Any, attribution: Any, complement: bool) -> dict[str, Tensor]:
         """Overlap of the box that the map over the result finds with the box around the mask."""
         if side.mask is None:
             return {}
@@ -143,7 +104,7 @@ class Scores:
         return {"box_iou": torch.tensor(overlaps)}
 
     def _correspondence(
-        self, attribution: Any, settings: dict[str, Any], data: bytes
+        self, attribution: Any, definition: str, reference: int, data: bytes
     ) -> dict[str, Tensor]:
         """How far the best match of each known place is from where it came from, in cells.
 
@@ -153,10 +114,8 @@ class Scores:
         from ..plan.files import read_points
 
         pack = self._pack
-        definition = pack.choose_definition(attribution, settings["definition"])
-        pairs = pack.correspondence_of(
-            attribution.recording, definition, int(settings["reference"]) - 1
-        )
+        chosen = pack.choose_definition(attribution, definition)
+        pairs = pack.correspondence_of(attribution.recording, chosen, reference)
         matches = pack.best_matches(pairs)
         points = read_points(data)
         _, _, of_result = _cells(points["result_y"], points["result_x"], pairs.result)
