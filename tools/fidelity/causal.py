@@ -37,7 +37,7 @@ KEPT = (0, 4, 8, 16, 32, 64)  # cells muted or left, points of the curves
 RANDOM_ORDERS = 3
 DRAWN = (  # the curves in the plots; the table has all of them
     *("model, all layers (default)", "model, all layers, from the hole", "model, last layer"),
-    *(EFFECT, "effect, all layers, from the hole"),
+    EFFECT,
     *("paper, all layers", "paper, all layers, from the hole", "centre prior", "edges"),
     *("unusual colour", "likeness to the result", "the true object", "random"),
 )
