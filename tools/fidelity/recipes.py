@@ -79,4 +79,4 @@ def _causal(host: Host, name: str, scenes: Scenes, muted: Scenes) -> tuple[str, 
     guesses |= squared(guesses)
     found = {which: mean_of(pearson(guess, changes)) for which, guess in guesses.items()}
     best = max(found, key=lambda which: found[which].value)
-    return (*cells, f"{found[best]}, {best}")
+    return (*cells, f"{found[best]!s}, {best}")
