@@ -449,6 +449,25 @@ class TestSubgraphs:
         command(page, STOP)
         assert saved(page) == unwatched
 
+    def test_a_subgraph_that_stands_twice_is_watched_once(self, page: Page) -> None:
+        build(page, PLAIN)
+        number = page.evaluate(self.GROUP, ["model", "sampler", "decode", *TWO_REFERENCES])
+        page.evaluate(
+            """(number) => {
+                const again = app.graph.getNodeById(number).clone();
+                again.pos = [0, 2500];
+                app.graph.add(again);
+            }""",
+            number,
+        )
+        unwatched = saved(page)
+        command(page, WATCH)
+        kinds = [node["class_type"] for node in prompt(page).values()]
+        assert kinds.count("I2AM_Viewer") == 1
+        assert kinds.count("I2AM_Collect") == 2, "one in each place of the one subgraph"
+        command(page, STOP)
+        assert saved(page) == unwatched
+
     def test_a_watched_sampler_that_moves_into_a_subgraph_can_be_let_go(self, page: Page) -> None:
         build(page, PLAIN)
         command(page, WATCH)

@@ -93,8 +93,13 @@ function chosen() {
   return meant.length ? meant : samplersWithin(scope);
 }
 
-/** Of several samplers, those with references. @param {Sampler[]} samplers */
-function worthIt(samplers) {
+/**
+ * Of several samplers, those with references; one of those in a subgraph that stands in several places.
+ *
+ * @param {Sampler[]} all
+ */
+function worthIt(all) {
+  const samplers = [...new Map(all.map((sampler) => [sampler.node, sampler])).values()];
   const some = samplers.filter((sampler) => {
     const entered = given(sampler);
     return entered && referencesOf(entered).references.length;

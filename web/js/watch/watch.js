@@ -380,6 +380,7 @@ function countFrom(root, [node, link]) {
   const all = graphsOf(root);
   const nodes = all.flatMap((graph) => graph.nodes.map((/** @type {any} */ one) => Number(one.id)));
   const links = all.flatMap((graph) => [...graph.links.keys()].map(Number));
-  root.state.lastNodeId = Math.max(node, ...nodes);
+  // A node's number may be any text.
+  root.state.lastNodeId = Math.max(node, ...nodes.filter(Number.isFinite));
   root.state.lastLinkId = Math.max(link, ...links);
 }
