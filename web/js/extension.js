@@ -19,9 +19,11 @@ import { commands, menuOf, nameCommands } from "./watch/offer.js";
 const SUPPORTED = new Set(["I2AM_Capture", "I2AM_Collect"]);
 
 function addStyles() {
-  const href = new URL("../css/i2am.css", import.meta.url).href;
-  if (document.querySelector(`link[href="${href}"]`)) return;
-  document.head.append(make("link", { rel: "stylesheet", href }));
+  for (const sheet of ["i2am", "viewer"]) {
+    const href = new URL(`../css/${sheet}.css`, import.meta.url).href;
+    if (document.querySelector(`link[href="${href}"]`)) continue;
+    document.head.append(make("link", { rel: "stylesheet", href }));
+  }
 }
 
 /**
