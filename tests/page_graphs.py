@@ -9,6 +9,47 @@ from playwright.sync_api import Page
 Spec = dict[str, tuple[str, dict[str, Any]]]
 WATCH, STOP = "I2AM.Watch", "I2AM.StopWatching"
 
+CAPTURE, COLLECT, VIEWER = "Capture Attention", "Collect Attribution", "Attribution Viewer"
+BYPASSED = 4  # the mode of a node
+LOADERS: Spec = {
+    "model": ("UNETLoader", {}),
+    "text encoder": ("CLIPLoader", {}),
+    "vae": ("VAELoader", {}),
+    "first": ("EmptyImage", {}),
+    "second": ("EmptyImage", {}),
+    "mask": ("SolidMask", {}),
+    "empty": ("EmptySD3LatentImage", {}),
+    "text": ("CLIPTextEncode", {"clip": ["text encoder", 0]}),
+}
+TWO_REFERENCES: Spec = {
+    "scaled": ("FluxKontextImageScale", {"image": ["first", 0]}),
+    "encode 1": ("VAEEncode", {"pixels": ["scaled", 0], "vae": ["vae", 0]}),
+    "encode 2": ("VAEEncode", {"pixels": ["second", 0], "vae": ["vae", 0]}),
+    "reference 1": (
+        "ReferenceLatent",
+        {"conditioning": ["text", 0], "latent": ["encode 1", 0]},
+    ),
+    "reference 2": (
+        "ReferenceLatent",
+        {"conditioning": ["reference 1", 0], "latent": ["encode 2", 0]},
+    ),
+    "guidance": ("FluxGuidance", {"conditioning": ["reference 2", 0]}),
+}
+
+
+def sampled(positive: str = "guidance", model: str = "model", latent: str = "empty") -> Spec:
+    """A KSampler, its decoder and what saves the picture."""
+    inputs: dict[str, Any] = {"model": [model, 0], "positive": [positive, 0]}
+    inputs |= {"negative": ["text", 0], "latent_image": [latent, 0]}
+    return {
+        "sampler": ("KSampler", inputs),
+        "decode": ("VAEDecode", {"samples": ["sampler", 0], "vae": ["vae", 0]}),
+        "save": ("SaveImage", {"images": ["decode", 0]}),
+    }
+
+
+PLAIN: Spec = LOADERS | TWO_REFERENCES | sampled()
+
 # name → (type, inputs): a wire is [name, slot], everything else the value of a widget.
 _BUILD = """
 (spec) => {
@@ -89,3 +130,17 @@ def close_toasts(page: Page) -> None:
     for button in page.locator(".p-toast-close-button").all():
         button.click()
     page.locator(".p-toast-message").first.wait_for(state="detached")
+
+
+def references(found: dict[str, Any]) -> dict[str, Any]:
+    """What Collect Attribution is given as references, by number."""
+    inputs = found[COLLECT].items()
+    head = "references.reference_"
+    return {name.removeprefix(head): wire for name, wire in inputs if name.startswith(head)}
+
+
+def watched(page: Page, spec: Spec) -> dict[str, Any]:
+    """A graph, watched with the command: the prompt's nodes by title."""
+    build(page, spec)
+    command(page, WATCH)
+    return titled(prompt(page))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from tools.comfyui.server import ROOT, ComfyServer
-from tools.comfyui.viewer_page import open_browser
+from tools.comfyui.viewer_page import close_welcome, open_browser, open_empty_page
 
 LOGS = ROOT / "output" / "logs"
 
@@ -36,3 +36,14 @@ def browser() -> Iterator[Browser]:
             yield browser
     except FileNotFoundError as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def empty_page(server: ComfyServer, browser: Browser) -> Iterator[Page]:
+    """ComfyUI's page, for tests that put graphs of their own on it."""
+    errors: list[str] = []
+    page = open_empty_page(browser, server, on_error=errors.append)
+    close_welcome(page)
+    yield page
+    page.close()
+    assert errors == []
