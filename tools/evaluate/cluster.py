@@ -66,7 +66,8 @@ def ray_session(address: str | None, cores: int) -> Iterator[Any]:
             raise EvaluationError(
                 f"There is no connection to a Ray cluster at {address}: {error}. Start one with "
                 "“ray start --head”, with the same versions of Ray and Python, or leave --address "
-                "out to run on this machine."
+                "out to run on this machine. Where the cluster asks for a token, set "
+                "RAY_AUTH_MODE=token, and give this machine the token."
             ) from None
     try:
         yield ray

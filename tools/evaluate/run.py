@@ -15,7 +15,6 @@ from .cluster import Share, has_cards, ray_session, start_worker, team_size
 from .errors import EvaluationError
 from .plan import Pair, Plan, Settings, read_table, read_workflow
 from .plan.workflow import node_types
-from .report import write_report
 from .results import SKIPPED, Results
 from .task import Outcome, Setup
 
@@ -64,6 +63,8 @@ def evaluate(request: Request, say: Say = print, by: tuple[str, ...] = ()) -> Su
     Raises EvaluationError before any time is spent, where that can be known.
     """
     summary = measure(request, say)
+    from .report import write_report  # brings torch, which the run itself does without
+
     say(f"{summary.done} of {summary.pairs} pairs are measured.")
     if summary.skipped:
         say(f"{len(summary.skipped)} gave nothing; {request.out / SKIPPED} says why.")

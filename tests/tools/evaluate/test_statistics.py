@@ -49,5 +49,7 @@ def test_values_that_are_not_numbers_are_left_out() -> None:
 def test_where_there_is_nothing_to_say() -> None:
     assert mean([]).text(2) == "–"
     assert mean([-0.5, -0.5]).text(2) == "−0.50"
+    assert mean([-0.001, -0.002]).text(2) == "0.00"
+    assert mean([1, 2, 3, 4]).text(2) == "2.50"  # too few for an interval
     assert pearson([1, 1, 1, 1], [1, 2, 3, 4]).text(2) == "–"
     assert pearson([1, 2], [1, 2]).text(2) == "–"

@@ -17,7 +17,8 @@ from scipy import stats
 DRAWS = 2000
 BATCH = 100  # draws at a time: memory is this times the number of rows
 LEVEL = 0.95
-LEAST = 3  # values: fewer have no interval, and no correlation
+LEAST = 3  # values: fewer have no correlation
+FEW = 8  # values: fewer have no interval; drawn again, they would say more than they know
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,13 @@ class Estimate:
         """“0.43 (0.40 … 0.46)”, a dash where there is nothing."""
         if not self:
             return "–"
-        ends = [f"{end:.{digits}f}".replace("-", "−") for end in (self.value, self.low, self.high)]
+        ends = [_written(end, digits) for end in (self.value, self.low, self.high)]
         return ends[0] if not np.isfinite(self.low) else "{} ({} … {})".format(*ends)
+
+
+def _written(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def mean(values: Any) -> Estimate:
@@ -71,7 +77,7 @@ def _estimate(
     statistic: Callable[..., Any], data: tuple[Any, ...], paired: bool = False
 ) -> Estimate:
     value, count = float(statistic(*data, axis=-1)), len(data[0])
-    if count < LEAST or all(np.ptp(values) == 0 for values in data):
+    if count < FEW or all(np.ptp(values) == 0 for values in data):
         return Estimate(value, count=count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of draws left out below
