@@ -75,7 +75,8 @@ def _with_sound(forward: Forward) -> tuple[Piece, ...]:
 
 
 def _with_pose(forward: Forward) -> tuple[Piece, ...]:
-    """[further references | first reference | video | pose]."""
+    """[first reference | further references | video | pose], brought to this order by
+    `_first_is_last`."""
     stacked = _given(forward, "reference_latent")
     pose = sum(grid.area for grid in _given(forward, "pose_latents"))
     return (
@@ -83,6 +84,20 @@ def _with_pose(forward: Forward) -> tuple[Piece, ...]:
         (Role.GENERATED, generated_grid(forward)),
         (Role.TEXT, pose),
     )
+
+
+def _first_is_last(forward: Forward, tokens: int) -> tuple[int, ...] | None:
+    """Where the tokens of the pieces lie in a sequence that holds the first of several references
+    after the others; None if there is one.
+
+    tokens: of the whole sequence.
+    """
+    stacked = _given(forward, "reference_latent")
+    if not stacked or stacked[0].frames < 2:
+        return None
+    each, everything = stacked[0].one_frame.area, stacked[0].area
+    first = range(everything - each, everything)
+    return (*first, *range(everything - each), *range(everything, tokens))
 
 
 def _clip(forward: Forward) -> int:
@@ -114,7 +129,10 @@ def _pictures(
 
 
 def _read(
-    pieces: Callable[[Forward], tuple[Piece, ...]], forward: Forward, call: Call
+    pieces: Callable[[Forward], tuple[Piece, ...]],
+    order: Callable[[Forward, int], tuple[int, ...] | None],
+    forward: Forward,
+    call: Call,
 ) -> tuple[Layer, TokenLayout] | None:
     spans = consecutive_spans(*pieces(forward))
     among, clip = any(span.role is Role.REFERENCE for span in spans), _clip(forward)
@@ -126,8 +144,11 @@ def _read(
         raise LayoutMismatch(f"{call.queries} queries, but the sequence has {spans[-1].stop}")
     layer = named_layer(call)
     if among:
-        own = call.keys == call.queries and call.nth == 0
-        return (layer, joint_layout(call, *pieces(forward))) if own else None
+        if call.keys != call.queries or call.nth != 0:
+            return None
+        positions = order(forward, call.keys)
+        layout = joint_layout(call, *pieces(forward))
+        return layer, replace(layout, query_order=positions, key_order=positions)
     summary_and_patches = ((Role.TEXT, 1), (Role.REFERENCE, _PATCHES))
     keys = consecutive_spans(*(summary_and_patches * clip))
     # The video itself, or the text, may have the same number of tokens.
@@ -137,8 +158,16 @@ def _read(
     return layer, TokenLayout((Span(Role.GENERATED, 0, grid.area, grid),), keys)
 
 
+def _in_order(forward: Forward, tokens: int) -> None:
+    """The pieces stand in the sequence as they are listed."""
+
+
 def _architecture(
-    name: str, pieces: Callable[[Forward], tuple[Piece, ...]], *models: str, note: str = ""
+    name: str,
+    pieces: Callable[[Forward], tuple[Piece, ...]],
+    *models: str,
+    order: Callable[[Forward, int], tuple[int, ...] | None] = _in_order,
+    note: str = "",
 ) -> Architecture:
     return Architecture(
         name=name,
@@ -147,7 +176,7 @@ def _architecture(
         reference_kind="CLIP vision output, or pictures among the video's tokens",
         layers=blocks(double="blocks"),
         references=partial(_pictures, pieces),
-        read=partial(_read, pieces),
+        read=partial(_read, pieces, order),
         note="If a model has both CLIP tokens and pictures among the video's tokens, the maps are "
         "of the pictures. A start image that is only added to the video's first frames has no "
         "tokens of its own to attend to." + note,
@@ -163,5 +192,6 @@ WAN = _architecture(
 WAN_WITH_SOUND = _architecture("Wan HuMo and S2V", _with_sound, "WAN21_HuMo", "WAN22_S2V")
 WAN_WITH_POSE = _architecture(
     *("Wan SCAIL", _with_pose, "WAN21_SCAIL"),
+    order=_first_is_last,
     note=" Several references need ComfyUI 0.30.0.",
 )

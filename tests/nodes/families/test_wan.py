@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -193,19 +194,26 @@ def test_with_sound(comfy: Any, record_property: Any) -> None:
 
 
 def test_with_pose(comfy: Any, record_property: Any) -> None:
-    """SCAIL: [reference 4×5 | reference 4×5 | video 3×4×5 | pose 3×2×3]"""
+    """SCAIL: [reference 2, 4×5 | reference 3 | reference 1 | video 3×4×5 | pose 3×2×3]"""
     tiny.not_before("0.30.0", "several references of SCAIL")
-    given = [tiny.latent(71, 1, 16, 1, 7, 10), tiny.latent(72, 1, 16, 1, 7, 10)]
+    given = [tiny.latent(seed, 1, 16, 1, 7, 10) for seed in (71, 72, 74)]
     positive, negative = texts(
         reference_latents=given, pose_video_latent=tiny.latent(73, 1, 16, 3, 4, 6)
     )
-    pieces = [("reference", (4, 5))] * 2 + [("result", (12, 5)), ("pose", (6, 3))]
+    pieces = [("reference", (4, 5))] * 3 + [("result", (12, 5)), ("pose", (6, 3))]
+
+    def place(call: Seen) -> Place | None:
+        found = joint(*pieces)(call)
+        if found is None:
+            return None
+        second, third, first = found.references
+        return replace(found, references=(first, second, third))
 
     def scail() -> Any:
         return wan("WAN21_SCAIL", model_type="scail", in_dim=20)
 
     prove_video(
-        *(comfy, scail, positive, negative, START, joint(*pieces)),
+        *(comfy, scail, positive, negative, START, place),
         grid=(3, 4, 5),
         note=record_property,
         cfg=3.0,
