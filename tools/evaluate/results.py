@@ -1,7 +1,8 @@
 """The folder of results: one file a pair, written whole or not at all.
 
 A pair is done when `rows/<its key>.json` is there. Its pictures are written before it, so nothing
-has to be repaired after a stop: whatever is not named by a row is written again.
+has to be repaired after a stop: what is not named by a row is written again, half-written files (.new)
+among it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,6 @@ class Results:
         try:
             for name in (ROWS, PICTURES, STRIPS):
                 (folder / name).mkdir(parents=True, exist_ok=True)
-            for left in folder.rglob("*.new"):  # of a run that was killed
-                left.unlink(missing_ok=True)
         except OSError as error:
             raise EvaluationError(
                 f"{folder} cannot be written to: {error.strerror or error}. Choose another --out."

@@ -35,6 +35,8 @@ def test_half_written_files_are_nothing(tmp_path: Path) -> None:
     (row.parent / (row.name + ".new")).write_text('{"figures": [')
     again = Results(tmp_path)
     assert not again.has(PAIR.key)
+    again.keep(PAIR, OUTCOME)
+    assert again.rows(PAIR.key)[0]["imacs_generated"] == 0.5
     assert not list(tmp_path.rglob("*.new"))
 
 
