@@ -1,8 +1,8 @@
 """The folder of results: one file a pair, written whole or not at all.
 
 A pair is done when `rows/<its key>.json` is there. Its pictures are written before it, so nothing
-has to be repaired after a stop: what is not named by a row is written again, half-written files (.new)
-among it.
+has to be repaired after a stop: what is not named by a row is written again, half-written files
+(.new) among it.
 """
 
 from __future__ import annotations
