@@ -1,10 +1,11 @@
 // @ts-check
-/** One picture with a map over it: its canvases, its colour bar, and the gestures on it. */
+/** One picture with a map over it: its canvases, and its colour bar. */
 
 import { fitted, heatSides, Painted, pictureSides } from "../drawing/canvas.js";
 import { drawMarks } from "../drawing/marks.js";
 import { colorize, darken, dim, gradient, lookup, paintedValues } from "../drawing/paint.js";
 import { make } from "./controls.js";
+import { Pointing } from "./pointing.js";
 import { rangeEnds } from "./wording.js";
 
 /** @typedef {import("../maps/grid.js").Grid} Grid */
@@ -36,25 +37,6 @@ import { rangeEnds } from "./wording.js";
 
 /** @typedef {{layer: Layer | null, look: Look, marks: Marks}} Shown */
 
-/**
- * @typedef {object} Gestures what is done on the picture
- * @property {(place: Place | null) => void} ask
- * @property {(place: Place) => void} pin
- * @property {() => void} clear
- */
-
-const DRAG_PIXELS = 4;
-const BRUSH_RADIUS = 0.04; // of the longer side
-const BRUSH_SPACING = 0.25; // of the radius
-const MOST_BRUSH_POINTS = 500;
-/** @type {Record<string, [number, number]>} */
-const ARROWS = {
-  ArrowLeft: [-1, 0],
-  ArrowRight: [1, 0],
-  ArrowUp: [0, -1],
-  ArrowDown: [0, 1],
-};
-
 export class Panel {
   #canvases = ["plain", "dimmed", "heat", "marks"].map((name) =>
     make("canvas", { class: `i2am-${name}`, "aria-hidden": "true" }),
@@ -76,19 +58,15 @@ export class Panel {
   #colors = null;
   /** @type {Shown | null} */
   #shown = null;
-  /** @type {{x: number, y: number, brush: boolean, place: Place | null} | null} */
-  #drag = null;
-  /** @type {[number, number]} x and y of the keyboard's cursor */
-  #cursor = [0.5, 0.5];
-  /** @type {Gestures} */
-  #gestures;
-
   /**
    * @param {string} name "Result" or "Reference"
-   * @param {Gestures} gestures
+   * @param {import("./pointing.js").Gestures} gestures
    */
   constructor(name, gestures) {
-    this.#gestures = gestures;
+    const pointing = new Pointing(gestures, {
+      grid: () => this.#shown?.marks.grid ?? this.#shown?.layer?.grid,
+      aspect: () => this.part[1] / this.part[0],
+    });
     this.box = make("div", {
       class: "i2am-box",
       tabindex: 0,
@@ -96,13 +74,7 @@ export class Panel {
       "aria-label":
         `${name}. Arrow keys point at a place, Enter pins it, Escape lets go. ` +
         "Drag for a rectangle, Shift and drag to brush.",
-      pointermove: this.#moved,
-      pointerdown: this.#pressed,
-      pointerup: this.#released,
-      pointercancel: this.#left,
-      pointerleave: this.#left,
-      keydown: this.#typed,
-      blur: this.#left,
+      ...pointing.listeners,
     });
     this.box.append(...this.#canvases);
     const caption = make("figcaption", {}, this.#title, this.#note);
@@ -341,97 +313,6 @@ export class Panel {
       this.#bar.style.backgroundImage = gradient(look.table);
     }
   }
-
-  /** @type {(event: PointerEvent) => void} */
-  #moved = (event) => {
-    const [x, y] = this.#at(event);
-    const drag = this.#drag;
-    if (!drag) {
-      if (event.buttons === 0) this.#gestures.ask({ kind: "point", x, y });
-      return;
-    }
-    const { width, height } = this.box.getBoundingClientRect();
-    const far = Math.hypot((x - drag.x) * width, (y - drag.y) * height) > DRAG_PIXELS;
-    if (!drag.place && !far) return;
-    drag.place = drag.brush ? this.#brushed(drag, x, y) : rectangle(drag.x, drag.y, x, y);
-    this.#gestures.ask(drag.place);
-  };
-
-  /** @type {(event: PointerEvent) => void} */
-  #pressed = (event) => {
-    if (event.button !== 0) return;
-    event.stopPropagation();
-    this.box.setPointerCapture(event.pointerId);
-    const [x, y] = this.#at(event);
-    this.#drag = { x, y, brush: event.shiftKey, place: null };
-    if (event.shiftKey) this.#drag.place = this.#brushed(this.#drag, x, y);
-  };
-
-  /** @type {(event: PointerEvent) => void} */
-  #released = (event) => {
-    const drag = this.#drag;
-    this.#drag = null;
-    if (!drag) return;
-    const [x, y] = this.#at(event);
-    this.#cursor = [x, y];
-    this.#gestures.pin(drag.place ?? { kind: "point", x, y });
-  };
-
-  #left = () => {
-    if (this.#drag) return;
-    this.#gestures.ask(null);
-  };
-
-  /** @type {(event: KeyboardEvent) => void} */
-  #typed = (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const arrow = ARROWS[event.key];
-    const grid = this.#shown?.marks.grid ?? this.#shown?.layer?.grid;
-    if (arrow && grid) {
-      const [across, down] = [grid.covered[1], grid.covered[0]];
-      this.#cursor = [
-        clamp(this.#cursor[0] + arrow[0] / across),
-        clamp(this.#cursor[1] + arrow[1] / down),
-      ];
-      this.#gestures.ask({ kind: "point", x: this.#cursor[0], y: this.#cursor[1] });
-    } else if (event.key === "Enter" || event.key === " ") {
-      this.#gestures.pin({ kind: "point", x: this.#cursor[0], y: this.#cursor[1] });
-    } else if (event.key === "Escape") {
-      this.#drag = null;
-      this.#gestures.clear();
-    } else return;
-    // ComfyUI has uses of its own for these keys.
-    event.preventDefault();
-    event.stopPropagation();
-  };
-
-  /**
-   * @param {PointerEvent} event
-   * @returns {[number, number]}
-   */
-  #at({ clientX, clientY }) {
-    const { left, top, width, height } = this.box.getBoundingClientRect();
-    return [clamp((clientX - left) / width), clamp((clientY - top) / height)];
-  }
-
-  /**
-   * @param {{place: Place | null}} drag
-   * @param {number} x
-   * @param {number} y
-   * @returns {Place}
-   */
-  #brushed({ place }, x, y) {
-    /** @type {[number, number][]} */
-    const points = place?.kind === "brush" ? place.points : [];
-    const last = points.at(-1);
-    const far = !last || Math.hypot(x - last[0], y - last[1]) > BRUSH_RADIUS * BRUSH_SPACING;
-    return {
-      kind: "brush",
-      points: far && points.length < MOST_BRUSH_POINTS ? [...points, [x, y]] : points,
-      radius: BRUSH_RADIUS,
-      aspect: this.part[1] / this.part[0],
-    };
-  }
 }
 
 /**
@@ -442,22 +323,4 @@ export class Panel {
  */
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
-}
-
-/** @param {number} part */
-function clamp(part) {
-  return Math.min(Math.max(part, 0), 1);
-}
-
-/**
- * @param {number} x
- * @param {number} y
- * @param {number} toX
- * @param {number} toY
- * @returns {Place}
- */
-function rectangle(x, y, toX, toY) {
-  const [left, right] = [Math.min(x, toX), Math.max(x, toX)];
-  const [top, bottom] = [Math.min(y, toY), Math.max(y, toY)];
-  return { kind: "rectangle", left, top, right, bottom };
 }
