@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...i2am.errors import I2AMError
 from ...i2am.maps import AttributionMap, attribution_map, recording_coverage
-from ...i2am.recording import Attribution, Direction
+from ...i2am.recording import Attribution, Direction, check_reference
 from ...i2am.scores import PENALTY, Preset, Score, imacs_score
 from ...i2am.scores.imacs import THRESHOLD
 from ..inputs import (
@@ -196,9 +196,12 @@ class Imacs(io.ComfyNode):
 
 @dataclass(frozen=True)
 class ScoredSide:
-    """One side of IMACS: its map, and with a mask (over what that map covers) its score."""
+    """One side of IMACS: its map, and with a mask (over what that map covers) its score.
 
-    map: AttributionMap
+    map: None over a reference whose tokens have no places.
+    """
+
+    map: AttributionMap | None
     mask: Tensor | None
     score: Score | None
 
@@ -227,8 +230,13 @@ def score_sides(
             "reference was meant to go), reference_mask (where the object is), or both."
         )
     chosen = choose_definition(attribution, definition)
+    header = attribution.recording.header
+    check_reference(header, reference - 1, Direction.REFERENCE_TO_GENERATED)
+    has_places = header.references[reference - 1].has_places
 
     def side(direction: Direction, mask: Tensor | None, name: str) -> ScoredSide:
+        if mask is None and direction is Direction.GENERATED_TO_REFERENCE and not has_places:
+            return ScoredSide(None, None, None)
         maps = attribution_map(
             attribution.recording,
             chosen,

@@ -113,6 +113,8 @@ def strip(
         with Image.open(io.BytesIO(target)) as file:
             shown.append(torch.from_numpy(np.asarray(file.convert("RGB"), np.float32) / 255))
     for side, under in ((sides.over_result, result), (sides.over_reference, reference)):
+        if side.map is None:
+            continue
         size = (STRIP, STRIP) if under is None else (under.shape[0], under.shape[1])
         painted = display.paint(side.map, display.Scale.PER_MAP, size).values[item : item + 1, 0]
         picture = torch.zeros(1, *size, 3) if under is None else under[None]

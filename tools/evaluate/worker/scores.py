@@ -65,6 +65,8 @@ class Scores:
 
     def _scores(self, name: str, side: Any) -> dict[str, Tensor]:
         """The figures of one side."""
+        if side.map is None:
+            return {}
         figures = {f"entropy_{name}": self._pack.entropy(side.map.values[:, 0])}
         if side.score is not None:
             figures |= {
