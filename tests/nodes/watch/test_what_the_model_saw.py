@@ -34,14 +34,19 @@ OVER_REFERENCE = "generated to reference"
 @pytest.fixture(scope="module")
 def vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny CLIP vision of ComfyUI's own class: 112 pixels, 8×8 patches of 14."""
+    return tiny_vision(tmp_path_factory.mktemp("vision"), "clip_vision_model")
+
+
+def tiny_vision(folder: Path, kind: str) -> Any:
+    """A vision encoder of this kind; SigLIP has no token beside its patches."""
     from comfy.clip_vision import ClipVisionModel
 
     config = {
         **{"num_hidden_layers": 2, "hidden_size": WIDTH, "num_attention_heads": 2},
         **{"intermediate_size": 32, "hidden_act": "gelu", "num_channels": 3, "image_size": 112},
-        **{"patch_size": 14, "projection_dim": 16, "model_type": "clip_vision_model"},
+        **{"patch_size": 14, "projection_dim": 16, "model_type": kind},
     }
-    file = tmp_path_factory.mktemp("vision") / "config.json"
+    file = folder / "config.json"
     file.write_text(json.dumps(config))
     model = ClipVisionModel(str(file))
     generator = torch.Generator().manual_seed(5)
@@ -146,6 +151,35 @@ class TestVisionEncoder:
         assert "Connect the very picture that is encoded for the model" in message
         graph = changed(graph, "collect", reference_fit="centre square")
         assert run_graph(graph, ["collect"]).ok
+
+    def test_behind_redux(self, run_graph: Any, tmp_path: Path) -> None:
+        """Apply Style Model gives Flux the tokens of the square that the encoder saw."""
+        from comfy.ldm.flux.redux import ReduxImageEncoder
+        from comfy.sd import StyleModel
+
+        network = ReduxImageEncoder(redux_dim=WIDTH, txt_in_features=16)
+        for weight in network.parameters():
+            weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(6))
+        seen = {"clip_vision_output": ["vision", 0], "style_model": ["style", 0]}
+        strength = {"strength": 1.0, "strength_type": "multiply"}
+        siglip = tiny_vision(tmp_path, "siglip_vision_model")
+        graph = clip_graph(siglip) | flux_graph(
+            clip=given("tiny siglip", siglip),
+            text=node("Test_Conditioning", seed=20, references=0, dim=16),
+            style=given("tiny redux", StyleModel(network)),
+            redux=node("StyleModelApply", conditioning=["text", 0], **seen, **strength),
+            positive=node("I2AM_MarkRedux", conditioning=["redux", 0], **seen),
+            collect=collect(**{"references.reference_1": ["photo", 0]}),
+            map=attribution_map(direction=OVER_REFERENCE),
+        )
+        run = run_graph(graph, ["map"])
+        assert torch.equal(run.value("collect").references[0], photo(*WIDE)[:, :, 64:192])
+        assert "the model saw the middle, 128×128 of 256×128 pixels" in run.value("collect", 2)
+        outside = torch.ones(WIDE, dtype=torch.bool)
+        outside[:, 64:192] = False
+        heat = run.value("map", 1)
+        assert float(heat[0][outside].abs().max()) == 0
+        assert float(heat.max()) > 0
 
     def test_points(self, run_graph: Any, vision: Any) -> None:
         """x, y and regions lie over the whole picture, and ask about the part."""
