@@ -74,6 +74,17 @@ _BUILD = """
   return Object.fromEntries(Object.entries(nodes).map(([name, node]) => [name, node.id]));
 }
 """
+# A node takes its size when it is drawn: until nothing changes over several frames.
+_DRAWN = """
+async () => {
+  const sizes = () => JSON.stringify(app.graph.nodes.map(({ size }) => [...size]));
+  const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+  for (let before = "", same = 0; same < 5; before = sizes()) {
+    await frame();
+    same = sizes() === before ? same + 1 : 0;
+  }
+}
+"""
 _COMMAND = "(name) => app.extensionManager.command.execute(name)"
 
 
@@ -81,6 +92,7 @@ def build(page: Page, spec: Spec) -> dict[str, str]:
     """Puts a graph on the page, with each name as title; the nodes' numbers by name."""
     close_toasts(page)
     names = page.evaluate(_BUILD, {name: list(one) for name, one in spec.items()})
+    page.evaluate(_DRAWN)
     # What was built so far is a state of its own for undo.
     page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }")
     return {name: str(number) for name, number in names.items()}
