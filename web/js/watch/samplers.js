@@ -65,8 +65,8 @@ function positiveOf(node) {
 }
 
 /**
- * The node that decodes a sampler's latent to a picture. Where only further samplers use the latent,
- * the node that decodes their result. Null if there is none.
+ * The node that decodes a sampler's latent to a picture. Where only further samplers use the
+ * latent, the node that decodes their result. Null if there is none.
  *
  * @param {Sampler} sampler
  * @param {Scope} root

@@ -114,7 +114,10 @@ export function watch(sampler, root, home, make) {
   return { pictures, image: Boolean(decoder), open, viewer };
 }
 
-/** Sets a widget, if it offers the value. @param {any} node @param {string} name @param {string} value */
+/** Sets a widget, if it offers the value.
+ *
+ * @param {any} node @param {string} name @param {string} value
+ */
 function choose(node, name, value) {
   const widget = node.widgets?.find((/** @type {any} */ one) => one.name === name);
   if (widget?.options?.values?.includes(value)) widget.value = value;
