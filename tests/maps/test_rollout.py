@@ -19,8 +19,7 @@ def attentions(seed: int, layers: int, tokens: int, patches: int) -> list[torch.
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 5), st.integers(1, 7))
 def test_is_the_product_of_all_layers(seed: int, layers: int, tokens: int, patches: int) -> None:
-    """(A + I) / 2 of each layer over [patches
-    tokens]; patches stay unchanged."""
+    """(A + I) / 2 of each layer over [patches | tokens]; patches stay unchanged."""
     found = attentions(seed, layers, tokens, patches)
     whole = torch.eye(patches + tokens, dtype=torch.float64).repeat(2, 1, 1)
     for layer in found:

@@ -1,8 +1,8 @@
 """Proof for videos: each array of the recording equals the dense oracle's.
 
 The oracle knows still pictures. To it, a video of T frames of h×w tokens is one picture of T·h
-rows, with the same tokens in the same order. A correspondence is then averaged over the frames of the
-result and summed over those of a reference.
+rows, with the same tokens in the same order. A correspondence is then averaged over the frames of
+the result and summed over those of a reference.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def listen(visit: Visit) -> None:
 
 
 def test_sorted_by_name_the_demo_comes_first_and_large_models_last(visit: Visit) -> None:
-    """By default ComfyUI lists templates in file system order: sorted by name only on some systems."""
+    """By default ComfyUI lists templates in file system order: by name only on some systems."""
     page = visit.page
     page.evaluate(SORT_TEMPLATES, "alphabetical")
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")

@@ -55,7 +55,7 @@ class TestMethods:
         assert held[0] >= values[~mask].max() if (~mask).any() else True
 
     def test_otsu_against_every_cut(self) -> None:
-        """The between-class variance is highest at the chosen cut, of all cuts between two values."""
+        """Of all cuts between two values, the chosen one has the highest between-class variance."""
         values = torch.cat((rand(300, seed=1) * 0.4, 0.5 + rand(100, seed=2) * 0.5)).view(20, 20)
         mask = mask_of(unified(values), (20, 20), Method.OTSU)[0] > 0
 

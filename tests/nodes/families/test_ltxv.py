@@ -53,9 +53,7 @@ MASK[:, :, 3:] = 0
 
 
 def place_of(text: int = TEXT, queries: int = ALL) -> Any:
-    """The layout of each block's first attention: [video 3×4×5
-    guide 4×5
-    guide 4×5]."""
+    """The layout of each block's first attention: [video 3×4×5 | guide 4×5 | guide 4×5]."""
     order: list[int] = []
 
     def place(call: Seen) -> Place | None:

@@ -172,10 +172,7 @@ def prove(
 
 
 def flux_place(texts: dict[int, tuple[int, int]]) -> Callable[[Seen], Place | None]:
-    """[text
-    result
-    reference 1 28
-    reference 2 9]; the number of keys identifies the text."""
+    """[text | result | reference 1 28 | reference 2 9]; the number of keys identifies the text."""
 
     def place(call: Seen) -> Place | None:
         keys = call.k.shape[2]

@@ -26,8 +26,7 @@ def clip(seed: int, pictures: int = 1) -> Any:
 
 
 def beside_the_text(pictures: int, columns: int = 5) -> Callable[[Seen], Place | None]:
-    """[CLS
-    16×16] of each picture, attended to by 3×4×`columns` video tokens, apart from the text."""
+    """[CLS | 16×16] of each picture, attended to by 3×4×`columns` video tokens, apart from the text."""
     spans = tuple((257 * n + 1, 257 * (n + 1)) for n in range(pictures))
 
     def place(call: Seen) -> Place | None:
@@ -148,9 +147,7 @@ def test_reference_convolution(comfy: Any, record_property: Any) -> None:
 
 
 def test_context_latents(comfy: Any, record_property: Any) -> None:
-    """[video 3×4×5
-    a video of 2×3×4, covering 5×8
-    picture 2×3]"""
+    """[video 3×4×5 | a video of 2×3×4, covering 5×8 | picture 2×3]"""
     tiny.not_before("0.30.0", "context latents of Wan")
     given = [tiny.latent(66, 1, 16, 2, 5, 8), tiny.latent(67, 1, 16, 1, 4, 6)]
     positive, negative = texts(context_latents=given)
@@ -180,8 +177,7 @@ def test_pictures_as_further_frames(comfy: Any, record_property: Any) -> None:
 
 
 def test_with_sound(comfy: Any, record_property: Any) -> None:
-    """HuMo: [video 3×4×5
-    reference 4×5]; each frame also attends to its sound."""
+    """HuMo: [video 3×4×5 | reference 4×5]; each frame also attends to its sound."""
     positive, negative = texts(
         reference_latents=[tiny.latent(69, 1, 16, 1, 8, 10)],
         audio_embed=tiny.latent(70, 1, 3, 8, 5, 1280),

@@ -64,7 +64,7 @@ def test_what_the_page_is_told(comfy: Any, run_graph: Any) -> None:
 
 
 def test_written_once(comfy: Any, run_graph: Any) -> None:
-    """The same content keeps its file untouched; other content gets another, whole or not at all."""
+    """The same content keeps its file untouched; other content gets another, complete or none."""
     graph = viewer_graph()
     first = run_graph(graph).ui["viewer"]["i2am_viewer"][0]["payload"]
     path = path_of(comfy, first)

@@ -17,8 +17,7 @@ TOKENS, PATCHES, WIDTH = 16, 16, 12
 
 
 class Attention(nn.Module):
-    """Tokens attend to [patches
-    tokens]; the attention is kept for the test."""
+    """Tokens attend to [patches | tokens]; the attention is kept for the test."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
