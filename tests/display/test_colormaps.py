@@ -12,7 +12,7 @@ from i2am.errors import I2AMError
 
 STEADY = (Colormap.VIRIDIS, Colormap.INFERNO, Colormap.MAGMA, Colormap.GREY)
 
-# Entries of the full tables that are no stop of ours: (index, colour).
+# Entries of the full tables that are not among our stops: (index, colour).
 PUBLISHED = {
     Colormap.VIRIDIS: ((64, (59, 82, 139)), (128, (33, 145, 140)), (192, (94, 201, 98))),
     Colormap.INFERNO: ((64, (87, 16, 110)), (128, (188, 55, 84)), (192, (249, 142, 9))),

@@ -15,7 +15,7 @@ GRID = Grid(4, 4)
 
 
 def moved(down: int, across: int) -> BestMatches:
-    """Every place looks at the one so many cells away, what is outside at the border."""
+    """Every place matches the one at this offset; outside the picture, the border."""
     rows, columns = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
     to = ((rows + down).clamp(0, 3) * 4 + (columns + across).clamp(0, 3)).flatten()
     values = torch.full((1, 16, 16), 0.2 / 15)
@@ -34,7 +34,7 @@ def test_hue_is_the_direction(
     picture, longest = flow_image(moved(down, across), (64, 64))
     assert picture.shape[:2] == (1, 64)
     assert float(longest) == pytest.approx(0.75)
-    row, column = (8 if down >= 0 else 56), (8 if across >= 0 else 56)  # moves the whole way
+    row, column = (8 if down >= 0 else 56), (8 if across >= 0 else 56)  # moves the full offset
     found = picture[0, row, column]
     if strongest is not None:
         torch.testing.assert_close(found, torch.tensor(strongest).float(), atol=1e-5, rtol=0)
@@ -70,7 +70,7 @@ def test_the_surest_come_first_and_apart() -> None:
 
 
 def test_an_arrow_goes_from_the_match_to_the_place() -> None:
-    """Only along the line between them does anything change."""
+    """Only pixels along the line between them change."""
     found = moved(0, 3)
     result, reference = torch.full((96, 96, 3), 0.5), torch.full((48, 48, 3), 0.5)
     plain = arrow_image(result, reference, found, 0, torch.tensor([], dtype=torch.long))
@@ -78,7 +78,7 @@ def test_an_arrow_goes_from_the_match_to_the_place() -> None:
     assert drawn.shape == plain.shape == (1, 96, 96 + 8 + 96, 3)
     changed: Tensor = (drawn - plain).abs().amax(-1)[0] > 0.05
     rows, columns = changed.nonzero().unbind(-1)
-    assert columns.min() < 84 < 114 < columns.max()  # from x 84 of the left to 12 of the right
+    assert columns.min() < 84 < 114 < columns.max()  # from x 84 on the left to 12 on the right
     assert columns.min() > 78
     assert columns.max() < 104 + 18
     assert rows.min() >= 4

@@ -1,4 +1,4 @@
-"""What is told while a run is sampled, against the recording of the steps finished by then."""
+"""Live messages during sampling, against the recording of the steps finished by then."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYERS = tuple(Layer("double", index) for index in range(3))
 
 
 class Clock:
-    """Time that stands still until it is told otherwise."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -47,7 +47,7 @@ def sample(
     generated: Grid = GENERATED,
     alone: bool = False,
 ) -> None:
-    """So many steps; `look` as each of them begins. alone: cross-attention to the references."""
+    """Samples the steps; calls `look` as each begins. alone: cross-attention to the references."""
     spans = layout(generated, REFERENCES, text=0 if alone else 2)
     if alone:
         start = spans.keys[0].stop
@@ -67,7 +67,7 @@ def finished(recorder: Recorder) -> Recording:
 
 
 def values(facts: dict[str, Any], reference: int) -> Tensor:
-    """A map in numbers."""
+    """The values of a map."""
     told = facts["maps"][reference]
     stored = torch.frombuffer(bytearray(base64.b64decode(told["values"])), dtype=torch.uint8)
     spread_out = stored.reshape(facts["grid"]).float() / 255
@@ -82,7 +82,7 @@ def expected(made: Recording, definition: Definition, reference: int) -> Tensor:
 
 
 def close(facts: dict[str, Any], made: Recording, definition: Definition) -> None:
-    """Each told map is the recording's, as far as a byte can tell."""
+    """Each sent map equals the recording's, to the precision of a byte."""
     for reference, told in enumerate(facts["maps"]):
         error = (values(facts, reference) - expected(made, definition, reference)).abs().max()
         assert float(error) <= (told["high"] - told["low"]) * 0.51 / 255
@@ -111,7 +111,7 @@ def test_what_is_told_is_the_recording_of_the_finished_steps() -> None:
 
 
 def test_the_last_word_is_the_whole_recording() -> None:
-    """Whatever the time, and even if nothing was told before."""
+    """Sent regardless of the clock, even if nothing was sent before."""
     told: list[dict[str, Any]] = []
     running = recorder(4)
     live = Live(running, told.append, clock=lambda: 0.0)
@@ -132,7 +132,7 @@ def test_nothing_is_told_of_nothing() -> None:
 
 
 def test_at_most_three_a_second() -> None:
-    """By the clock it is given; nothing is worked out in between."""
+    """By the given clock; nothing is computed in between."""
     told: list[float] = []
     clock = Clock()
     running = recorder(100)
@@ -207,7 +207,7 @@ def test_cross_attention_is_told_in_the_papers_definition() -> None:
 
 
 def test_large_maps_are_told_coarser() -> None:
-    """Of at most 32 cells a side, and still the share of each place."""
+    """At most 32 cells a side, with the share of each place unchanged."""
     told: list[dict[str, Any]] = []
     large = Grid(48, 40)
     running = recorder(2)

@@ -22,12 +22,12 @@ from i2am.recording import Attribution, Definition, Direction, Recording
 from i2am.tokens import ADAPTER_TOKENS, Grid, Picture, spread
 
 R2G, G2R = Direction.REFERENCE_TO_GENERATED, Direction.GENERATED_TO_REFERENCE
-# Of a map's highest value, what rounding may take; float32 itself has a little.
+# Tolerance for rounding, relative to a map's highest value; float32 itself needs a little.
 BITS_16, BITS_8 = 0.51 / 65535, 0.51 / 255
 
 
 def unified(header: dict[str, Any], arrays: dict[str, Tensor], name: str) -> Tensor:
-    """The mean the page makes of everything: (batch, cells)."""
+    """The page's mean over everything: (batch, cells)."""
     weights = torch.tensor(header["seen"]).float()[None, :, :, None]
     maps = arrays[f"{name}.step_layer"].flatten(3)
     return (maps * weights).sum((1, 2)) / weights.sum((1, 2))
@@ -35,7 +35,7 @@ def unified(header: dict[str, Any], arrays: dict[str, Tensor], name: str) -> Ten
 
 class TestRoundTrip:
     def test_every_array(self) -> None:
-        """Within what 16 bits can tell, which here everything has."""
+        """Within 16-bit precision; here every array has it."""
         given = attribution(missing=((1, 0), (3, 2)))
         header, arrays = unpack(pack_payload(given))
         recorded = given.recording.arrays
@@ -99,7 +99,7 @@ class TestRoundTrip:
         torch.testing.assert_close(torch.tensor(sent).sum(0), torch.ones(2))
 
     def test_colours_and_words(self) -> None:
-        """The page paints with the tables of the pack, and has no words of its own for maps."""
+        """The page uses the pack's colour tables and the pack's texts for maps."""
         header = read_payload_header(pack_payload(attribution()))
         assert list(header["colormaps"]) == [colormap.value for colormap in Colormap]
         for colormap in Colormap:
@@ -115,14 +115,14 @@ class TestRoundTrip:
         assert pack_payload(given) == pack_payload(given)
 
     def test_a_map_of_nothing(self) -> None:
-        """All zero stays zero: nothing is divided by it."""
+        """All zero stays zero, with no division by zero."""
         given = attribution()
         given.recording.arrays["model.g2r.0.step_layer"].zero_()  # type: ignore[index]
         _, arrays = unpack(pack_payload(given))
         assert not arrays["model.g2r.0.step_layer"].any()
 
     def test_weak_maps_keep_their_precision(self) -> None:
-        """A step a million times weaker than the next is as precise."""
+        """A step a million times weaker than the next keeps the same precision."""
         given = attribution()
         given.recording.arrays["model.r2g.0.step_layer"][:, 2] *= 1e-6
         _, arrays = unpack(pack_payload(given))
@@ -132,13 +132,13 @@ class TestRoundTrip:
 
 class TestWhatIsSent:
     def test_pictures_decide_sizes(self) -> None:
-        """Without pictures, what the latents make of 8 pixels each."""
+        """Without pictures, sizes follow from the latents, 8 pixels per latent pixel."""
         header = read_payload_header(pack_payload(Attribution(recording())))
         assert header["generated"]["size"] == [64, 48]
         assert header["references"][0]["size"] == [32, 48]
 
     def test_reference_without_places(self) -> None:
-        """It has maps over the result, none over itself, and no correspondence."""
+        """It has maps over the result, none over the reference, and no correspondence."""
         made = recording()
         whole = replace(made.header.references[0], kind=ADAPTER_TOKENS)
         references = (whole, made.header.references[1])
@@ -157,7 +157,7 @@ class TestWhatIsSent:
         assert not [name for name in arrays if name.startswith("correspondence")]
 
     def test_video(self) -> None:
-        """Its maps have a frame axis before their sides, its pictures the frames they are of."""
+        """Its maps have a frame axis before height and width, and each picture has its frame."""
         made = recording(generated=Grid(4, 3, frames=3), references=(Grid(2, 3),), batch=1)
         given = Attribution(made, torch.rand(9, 64, 48, 3), (torch.rand(1, 16, 24, 3),))
         header, arrays = unpack(pack_payload(given))
@@ -180,13 +180,13 @@ class TestWhatIsSent:
         assert header["references"][0]["size"] == header["generated"]["size"]
 
     def test_masks(self) -> None:
-        """Soft ones too, each over its own picture."""
+        """Soft masks too, each over its own picture."""
         given = attribution()
         over_reference = torch.linspace(0, 1, 16 * 24).reshape(1, 16, 24)
         header, arrays = unpack(pack_payload(given, {1: over_reference}))
         assert header["arrays"]["reference_mask.1"]["shape"] == [1, 16, 24]
         assert (arrays["reference_mask.1"] - over_reference).abs().max() <= 0.5 / 255 + 1e-6
-        # Bytes stand for 0 to 1 whatever the mask holds.
+        # Bytes stand for 0 to 1, whatever range the mask has.
         assert header["arrays"]["reference_mask.1"]["scale"] == pytest.approx(1 / 255, rel=1e-6)
         weak = replace(given, mask=torch.full((1, 64, 48), 0.6))
         assert unpack(pack_payload(weak))[0]["arrays"]["mask"]["scale"] == pytest.approx(
@@ -236,14 +236,14 @@ class TestReductions:
     def test_means_are_the_recordings_own(
         self, large: Recording, definition: Definition, direction: Direction
     ) -> None:
-        """Groups are of different sizes and one entry is missing, yet the mean is exact."""
+        """The groups differ in size and one entry is missing, yet the mean is exact."""
         header, arrays = unpack(pack_payload(Attribution(large)))
         name = f"{definition.value}.{'r2g' if direction is R2G else 'g2r'}.0"
         expected = attribution_map(large, definition, direction)
         pooled = spread(expected.values[:, 0].flatten(1), expected.grid, Grid(32, 32))
         assert deviation(unified(header, arrays, name), pooled, 1) <= BITS_16
         assert sum(sum(row) for row in header["seen"]) == 28 * 57 - 1
-        # A head, over layers that weigh what they stand for.
+        # One head, over layers weighted by what they stand for.
         counts = torch.tensor([layer["count"] for layer in header["layers"]]).float()
         assert int(counts.sum()) == 57
         of_head = arrays[f"{name}.layer_head"][:, :, 5].flatten(2)
@@ -273,7 +273,7 @@ class TestReductions:
         assert deviation(arrays["share.map"], shares.mean((-1, -3)), 2) <= BITS_16
 
     def test_several_references(self) -> None:
-        """Heads go, then the correspondence gets coarser: rows keep their mass."""
+        """Heads are dropped first, then the correspondence is coarsened: rows keep their mass."""
         made = made_up(references=(Grid(64, 64), Grid(48, 64), Grid(32, 32)))
         payload = pack_payload(Attribution(made))
         header, arrays = unpack(payload)
@@ -306,7 +306,7 @@ class TestReductions:
         assert arrays["share.map"].shape[0] == header["batch"] == len(header["share"]["text"])
 
     def test_large_masks(self) -> None:
-        """Coarser, before any map is."""
+        """Masks are made coarser before any map is."""
         given = attribution()
         picture = torch.rand(1, 4096, 2048, 3).expand(2, -1, -1, -1)
         mask = torch.zeros(1, 4096, 2048)

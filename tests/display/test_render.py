@@ -61,7 +61,7 @@ class TestResize:
         assert torch.allclose(resample(values, grid, (height, width)), expected, atol=2e-6)
 
     def test_padding_is_cut_off_between_pixels(self) -> None:
-        # 2.5 cells over 10 pixels is 3 cells over 12, of which the last 2 are cut.
+        # 2.5 cells over 10 pixels is 3 cells over 12, the last 2 are cut off.
         values = rand(1, 1, 3, 2)
         expected = F.interpolate(values, size=(12, 7), mode="bicubic")[..., :10, :]
         assert torch.allclose(resample(values, Grid(3, 2, (2.5, 2)), (10, 7)), expected, atol=2e-6)
@@ -95,7 +95,7 @@ class TestResize:
         self, cells: int, covered: float, pixels: int
     ) -> None:
         values = rand(cells, cells).double()
-        fine = 520  # samples for each pixel: enough that every edge falls between two
+        fine = 520  # samples for each pixel: enough for every edge to fall between two
         at = ((torch.arange(pixels * fine) + 0.5) * covered / (pixels * fine)).long()
         expected = values[at][:, at].unflatten(0, (pixels, fine)).unflatten(2, (pixels, fine))
         expected = expected.mean((1, 3)).float()
@@ -129,7 +129,7 @@ class TestValues:
 
     def test_model_maps_over_the_reference_keep_their_proportions(self) -> None:
         values = torch.full((1, 2, 2, 2), 0.1)
-        values[0, 1] = 0.3  # this step holds three times as much attention
+        values[0, 1] = 0.3  # this step has three times as much attention
         shown = display_values(attribution_map(values, Definition.MODEL, G2R))
         assert torch.allclose(shown[0, :, 0, 0], torch.tensor([0.5, 1.5]))
 

@@ -1,4 +1,4 @@
-"""What the viewer works out in the page, against the same from Python: maps, colours, IMACS."""
+"""The viewer's numbers in the page, against those from Python: maps, colours, IMACS."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "web" / "numbers.mjs"
 R2G, G2R = Direction.REFERENCE_TO_GENERATED, Direction.GENERATED_TO_REFERENCE
 SHORT = {R2G: "r2g", G2R: "g2r"}
-# A payload's 16 bits, of a map's highest value; and of the picture's 256 levels.
+# Tolerances: a payload's 16 bits, relative to a map's highest value; a picture's 256 levels.
 CLOSE = 1e-4
 LEVELS = 2.0
 
 
 def node() -> str:
-    """Node.js, as `dev.py test` names it or as the machine has it."""
+    """The Node.js that `dev.py test` names, or the machine's."""
     found = os.environ.get("NODE") or shutil.which("node")
     if not found:
         pytest.fail("The page's code is tested with Node.js: run python dev.py test", pytrace=False)
@@ -52,7 +52,7 @@ def node() -> str:
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Any:
-    """Asks the page's code about an attribution: one answer for each question."""
+    """Asks the page's code about an attribution: one answer per question."""
 
     def asked(given: Attribution, questions: list[dict[str, Any]], **masks: Any) -> list[Any]:
         payload, file = tmp_path / "payload.i2am", tmp_path / "questions.json"
@@ -86,7 +86,7 @@ def same(found: Any, expected: AttributionMap, item: int) -> None:
 @pytest.mark.parametrize("definition", list(Definition))
 @pytest.mark.parametrize("direction", list(Direction))
 def test_every_level(ask: Any, definition: Definition, direction: Direction) -> None:
-    """With a layer that skips a step, layers of unlike heads, and ranges of each."""
+    """With a layer that skips a step, layers with different heads, and ranges of each."""
     made = recording(missing=((1, 0),), heads=(2, 3, 3))
     cases = [
         (Level.UNIFIED, Selection(), {}),
@@ -119,7 +119,7 @@ def test_every_level(ask: Any, definition: Definition, direction: Direction) -> 
             same(found, expected, item)
 
 
-# As a UNet's: layers that see the result on coarser grids, one of which does not divide the finest.
+# Like a UNet's: layers with coarser grids over the result, one of which does not divide the finest.
 UNLIKE = (Grid(12, 9), Grid(6, 5, (6, 4.5)), Grid(5, 4, (5, 3.75)), Grid(12, 9))
 
 
@@ -151,8 +151,8 @@ def test_layer_weight(
 
 @pytest.mark.parametrize(("direction", "single"), [(R2G, False), (G2R, False), (R2G, True)])
 def test_the_papers_preset(ask: Any, direction: Direction, single: bool) -> None:
-    """Layers by value in the official order without the middle block, painted with the cut; where
-    the reference is one token, the complement over the result. Whatever else was chosen."""
+    """Layers by value, in the official order without the middle block, painted with the cut. For a
+    one-token reference, the complement over the result. Other choices have no effect."""
     over = Grid(1, 1) if single else Grid(5, 4)
     made = recording(heads=(2, 3, 3, 2), generated=UNLIKE, references=(over,))
     blocks = ("input", "middle", "input", "output")
@@ -186,7 +186,7 @@ def test_the_papers_preset(ask: Any, direction: Direction, single: bool) -> None
         assert found["labels"] == [label.replace("unified", "") for label in maps.labels]
         painted = paint(maps, scale, size).values[0, 0]
         shown = torch.tensor(found["painted"]).reshape(size)
-        # What is at the cut to within rounding may fall on either side of it.
+        # Values at the cut, to within rounding, may fall on either side.
         near = (shown - painted).abs() > 1e-3
         assert bool((torch.maximum(shown, painted)[near] < 0.4 + 1e-3).all())
         assert float(near.float().mean()) < 0.01
@@ -218,7 +218,7 @@ def test_ranges(ask: Any, definition: Definition, scale: Scale) -> None:
 @pytest.mark.parametrize("definition", list(Definition))
 @pytest.mark.parametrize("side", ["result", "reference"])
 def test_places(ask: Any, definition: Definition, side: str) -> None:
-    """Points on every cell, at the borders too, and a rectangle, on a grid with half a row."""
+    """Points in every cell, also at the borders, and a rectangle, on a grid with half a row."""
     given = attribution()
     pairs = correspondence_of(given.recording, definition, 1)
     grid = pairs.result if side == "result" else pairs.reference

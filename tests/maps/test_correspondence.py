@@ -1,4 +1,4 @@
-"""Points, best matches and sinks: against a loop, and where the truth is planted."""
+"""Points, best matches and sinks: against a loop, and with planted truth."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PART = st.floats(0, 1)
 
 
 def pairs(seed: int = 0, batch: int = 2, **planted: float) -> Correspondence:
-    """Random rows that sum to one; `planted` gives reference cell c… so much of every row."""
+    """Random rows that sum to one; `planted` sets how much of each row a reference cell gets."""
     rows = torch.rand(
         batch, RESULT.area, REFERENCE.area, generator=torch.Generator().manual_seed(seed)
     )
@@ -46,7 +46,7 @@ def pairs(seed: int = 0, batch: int = 2, **planted: float) -> Correspondence:
 
 @given(PART, PART)
 def test_a_point_is_the_row_of_its_cell(x: float, y: float) -> None:
-    """The paper's SRAM: what one place gives each place of the reference; sums to one."""
+    """The paper's SRAM: what one place gives to each place of the reference; sums to one."""
     some = pairs()
     found = point_map(some, Definition.PAPER, G2R, Location(x, y))
     row, column = min(int(y * 3), 2), min(int(x * 4), 3)
@@ -96,12 +96,12 @@ def test_an_empty_region_is_refused() -> None:
 
 
 def test_best_matches() -> None:
-    """A planted one-to-one match is found, with its confidence, and every one is mutual."""
+    """A planted one-to-one match is found, with its confidence, and every match is mutual."""
     square = Grid(3, 3)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
     values = torch.full((1, 9, 9), 0.3 / 8)
     values[0, torch.arange(9), order] = 0.7
-    found = best_matches(Correspondence(values / 2, square, square))  # of half its attention
+    found = best_matches(Correspondence(values / 2, square, square))  # from half the attention
     assert torch.equal(found.best[0], order)
     torch.testing.assert_close(found.confidence, torch.full((1, 9), 0.7))
     assert found.mutual.all()
@@ -144,7 +144,7 @@ def test_a_planted_sink_is_found() -> None:
 
 
 def test_what_only_a_part_looks_at_is_no_sink() -> None:
-    """Half of the result copying one place of the reference is what references are for."""
+    """Half of the result copying one place of the reference is legitimate, not a sink."""
     some = pairs(c7=3.0)
     some.values[:, ::2] = pairs(9).values[:, ::2]
     assert not find_sinks(some).any()
@@ -189,7 +189,7 @@ def test_none_found_is_said_too() -> None:
 
 
 def test_the_report_names_sinks() -> None:
-    """Collect Attribution's report: how many, of which reference, with how much attention."""
+    """Collect Attribution's report: how many sinks, of which reference, with how much attention."""
     made = recording(batch=1)
     assert "Sinks" not in recording_report(made)
     arrays = {name: array.clone() for name, array in made.arrays.items()}

@@ -1,4 +1,4 @@
-"""Levels are averages of one another, and ranges and gaps are left out of them."""
+"""Levels are averages of one another, and respect ranges and gaps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_invariant_3_and_23_levels(
 ) -> None:
     """Unified = mean of time groups by size = mean of layers = mean of heads.
 
-    Time groups divide all steps among them, the noisiest first, sizes as even as can be.
+    Time groups divide all steps, noisiest first, into sizes as even as possible.
     """
     made = recording(steps=4)
 
@@ -57,20 +57,20 @@ OFFICIAL = Selection(weight=LayerWeight.VALUE, order=ResampleOrder.OFFICIAL)
 
 
 def official(own: torch.Tensor) -> torch.Tensor:
-    """A coarse map (batch, heads, h, w) on the fine grid, as the authors' code brings it there."""
+    """A coarse map (batch, heads, h, w) on the fine grid, resized as in the authors' code."""
     bicubic = torch.nn.functional.interpolate(own, FINE.sides, mode="bicubic", align_corners=False)
     return bicubic.clamp(min=0)
 
 
 @pytest.mark.parametrize("level", [Level.UNIFIED, Level.HEAD])
 def test_the_official_order(level: Level) -> None:
-    """Values at each layer's own grid, summed over steps, bicubic, no value below zero, mean."""
+    """Values on each layer's own grid, summed over steps, bicubic, clamped at zero, mean."""
     made = recording(generated=(COARSE, FINE, COARSE), steps=3)
     found = attribution_map(made, Definition.PAPER, R2G, level, selection=OFFICIAL).values
     heads = made.arrays["paper.r2g.0.layer_head"]
     if level is Level.UNIFIED:
         heads = made.arrays["paper.r2g.0.step_layer"].mean(1).unsqueeze(2)
-    # Each coarse cell covers four fine ones, among which its mass was spread.
+    # Each coarse cell covers four fine ones, over which its mass was spread.
     own = heads[..., ::2, ::2] * 4
     torch.testing.assert_close(own.sum((-2, -1))[:, [0, 2]], torch.ones(2, 2, own.shape[2]))
     layers = [official(own[:, 0]), heads[:, 1], official(own[:, 2])]
@@ -79,14 +79,14 @@ def test_the_official_order(level: Level) -> None:
         assert wanted.shape == found.shape
     scale = found.sum() / wanted.sum()
     torch.testing.assert_close(found, wanted * scale, atol=1e-6, rtol=1e-5)
-    assert float(scale) == pytest.approx(1 / (4 + 4 + 1) * 3, rel=0.1)  # a mean factor of one
+    assert float(scale) == pytest.approx(1 / (4 + 4 + 1) * 3, rel=0.1)  # the factors' mean is one
 
 
 @pytest.mark.parametrize(
     ("sharpness", "most", "least"), [(1, 0.07, 0.997), (3, 0.12, 0.99), (8, 0.15, 0.99)]
 )
 def test_averaging_tokens_before_resizing(sharpness: float, most: float, least: float) -> None:
-    """How far the official order is from ours where it differs: docs/method.md's figures.
+    """How far the official order is from ours where they differ: docs/method.md's figures.
 
     The authors resize each reference token's map before they average over tokens.
     """
@@ -108,7 +108,7 @@ def test_averaging_tokens_before_resizing(sharpness: float, most: float, least: 
 def test_on_one_grid_the_official_order_is_ours(
     definition: Definition, direction: Direction, reference: int
 ) -> None:
-    """All layers of a transformer have one grid: nothing is resized, and nothing is below zero."""
+    """All layers of a transformer share one grid: nothing is resized or below zero."""
     made = recording()
     for level in Level:
         ours, theirs = (
@@ -119,7 +119,7 @@ def test_on_one_grid_the_official_order_is_ours(
 
 
 def test_layers_by_value() -> None:
-    """Attention per token: a layer of a quarter of the tokens weighs four times as much."""
+    """Attention per token: a layer with a quarter of the tokens weighs four times as much."""
     made = recording(generated=(COARSE, FINE), heads=(2, 2))
     by_value = Selection(weight=LayerWeight.VALUE)
     found = attribution_map(made, Definition.PAPER, R2G, selection=by_value)
@@ -133,7 +133,7 @@ def test_layers_by_value() -> None:
 def test_invariant_3_holds_for_every_weight(
     definition: Definition, direction: Direction, reference: int, weight: LayerWeight
 ) -> None:
-    """A layer's factor is the same for its steps and heads, so levels are means of each other."""
+    """A layer's factor is the same for its steps and heads, so levels are means of one another."""
     made = recording(generated=(COARSE, FINE, COARSE))
 
     def level(which: Level) -> torch.Tensor:
@@ -148,7 +148,7 @@ def test_invariant_3_holds_for_every_weight(
 
 
 def test_a_layer_that_reads_nothing_weighs_nothing() -> None:
-    """By equal, it has no map to bring to the sum one."""
+    """With equal weights, it has no map to scale to the sum one."""
     made = recording()
     arrays = {name: array.clone() for name, array in made.arrays.items()}
     arrays["model.g2r.0.step_layer"][:, :, 1] = 0
@@ -161,7 +161,7 @@ def test_a_layer_that_reads_nothing_weighs_nothing() -> None:
 
 
 def test_the_paper_leaves_out_the_middle_block() -> None:
-    """The authors hook all layers but a UNet's middle one; picked layers stay picked."""
+    """The authors hook all layers except a UNet's middle one; picked layers stay picked."""
     made = recording()
     layers = (Layer("input", 1), Layer("middle", 0), Layer("output", 3))
     unet = replace(made, header=replace(made.header, layers=layers))
@@ -171,7 +171,7 @@ def test_the_paper_leaves_out_the_middle_block() -> None:
 
 
 def test_a_mask_looks_at_all_layers_by_mass() -> None:
-    """The correspondence knows no layers: other weights are refused, those that agree are not."""
+    """The correspondence has no layers: other weights are refused, those that agree are not."""
     made, mask = recording(), torch.ones(1, 4, 3)
 
     def map_of(definition: Definition, weight: LayerWeight) -> torch.Tensor:
@@ -193,7 +193,7 @@ DEFINITIONS = st.sampled_from(list(Definition))
 def test_invariant_18_a_full_mask_is_no_mask(
     definition: Definition, reference: int, height: int, width: int
 ) -> None:
-    """What all of the result looked at is the unified map; the mask's size does not matter."""
+    """The mask of the whole result gives the unified map; the mask's size does not matter."""
     whole = attribution_map(MADE, definition, G2R, reference=reference)
     mask = torch.ones(1, height, width)
     masked = attribution_map(MADE, definition, G2R, reference=reference, within=mask)
@@ -204,7 +204,7 @@ def test_invariant_18_a_full_mask_is_no_mask(
 def test_invariant_18_masks_are_told_apart_by_item(
     definition: Definition, reference: int, seed: int
 ) -> None:
-    """Each batch item is seen from its own mask; the maps are finite whatever is painted."""
+    """Each batch item uses its own mask; the maps are finite whatever is painted."""
     masks = (torch.rand(2, 8, 6, generator=torch.Generator().manual_seed(seed)) < 0.5).float()
     masks[:, 3, 2] = 1
     both = attribution_map(MADE, definition, G2R, reference=reference, within=masks).values
@@ -225,7 +225,7 @@ def test_invariant_18_an_empty_mask_is_refused(
 
 
 def test_mass() -> None:
-    """Every paper map sums to one; every model map to the share of its reference."""
+    """Every paper map sums to one; every model map sums to the share of its reference."""
     made = recording()
     for direction in Direction:
         for reference in (0, 1):
@@ -239,7 +239,7 @@ def test_mass() -> None:
 
 
 def test_what_was_not_seen_is_left_out() -> None:
-    """A step some layers skipped counts in the layers that ran, and weighs on no mean."""
+    """A step that some layers skipped counts in the layers that ran, and biases no mean."""
     made = recording(steps=3, missing=((1, 0), (1, 2), (2, 2)))
     assert made.header.counts == ((1, 1, 1), (0, 1, 0), (1, 1, 0))
     table = made.arrays["paper.r2g.0.step_layer"]
@@ -254,7 +254,7 @@ def test_what_was_not_seen_is_left_out() -> None:
 
 
 def test_layers_with_different_head_counts() -> None:
-    """A head that only some layers have is the mean of those."""
+    """A head that only some layers have is the mean over those layers."""
     made = recording(heads=(1, 3))
     maps = attribution_map(made, Definition.PAPER, R2G, Level.HEAD)
     table = made.arrays["paper.r2g.0.layer_head"]
@@ -265,7 +265,7 @@ def test_layers_with_different_head_counts() -> None:
 
 
 def test_ranges() -> None:
-    """Steps, layers and heads by number, and what they are called."""
+    """Steps, layers and heads by number, and their labels."""
     made = recording(steps=4, missing=((0, 0), (0, 1), (0, 2)))  # steps 1 to 3 were recorded
     assert made.header.steps == (1, 2, 3)
     table = made.arrays["model.g2r.1.step_layer"]
@@ -311,13 +311,13 @@ def test_refuses_a_reference_that_is_not_there(reference: int) -> None:
 
 
 def test_pictures_and_sizes() -> None:
-    """A direction's picture, and its size where none was given."""
+    """The picture of a direction, and its size where no picture was given."""
     full, bare = attribution(), Attribution(recording())
     assert full.size(R2G, 0) == (64, 48)
     assert full.size(G2R, 1) == (16, 24)
     assert bare.picture(G2R, 1) is None
-    assert bare.size(R2G, 0) == (64, 48)  # a latent of 8×6
-    assert bare.size(G2R, 1) == (32, 48)  # a latent of 4×6
+    assert bare.size(R2G, 0) == (64, 48)  # from a latent of 8×6
+    assert bare.size(G2R, 1) == (32, 48)  # from a latent of 4×6
     assert best_definition(bare.recording) is Definition.EFFECT
     assert best_definition(recording(definitions="both")) is Definition.MODEL
 
@@ -326,7 +326,7 @@ def test_pictures_and_sizes() -> None:
     ("latent", "size"), [((512, 256), (4096, 2048)), ((2048, 1536), (2048, 1536))]
 )
 def test_the_size_of_a_latent_of_pixels(latent: tuple[int, int], size: tuple[int, int]) -> None:
-    """Some models work on pixels; eight times as many would fill the memory."""
+    """Some models work on pixels; a size eight times as large would fill the memory."""
     some = recording()
     generated = replace(some.header.generated, latent=latent)
     header = replace(some.header, generated=generated)

@@ -1,4 +1,4 @@
-"""Rows and columns of named points: recorded step by step, and read as maps."""
+"""Rows and columns of point queries: recorded step by step, and read as maps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TestRecording:
         assert (made.header.token_grids, made.header.step_groups) == ((), ())
 
     def test_layers_of_other_grids(self) -> None:
-        """Rows are as they are; columns are spread over the finest grid, sums kept."""
+        """Rows keep their values; columns are spread over the finest grid, keeping their sums."""
         grids = Grid(2, 3), Grid(4, 6)
         made = recording(
             heads=(2, 3), generated=grids, places="0.3,0.6", reference_places="0.9,0.1"
@@ -66,7 +66,7 @@ class TestRecording:
     def test_steps_are_put_together_where_room_is_short(
         self, generated: tuple[Grid, ...], groups: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And their means are the means of the steps they hold, whatever the layers' grids."""
+        """The means of levels are the means of their steps, whatever the layers' grids."""
         asked: dict[str, Any] = {"places": "0.3,0.6; 0,0-1,1", "reference_places": "2: 0.4,0.9"}
         asked["generated"] = generated
         apart = recording(**asked)
@@ -88,7 +88,7 @@ class TestRecording:
                 exact(made, G2R, 0, steps="1-3")
 
     def test_all_steps_of_a_fast_budget_are_whole(self) -> None:
-        """Places that a budget leaves out of the maps are not left out of what was asked."""
+        """Places that a budget leaves out of the maps are still recorded for point queries."""
         big = Grid(32, 33)
         asked: dict[str, Any] = {"places": "0.52,0.49", "reference_places": "0.2,0.1"}
         options: dict[str, Any] = {"generated": big, "heads": (2,), "steps": 1, "batch": 1}
@@ -123,7 +123,7 @@ class TestReading:
         assert found.grid == REFERENCES[0]
 
     def test_where_nothing_is_pooled_both_ways_agree(self) -> None:
-        """The correspondence's row of the same place, and the model's column."""
+        """The correspondence's row for the same place, and the model's column."""
         for definition in Definition:
             pairs = correspondence_of(self.MADE, definition, 0)
             pooled = point_map(pairs, definition, G2R, Location(0.9, 0.6))
@@ -144,10 +144,10 @@ class TestReading:
             torch.testing.assert_close(found.values, whole)
 
     def test_places_are_found_by_their_token(self) -> None:
-        header = self.MADE.header  # the result has 4×3 tokens, reference 2 3×2 of which 2.5×2 show
+        header = self.MADE.header  # the result has 4×3 tokens; reference 2 covers 2.5×2 of 3×2
         assert len(recorded_places(header, RESULT)) == 3
         assert recorded_point(header, RESULT, 0.33, 0.24) == 0
-        assert recorded_point(header, RESULT, 0.34, 0.24) is None  # in the rectangle alone
+        assert recorded_point(header, RESULT, 0.34, 0.24) is None  # only in the rectangle
         assert recorded_point(header, RESULT, 1.0, 0.51) == 1
         assert recorded_point(header, 1, 0.51, 0.39) == 0
         assert recorded_point(header, 1, 0.51, 0.41) is None

@@ -19,7 +19,7 @@ def attentions(seed: int, layers: int, tokens: int, patches: int) -> list[torch.
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 5), st.integers(1, 7))
 def test_is_the_product_of_all_layers(seed: int, layers: int, tokens: int, patches: int) -> None:
-    """(A + I) / 2 of each layer over [patches | tokens]; patches stay what they are."""
+    """(A + I) / 2 of each layer over [patches | tokens]; patches stay unchanged."""
     found = attentions(seed, layers, tokens, patches)
     whole = torch.eye(patches + tokens, dtype=torch.float64).repeat(2, 1, 1)
     for layer in found:
@@ -33,7 +33,7 @@ def test_is_the_product_of_all_layers(seed: int, layers: int, tokens: int, patch
 
 
 def test_traced_maps_keep_their_sums() -> None:
-    """Every array over the reference is moved to the patches, and nothing else is touched."""
+    """Every array over the reference moves to the patches, and nothing else changes."""
     before = recordings.recording(references=(Grid(1, 16), Grid(2, 2)))
     owed = attention_rollout(attentions(1, 4, 16, 9))
     after = trace_reference(before, 0, owed[:1], Picture(Grid(3, 3), (0, 0), "traced"))

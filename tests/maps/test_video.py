@@ -35,7 +35,7 @@ def test_grid() -> None:
 
 
 def test_spread_keeps_frames() -> None:
-    """Each frame is spread as a still picture is; over one frame they are added up."""
+    """Each frame is spread like a still picture; to one frame, the frames are summed."""
     maps, small = torch.rand(2, 36, dtype=torch.float64), Grid(2, 2)
     alone = [spread(m, Grid(4, 3), small) for m in maps.unflatten(-1, (3, 12)).unbind(1)]
     together = spread(maps, VIDEO, Grid(2, 2, frames=3))
@@ -72,7 +72,7 @@ def test_long_videos_are_kept_small() -> None:
 
 
 def test_arrays() -> None:
-    """Frames come before height and width; a correspondence is of all frames together."""
+    """Frames come before height and width; a correspondence is over all frames together."""
     arrays = MADE.arrays
     assert arrays["paper.r2g.0.step_layer"].shape == (2, 2, 3, 3, 4, 3)
     assert arrays["model.g2r.0.layer_head"].shape == (2, 3, 2, 2, 3)
@@ -86,7 +86,7 @@ def test_arrays() -> None:
 
 
 def test_maps_of_frames() -> None:
-    """The mean of the frames' maps is the map of all frames, which adds up to one."""
+    """The mean of the frames' maps is the map of all frames, which sums to one."""
     mean = attribution_map(MADE, Definition.PAPER, R2G)
     every = attribution_map(MADE, Definition.PAPER, R2G, frame=EVERY_FRAME)
     second = attribution_map(MADE, Definition.PAPER, R2G, frame=1)
@@ -108,7 +108,7 @@ def test_a_frame_that_does_not_exist() -> None:
 
 
 def test_file(tmp_path: Path) -> None:
-    """Frames come back, and with them the pictures: nine for three frames, of two videos."""
+    """Frames are restored, and with them the pictures: nine for three frames, of two videos."""
     path = tmp_path / "video.safetensors"
     save_attribution(path, Attribution(MADE, torch.rand(18, 32, 24, 3), (torch.rand(1, 8, 8, 3),)))
     loaded = load_attribution(path)

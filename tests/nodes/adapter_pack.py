@@ -1,8 +1,8 @@
 """A stand-in for the pack ComfyUI_IPAdapter_plus: its calling convention, not its code.
 
-An object in the place of cross-attention attends to the text, then calls each of its adapters, a
-function of this module with settings of its own. Both use the `optimized_attention` this module
-imported by name, and pass no options. What was attended to is noted for the dense oracle.
+An object in place of cross-attention attends to the text, then calls each of its adapters, a
+function of this module with its own settings. Both use the `optimized_attention` that this module
+imported by name, and pass no options. What was attended to is recorded for the dense oracle.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 
 @dataclass
 class Note:
-    """One call of a patch: queries, keys and values (batch, tokens, width), and each adapter that
-    ran: its keys, values and weight."""
+    """One call of a patch: queries, keys and values (batch, tokens, width), and for each adapter
+    that ran, its keys, values and weight."""
 
     options: dict[str, Any]
     q: Tensor
@@ -70,13 +70,13 @@ def adapter_attention(
     unfold_batch: bool = False,
     **_: Any,
 ) -> Any:
-    if isinstance(weight, dict):  # layers by name; the others are left out
+    if isinstance(weight, dict):  # by layer name; other layers are left out
         if extra_options["transformer_index"] not in weight:
             return 0
         weight = weight[extra_options["transformer_index"]]
     chunks = extra_options["cond_or_uncond"]
     batch = q.shape[0] // len(chunks)
-    times = 1 if unfold_batch else batch  # unfolded, each item has a picture of its own
+    times = 1 if unfold_batch else batch  # unfolded, each item has its own picture
     to_k, to_v = projections[module_key]
     ip_k, ip_v = (
         torch.cat([(cond, uncond)[chunk].repeat(times, 1, 1) @ to for chunk in chunks])
@@ -105,17 +105,17 @@ def apply(
     pack: Any = None,
     **settings: Any,
 ) -> Any:
-    """A clone of the model with one more adapter at these places, each of so many channels.
+    """A clone of the model with one more adapter at these places, each with its channels.
 
-    settings: cond and uncond (pictures, tokens, width), and what an adapter takes. pack: the real
-    one's module, to be used in place of this one.
+    settings: cond and uncond (pictures, tokens, width), and an adapter's options. pack: the real
+    pack's module, to use instead of this one.
     """
     model = model.clone()
     patch = pack.Attn2Replace if pack else Attn2Replace
     attend = pack.ipadapter_attention if pack else adapter_attention
     generator = torch.Generator().manual_seed(100 + number)
     projections, width = {}, settings["cond"].shape[2]
-    layers = SimpleNamespace(to_kvs={})  # as the real one looks them up
+    layers = SimpleNamespace(to_kvs={})  # the attribute that the real pack reads
     real = SimpleNamespace(ip_layers=layers)
     real.get_multigpu_clone = lambda device: real
     settings = {"sigma_start": 1e9, "sigma_end": 0.0} | settings

@@ -1,4 +1,4 @@
-"""Real ComfyUI in this process, on the CPU, with the pack loaded the way ComfyUI loads it.
+"""Real ComfyUI in this process, on the CPU, with the pack loaded as ComfyUI loads it.
 
 def test_something(run_graph):
     run = run_graph({"1": {"class_type": "I2AM_Collect", "inputs": {...}}}, targets=["1"])
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Comfy:
-    """The imported ComfyUI and our pack in it."""
+    """The imported ComfyUI with our pack loaded."""
 
     path: Path
     base: Path  # ComfyUI's base directory: input, output, temp, user
@@ -37,7 +37,7 @@ class Comfy:
     execution: ModuleType
     folder_paths: ModuleType
     pack_name: str
-    server: Any  # its PromptServer, which never listens
+    server: Any  # its PromptServer, never listening
 
     def pack(self, module: str = "") -> ModuleType:
         """A module of the pack as ComfyUI loaded it: comfy.pack("i2am.recording")."""
@@ -64,7 +64,7 @@ class Run:
         return not self.errors
 
     def value(self, node: str, slot: int = 0) -> Any:
-        """The one value of an output; the errors where there is none."""
+        """The one value of an output; fails with the errors if there is none."""
         assert node in self.outputs, f"node {node} gave nothing; errors: {self.errors}"
         values = self.outputs[node][slot]
         assert len(values) == 1, f"output {slot} of node {node} is a list of {len(values)}"
@@ -84,7 +84,7 @@ def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         comfy.options.enable_args_parsing()
         import comfy.cli_args  # reads sys.argv
 
-        # Before nodes, as in main.py: that puts comfy/ first, where `utils` is another module.
+        # Before nodes, as in main.py: it puts comfy/ first, which has another `utils`.
         import utils.extra_config  # noqa: F401
     finally:
         sys.argv = arguments
@@ -92,7 +92,7 @@ def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     import folder_paths
     import server
 
-    nodes = importlib.import_module("nodes")  # ComfyUI's: its folder comes first
+    nodes = importlib.import_module("nodes")  # ComfyUI's, since its folder comes first
     assert Path(nodes.__file__ or "").parent == comfyui_path, "`nodes` is not ComfyUI's"
     loop = asyncio.new_event_loop()
     # PromptServer wants a current loop, as it has in ComfyUI's main.
@@ -114,7 +114,7 @@ def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def _import_from(path: Path) -> None:
-    """Puts ComfyUI first: its nodes.py, not our nodes/, is the `nodes` of its own modules."""
+    """Puts ComfyUI first, so that its modules import its nodes.py as `nodes`, not our nodes/."""
     sys.path[:] = [str(path), *(entry for entry in sys.path if entry != str(path))]
     for name in ("nodes", "utils", "app", "server", "execution"):
         module = sys.modules.get(name)
@@ -127,11 +127,11 @@ async def _make_server(server: ModuleType, loop: asyncio.AbstractEventLoop) -> A
 
 
 class Runner:
-    """Runs prompts through the real PromptExecutor, which keeps its cache between them.
+    """Runs prompts through the real PromptExecutor, which keeps its cache between prompts.
 
-    ComfyUI's default cache frees what older prompts left as soon as memory is not plentiful. Here
-    it keeps it (unless `keep` is False): the hard case, where an old LATENT comes back from the
-    cache after the model has sampled something else.
+    ComfyUI's default cache frees the outputs of older prompts as soon as memory is not plentiful.
+    Here they are kept (unless `keep` is False). That is the hard case: an old LATENT comes back
+    from the cache after the model has sampled something else.
     """
 
     def __init__(self, comfy: Comfy, cache: str = "RAM_PRESSURE", keep: bool = True) -> None:
@@ -141,7 +141,7 @@ class Runner:
         sizes = {"lru": 10, "ram": 0.0001, "ram_inactive": inactive}
         self.events: list[tuple[str, Any]] = []
         self.executor = comfy.execution.PromptExecutor(self, cache_type=kind, cache_args=sizes)
-        # What an executor asks of its server.
+        # What an executor needs from its server.
         self.client_id: str | None = "test"
         self.last_node_id: str | None = None
         self.sockets_metadata: dict[str, Any] = {}
@@ -150,7 +150,7 @@ class Runner:
         self.events.append((event, data))
 
     def __call__(self, prompt: dict[str, Any], targets: list[str] | None = None) -> Run:
-        """Runs an API prompt. `targets`: node ids to compute even if they are not output nodes."""
+        """Runs an API prompt. `targets`: node ids to compute, even if they are not output nodes."""
         run = Run()
         prompt_id = uuid.uuid4().hex
         self.events.clear()
@@ -179,7 +179,7 @@ class Runner:
     async def _validate(
         self, prompt_id: str, prompt: dict[str, Any], targets: list[str] | None, run: Run
     ) -> list[str]:
-        """The nodes to compute; what ComfyUI has against the prompt goes into run.errors."""
+        """The nodes to compute; ComfyUI's objections to the prompt go into run.errors."""
         execution = self.comfy.execution
         if targets is None:
             valid, error, outputs, node_errors = await execution.validate_prompt(
@@ -223,13 +223,13 @@ def run_graph(comfy: Comfy) -> Runner:
 
 @pytest.fixture
 def make_runner(comfy: Comfy) -> Callable[..., Runner]:
-    """For another cache: make_runner("CLASSIC"), make_runner("NONE"), make_runner(keep=False)."""
+    """With another cache: make_runner("CLASSIC"), make_runner("NONE"), make_runner(keep=False)."""
     return lambda *arguments, **options: Runner(comfy, *arguments, **options)
 
 
 @pytest.fixture
 def use_store(comfy: Comfy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-    """Puts a store of its own, with these limits in bytes, in place of the pack's for one test."""
+    """Replaces the pack's store for one test, with these limits in bytes."""
 
     def use(memory_bytes: int = 2**30, file_bytes: int = 2**30) -> Any:
         store = comfy.pack("i2am.recording").Store(memory_bytes, file_bytes, lambda: tmp_path)
@@ -242,14 +242,14 @@ def use_store(comfy: Comfy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.fixture
 def tiny_nodes(comfy: Comfy) -> Iterator[None]:
-    """ComfyUI knows the nodes of graph.py."""
+    """Registers the nodes of graph.py with ComfyUI."""
     with graph.registered(comfy):
         yield
 
 
 @pytest.fixture
 def server(comfy: Comfy, monkeypatch: pytest.MonkeyPatch) -> graph.Server:
-    """The page listens, and what it is told is kept."""
+    """A listening page that keeps every message it is sent."""
     listening = graph.Server()
     monkeypatch.setattr(type(comfy.server), "instance", listening)
     return listening

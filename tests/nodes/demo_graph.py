@@ -1,4 +1,4 @@
-"""The demo model in a graph of stock nodes, over held-out scenes whose truth is known.
+"""The demo model in a graph of stock nodes, on held-out scenes with known truth.
 
 graph = demo_graph(scenes)                 # node ids are words: "sampler", "collect", "image"
 """
@@ -19,11 +19,11 @@ OBJECT = 2  # the number of the reference that shows the object
 
 
 def demo_graph(scenes: Scenes, noises: int = 1, **nodes: dict[str, Any]) -> Prompt:
-    """Scenes and their objects → what the model makes of them → Collect Attribution; and more.
+    """Scenes and their objects → the model's pictures → Collect Attribution; and more nodes.
 
     noises: how often to fill the hole of a single scene, as one batch.
     """
-    name = "i2am " + str(float(scenes.target.sum()))  # other scenes want other names
+    name = "i2am " + str(float(scenes.target.sum()))  # other scenes need other names
     graph = {
         "model": node("UNETLoader", unet_name=MODEL.name, weight_dtype="default"),
         "vae": node("VAELoader", vae_name=VAE.name),
@@ -67,5 +67,5 @@ def overlap(found: Tensor, truth: Tensor) -> Tensor:
 
 
 def only_numbers(values: list[Any]) -> Tensor:
-    """What an output that is a list gave."""
+    """The number in an output that is a list."""
     return torch.tensor(values, dtype=torch.float64)

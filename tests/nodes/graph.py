@@ -1,4 +1,4 @@
-"""Graphs around a tiny Flux: stock samplers and our nodes, with nodes of ours for model and text.
+"""Graphs around a tiny Flux: stock samplers and the pack's nodes; test nodes for model and text.
 
 graph = flux_graph()                                  # node ids are words: "sampler", "collect"
 graph = changed(graph, "sampler", seed=2)             # a copy with other inputs
@@ -47,7 +47,7 @@ class TinyUNet(TinyFlux):
 
 
 class TinyConditioning:
-    """A random text of seven tokens, with the first so many of REFERENCES."""
+    """A random text of seven tokens, with the first so many REFERENCES."""
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "make"
@@ -68,7 +68,7 @@ class TinyConditioning:
 
 
 class Picture:
-    """A decoder good enough to link with: 8 pixels for each place of the latent."""
+    """A minimal decoder for links: 8 pixels per latent pixel."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "make"
@@ -84,7 +84,7 @@ class Picture:
 
 
 class Give:
-    """Whatever the test put under this name: for values no stock node makes."""
+    """Outputs what the test stored under this name: for values that no stock node makes."""
 
     RETURN_TYPES = ("*",)
     FUNCTION = "make"
@@ -100,7 +100,7 @@ class Give:
 
 
 class Server:
-    """What is asked of ComfyUI's, with one client listening."""
+    """A stand-in for ComfyUI's server, with one listening client."""
 
     def __init__(self) -> None:
         self.client_id: str | None = "page"
@@ -112,7 +112,7 @@ class Server:
 
 
 class Listed:
-    """The items of a value as a list, as a node with a list output gives them."""
+    """The items of a value as a list, like a node with a list output."""
 
     RETURN_TYPES = ("*",)
     OUTPUT_IS_LIST = (True,)
@@ -128,7 +128,7 @@ class Listed:
 
 
 class Numbers(Listed):
-    """Numbers written with commas, as a list; whole ones for seeds."""
+    """Numbers separated by commas, as a list; whole numbers for seeds."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -154,7 +154,7 @@ NODES = {
 
 @contextlib.contextmanager
 def registered(comfy: Any) -> Iterator[None]:
-    """ComfyUI knows the test's nodes in here; a seed gives the same model object."""
+    """Registers the test's nodes with ComfyUI; a seed always gives the same model object."""
     comfy.nodes.NODE_CLASS_MAPPINGS.update(NODES)
     try:
         yield
@@ -172,13 +172,13 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def given(name: str, value: Any) -> dict[str, Any]:
-    """A node that gives this value; another value wants another name."""
+    """A node that outputs this value; another value needs another name."""
     Give.values[name] = value
     return node("Test_Give", name=name)
 
 
 def filled(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """A node with the defaults of its widgets."""
+    """A node with the default values of its widgets."""
     nodes: Any = sys.modules["nodes"]  # ComfyUI's
     required = nodes.NODE_CLASS_MAPPINGS[class_type].INPUT_TYPES()["required"]
     widgets = {name: kind[1] for name, kind in required.items() if len(kind) > 1}
@@ -200,7 +200,7 @@ def sampler(model: str = "capture", **inputs: Any) -> dict[str, Any]:
 
 
 def collect(samples: str | list[Any] = "sampler", **inputs: Any) -> dict[str, Any]:
-    """Collect Attribution of a node's LATENT, its first output or the one linked."""
+    """Collect Attribution for a node's LATENT: its first output or the linked one."""
     link = [samples, 0] if isinstance(samples, str) else samples
     return filled("I2AM_Collect", samples=link, **inputs)
 
@@ -216,7 +216,7 @@ def imacs(**inputs: Any) -> dict[str, Any]:
 
 
 def flux_graph(**nodes: dict[str, Any]) -> Prompt:
-    """Model → Capture → KSampler → Collect at 64×48 pixels, one reference; and more nodes."""
+    """Model → Capture → KSampler → Collect at 64×48 pixels, with one reference; and more nodes."""
     graph = {
         "model": node("Test_Flux", seed=0),
         "capture": capture(),
@@ -257,7 +257,7 @@ def custom_sampler(seed: int = 1, sampler_name: str = "euler", model: str = "cap
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two recordings hold the same bits and facts; how long the runs took may differ."""
+    """Whether two recordings hold the same bits and facts, except how long the runs took."""
     facts = [{**vars(r.header), "seconds": 0} for r in (one, other)]
     return facts[0] == facts[1] and same_arrays(one.arrays, other.arrays)
 

@@ -1,6 +1,6 @@
-"""What a recording must hold, computed densely in float64 from the queries and keys seen.
+"""What a recording must hold, computed densely in float64 from the observed queries and keys.
 
-Written from the paper's formulas alone; shares no code with the pack.
+Written only from the paper's formulas; shares no code with the pack.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 ARGUMENTS = (
     *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
 )
-Where = tuple[int, int] | list[int]  # tokens from one position to another, or at these positions
+Where = tuple[int, int] | list[int]  # tokens from one position to another, or a list of positions
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One attention call as another node's override sees it; a key head for every head."""
+    """One attention call as seen by another node's override, with one key head per query head."""
 
     options: dict[str, Any]
     q: Tensor  # (batch, heads, queries, dim)
@@ -33,7 +33,7 @@ class Seen:
 
 
 class Spy:
-    """Another pack's attention override: notes every call, changes nothing."""
+    """Another pack's attention override: records every call, changes nothing."""
 
     def __init__(self) -> None:
         self.calls: list[Seen] = []
@@ -56,7 +56,7 @@ class Spy:
         return func(*args, **kwargs)
 
     def on(self, model: Any) -> Any:
-        """A clone of the model with this override set the way most packs set it."""
+        """A clone of the model with this override, set as most packs set it."""
         spied = model.clone()
         spied.model_options["transformer_options"]["optimized_attention_override"] = self
         return spied
@@ -73,14 +73,14 @@ class Place:
     references: tuple[Where, ...]
     reference_grids: tuple[tuple[int, int], ...]
     keys: int
-    cell: int = 0  # the side of a token in latent pixels, where levels round up
-    # The tokens of each place asked about: of the result, and of every reference.
+    cell: int = 0  # side of a token in latent pixels, where levels round up
+    # The tokens of each place asked about: in the result, and in every reference.
     asked: tuple[tuple[int, ...], ...] = ()
     asked_of: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
 
-# Places x, y to ask about: of the result, and of every reference. Whether the last row sticks out
-# of the picture makes no difference to them.
+# Places x, y to ask about: in the result, and in every reference. It makes no difference to them
+# whether the last row extends past the picture.
 ASKED = ((0.3, 0.23), (0.9, 0.05))
 ASKED_OF = ((0.45, 0.2),)
 
@@ -91,7 +91,7 @@ def asking(
     frames: int = 1,
     reference_frames: tuple[int, ...] = (),
 ) -> Callable[[Seen], Place | None]:
-    """The same places, and the tokens of those asked about, which a video has in every frame."""
+    """The same places, and the tokens asked about, which a video has in every frame."""
 
     def tokens(
         points: tuple[tuple[float, float], ...],
@@ -151,11 +151,11 @@ def points(
     matrices: tuple[Tensor, ...],
     cells: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """What places asked about looked at, and were looked at by: (batch, heads, places, h, w).
+    """What places asked about attended to, and what attended to them: (batch, heads, places, h, w).
 
     over_result: brings mass, (…, generated), to the finest grid. matrices: M_r, M_g, the model's
-    own attention and the effect if it is wanted, (batch, heads, generated, reference), the
-    reference on a grid of these `cells`.
+    own attention and, if requested, the effect, (batch, heads, generated, reference). cells: the
+    grid of the reference.
     """
     if not place.asked:
         return {}
@@ -186,11 +186,11 @@ def expected(
     dense: Callable[..., dict[str, Tensor]] | None = None,
     effect: bool = False,
 ) -> dict[str, Tensor]:
-    """Every array of a recording, from the calls of one run; effect: with the effect's.
+    """Every array of a recording, from the calls of one run. effect: include the effect's arrays.
 
-    rows_of: the rows of a call that belong to the conditionings recorded. grid: the finest
-    generated grid; coarser layers are spread over it. latent: what places with a `cell` divide.
-    heads: the most of any layer; heads a layer does not have are zero. dense: all of one call.
+    rows_of: a call's rows for the recorded conditionings. grid: the finest generated grid; coarser
+    layers are spread over it. latent: the size that places with a `cell` divide. heads: the most of
+    any layer; missing heads are zero. dense: computes one call.
     """
     found: dict[tuple[int, int], list[dict[str, Tensor]]] = defaultdict(list)
     for call in calls:
@@ -234,7 +234,7 @@ def expected(
 
 
 def _at(values: Tensor, where: Where, dim: int) -> Tensor:
-    """The tokens somewhere along an axis."""
+    """The tokens at these positions along an axis."""
     positions = torch.arange(*where) if isinstance(where, tuple) else torch.tensor(where)
     return values.index_select(dim, positions)
 
@@ -242,9 +242,9 @@ def _at(values: Tensor, where: Where, dim: int) -> Tensor:
 def resampled(
     maps: Tensor, cell: int, grid: tuple[int, int], latent: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """(…, h, w) to a finer grid, by way of the latent's pixels, as mass and as a mean.
+    """(…, h, w) to a finer grid through the latent's pixels, as mass and as a mean.
 
-    Mass: each cell's is shared out among its pixels, and those of a finer cell added up.
+    For mass, each cell is divided among its pixels, and the pixels of a finer cell are summed.
     """
     rows, columns = (torch.arange(side) // cell for side in latent)
     pixels = maps[..., rows, :][..., columns]

@@ -16,7 +16,7 @@ TOLERANCE = 1e-4
 
 
 def arm_model(comfy: Any, model: Any, **plan: Any) -> Any:
-    """A model whose runs are recorded as planned: what Capture Attention gives."""
+    """A model whose runs are recorded as planned, like Capture Attention's output."""
     return comfy.pack("nodes.host.hook").arm(model, comfy.pack("i2am.recording").Plan(**plan))
 
 
@@ -41,7 +41,7 @@ def refusal_reason(comfy: Any, latent: Tensor) -> str:
 
 
 def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
-    """The rows of conditionings with this index in `cond_or_uncond`; KSampler's positive has 0."""
+    """The rows of conditionings with this index in `cond_or_uncond`; KSampler's positive is 0."""
 
     def rows(call: Seen) -> list[slice]:
         chunks = call.options["cond_or_uncond"]
@@ -51,7 +51,7 @@ def rows_of(index: int, batch: int) -> Callable[[Seen], list[slice]]:
 
 
 def point_queries(comfy: Any, references: int) -> tuple[Any, ...]:
-    """A plan's point queries: the points that the oracle computes."""
+    """A plan's point queries, for the points that the oracle computes."""
     tokens = comfy.pack("i2am.tokens")
     return tuple(
         tokens.PointQuery(picture, x, y, x, y)
@@ -62,7 +62,7 @@ def point_queries(comfy: Any, references: int) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def every_call_tapped(comfy: Any) -> Iterator[None]:
-    """The host's softmax is tapped in small calls too."""
+    """Taps the host's softmax in small calls too."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(comfy.pack("i2am.attention.softmax_tap"), "SMALL_BYTES", 0)
         yield
@@ -94,12 +94,12 @@ def prove(
     plan: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Any, list[Seen]]:
-    """One run, proven: its recording and its attention calls.
+    """Proves one run; returns its recording and its attention calls.
 
     A second run, in which every call is tapped, is proven too.
 
-    model: makes the model, with all that other nodes put on it. place_of: layouts by hand. grid,
-    heads, latent: as in `expected`. index: of the recorded conditionings in `cond_or_uncond`.
+    model: makes the model, with all patches of other nodes. place_of: layouts written by hand.
+    grid, heads, latent: as in `expected`. index: of the recorded conditionings in `cond_or_uncond`.
     sample, options: how to sample.
     """
     spy = Spy()
@@ -116,7 +116,7 @@ def prove(
     asked_of = asking(place_of, latent, frames, of_references)
     calls = spy.calls, rows, asked_of, step_of
     wanted = expected(*calls, grid, heads, latent, effect=full_plan["definitions"] == "all")
-    for name in wanted if frames > 1 else ():  # to the oracle, frames are rows of one picture
+    for name in wanted if frames > 1 else ():  # for the oracle, frames are rows of one picture
         if name.startswith("correspondence"):  # of the mean frame
             wanted[name] = wanted[name].unflatten(1, (frames, -1)).mean(1)
     with every_call_tapped(comfy):

@@ -1,6 +1,6 @@
-"""Graphs as people have them: each gives a right map, or says why there is none.
+"""Graphs from practice: each gives a right map, or says why there is none.
 
-What the model saw of a picture and single pictures of a batch have tests of their own, in watch/.
+The part of a picture the model saw and single pictures of a batch have their own tests, in watch/.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def square_of(height: int, width: int) -> Tensor:
 
 class TestRanges:
     def test_words_in_capture(self, run_graph: Any) -> None:
-        """Steps `last` and layers `single` record what the same numbers do."""
+        """Steps `last` and layers `single` record the same as the corresponding numbers."""
         graph = changed(flux_graph(), "capture", steps="last", layers="single")
         found = run_graph(graph, ["collect"]).value("collect").recording
         assert found.header.steps == (2,)
         assert [layer.name for layer in found.header.layers] == ["single 0", "single 1"]
         numbers = changed(flux_graph(), "capture", steps="2", layers="2-3")
         same_run = run_graph(numbers, ["collect"]).value("collect").recording
-        assert same(found, same_run)  # the plan in the header too: files hold plain numbers
+        assert same(found, same_run)  # also the plan in the header: files hold plain numbers
 
     @pytest.mark.parametrize(
         ("steps", "recorded"),
@@ -92,7 +92,7 @@ class TestRanges:
 
 class TestMasks:
     def test_a_result_upscaled_twice(self, run_graph: Any) -> None:
-        """The mask as it was drawn fits the larger picture, wherever it is used."""
+        """The mask as drawn fits the larger picture, wherever it is used."""
         graph = flux_graph(
             image=node("Test_Picture", samples=["sampler", 0]),
             large=node("ImageScaleBy", image=["image", 0], upscale_method="bicubic", scale_by=2.0),
@@ -111,7 +111,7 @@ class TestMasks:
         assert run.outputs["imacs"][0] == pytest.approx(before, abs=0.05)
 
     def test_other_proportions(self, run_graph: Any) -> None:
-        """144×112 and a mask of 128×128: refused, where the mask is connected."""
+        """144×112 with a mask of 128×128: refused, where the mask is connected."""
         graph = flux_graph(
             empty=node("EmptySD3LatentImage", width=144, height=112, batch_size=1),
             mask=given("square", square_of(128, 128)),
@@ -125,7 +125,7 @@ class TestMasks:
 
 
 class TestAdapter:
-    """A picture twice as wide as high in front of an IP-Adapter, which crops it at the centre."""
+    """A picture twice as wide as high for an IP-Adapter, which crops its centre."""
 
     @pytest.fixture
     def graph(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class TestAdapter:
 
 
 class Tiled:
-    """As IPAdapterTiled works: each half of a picture is an adapter of its own."""
+    """Like IPAdapterTiled: each half of a picture is its own adapter."""
 
     RETURN_TYPES = ("MODEL", "IMAGE", "MASK")
     RETURN_NAMES = ("MODEL", "tiles", "masks")
@@ -182,7 +182,7 @@ class TestTiles:
         "Refused, naming the output that holds them",
     )
     def test_in_a_graph(self, comfy: Any, run_graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Over all of the picture there is no map; over each tile there is its own."""
+        """No map covers the whole picture; each tile has its own."""
         monkeypatch.setitem(comfy.nodes.NODE_CLASS_MAPPINGS, "IPAdapterTiled", Tiled)
         graph = {
             "model": given("plain UNet", tiny.build("SD15", **SD15)),
@@ -209,12 +209,12 @@ class TestTiles:
 
 class TestPictures:
     def test_files_of_all_kinds(self, comfy: Any, run_graph: Any) -> None:
-        """A turned JPEG, a transparent PNG and 16-bit grey: as LoadImage gives them."""
+        """A rotated JPEG, a transparent PNG and 16-bit grey, as LoadImage gives them."""
         folder = Path(comfy.folder_paths.get_input_directory())
         folder.mkdir(parents=True, exist_ok=True)
         turned = Image.new("RGB", (80, 96), (200, 30, 30))
         exif = Image.Exif()
-        exif[0x0112] = 6  # lies on its side: shown, it is 96×80
+        exif[0x0112] = 6  # on its side: displayed as 96×80
         turned.save(folder / "i2am_turned.jpg", exif=exif)
         Image.new("RGBA", (96, 80), (10, 200, 30, 90)).save(folder / "i2am_clear.png")
         Image.new("I;16", (96, 80), 40000).save(folder / "i2am_grey.png")
@@ -268,7 +268,7 @@ class TestConditionings:
         assert sorted(found.reference_latents) == [0, 1]
 
     def test_an_average(self, run_graph: Any) -> None:
-        """ConditioningAverage keeps the references of what it goes to."""
+        """ConditioningAverage keeps the references of `conditioning_to`."""
         graph = flux_graph(
             one=node("Test_Conditioning", seed=20, references=1, dim=16),
             two=node("Test_Conditioning", seed=25, references=0, dim=16),
@@ -282,7 +282,7 @@ class TestConditionings:
         assert len(found.header.references) == 1
 
     def test_a_range_of_time(self, run_graph: Any) -> None:
-        """A reference that acts in the first half is recorded there."""
+        """A reference that is active in the first half is recorded there."""
         graph = flux_graph(
             whole=node("Test_Conditioning", seed=20, references=1, dim=16),
             early=node(
@@ -302,7 +302,7 @@ class TestConditionings:
         assert len(run.value("collect").recording.header.steps) < 3
 
     def test_a_batch_of_pictures_as_one_reference(self, run_graph: Any) -> None:
-        """Encoded together they are one reference latent of a batch."""
+        """Pictures encoded together are one reference latent with a batch."""
         graph = flux_graph(
             latent=given("a batch", {"samples": tiny.latent(72, 2, 16, 6, 6)}),
             photos=given("two photos", torch.rand(2, 48, 48, 3)),
@@ -342,7 +342,7 @@ class TestSamplers:
         assert all(run.value(name).mask is not None for name in ("collect", "collect2"))
 
     def test_easy_cache(self, run_graph: Any) -> None:
-        """Steps it skips are named as missing."""
+        """Skipped steps are reported as missing."""
         graph = flux_graph(
             cached=filled("EasyCache", model=["capture", 0], reuse_threshold=3.0),
             sampler=sampler("cached", steps=8),
@@ -355,7 +355,7 @@ class TestSamplers:
 
 
 class InParts:
-    """As tiled samplers work: each half of the latent is a run of its own."""
+    """Like tiled samplers: each half of the latent is a separate run."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "sample"
@@ -400,7 +400,7 @@ def test_capture_with_its_model_alone(run_graph: Any) -> None:
 
 
 def test_nothing_is_left_behind(run_graph: Any) -> None:
-    """The latent is the same to the last bit in all of this: with the watch and without."""
+    """In all these cases the latent is the same to the last bit, with and without the watch."""
     graph = changed(flux_graph(), "capture", layers="single", steps="50%-100%")
     plain = changed(graph, "sampler", model=["model", 0])
     latents = [run_graph(one, ["sampler"]).value("sampler")["samples"] for one in (graph, plain)]

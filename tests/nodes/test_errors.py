@@ -1,4 +1,4 @@
-"""What goes wrong is told on the node where it can be put right, in words to act on."""
+"""Errors are shown on the node where they can be fixed, in actionable words."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def square(value: float = 1.0) -> Any:
 
 @pytest.fixture
 def error_of(run_graph: Any) -> Callable[..., str]:
-    """The message of the one node that fails; `target` is what is asked for."""
+    """The message of the one failing node; `target` is the node to compute."""
 
     def error_of(graph: dict[str, Any], failing: str, target: str = "collect") -> str:
         run = run_graph(graph, [target])
@@ -59,7 +59,7 @@ class TestCapture:
         "Said before a step is sampled, with the models it knows",
     )
     def test_unknown_architecture(self, error_of: Any) -> None:
-        """Before minutes are spent, with what is known."""
+        """Refused before minutes are spent, with what is known."""
 
         class Unheard(type(tiny.flux().model).__mro__[1]):  # a BaseModel
             def __init__(self) -> None:
@@ -80,7 +80,7 @@ class TestCapture:
         "Said before a step is sampled, instead of an empty map",
     )
     def test_chroma(self, error_of: Any) -> None:
-        """It derives from Flux, and ignores references: said so, instead of an empty map."""
+        """It derives from Flux and ignores references: a message says so, not an empty map."""
         model = tiny.flux()
         chroma = type("Chroma", (type(model.model),), {})
         model.model.__class__ = chroma
@@ -133,7 +133,7 @@ class TestCollect:
         "The picture is made; Collect Attribution names what is missing, and where it goes",
     )
     def test_no_reference(self, run_graph: Any, error_of: Any) -> None:
-        """Flux without ReferenceLatent: the picture is made, and what is missing is named."""
+        """Flux without ReferenceLatent: the picture is made; the message says what is missing."""
         graph = changed(flux_graph(), "positive", references=0)
         message = error_of(graph, "collect")
         assert "Nothing was recorded" in message
@@ -142,7 +142,7 @@ class TestCollect:
         assert run_graph(graph, ["sampler"]).ok
 
     def test_no_negative_pass(self, error_of: Any) -> None:
-        """Watching the unconditional branch where cfg 1 never runs it."""
+        """Watching the unconditional branch when cfg 1 never runs it."""
         graph = changed(flux_graph(), "capture", branch="unconditional")
         message = error_of(graph, "collect")
         assert "negative conditioning" in message
@@ -158,7 +158,7 @@ class TestCollect:
         "The picture is made; no map mixes them",
     )
     def test_other_references_in_a_combination(self, error_of: Any) -> None:
-        """Two positive conditionings with different references are no one run's references."""
+        """Two positive conditionings with different references: no single set fits the run."""
         graph = flux_graph(
             other=node("Test_Conditioning", seed=30, references=2, dim=16),
             both=node(
@@ -170,7 +170,7 @@ class TestCollect:
         assert "Give all of them the same ones" in message
 
     def test_a_conditioning_without_references_in_a_combination(self, run_graph: Any) -> None:
-        """It has nothing to watch, and does not get in the way."""
+        """There is nothing to watch in it, and it does not interfere."""
         graph = flux_graph(
             both=node(
                 "ConditioningCombine",
@@ -265,7 +265,7 @@ class TestImacs:
     def test_masks(self, error_of: Any, name: str, mask: torch.Tensor, words: str) -> None:
         """Over the result, connected here or given to Collect: the message names the mask.
 
-        What can never fit its picture is refused by the node it is connected to.
+        A mask that can never fit its picture is refused by the node it is connected to.
         """
         graph = flux_graph(mask=given(name, mask), imacs=imacs(generated_mask=["mask", 0]))
         message = error_of(graph, "imacs", "imacs")
@@ -276,7 +276,7 @@ class TestImacs:
         assert words in error_of(graph, failing, "imacs")
 
     def test_mask_over_the_reference(self, error_of: Any) -> None:
-        """Held against the reference's own size: here 6×5 of the latent, without a picture."""
+        """Checked against the reference's own size: here 6×5 of the latent, without a picture."""
         graph = flux_graph(mask=given("square", square()), imacs=imacs(reference_mask=["mask", 0]))
         message = error_of(graph, "imacs", "imacs")
         assert "reference mask is 48×64" in message
@@ -316,7 +316,7 @@ class TestLoad:
         ["../secret.safetensors", "/etc/passwd", "no.safetensors", "", "a\x00.safetensors", "."],
     )
     def test_outside_or_missing(self, comfy: Any, error_of: Any, file: str) -> None:
-        """Names that lead out of the output folder are not there, even where a file is."""
+        """Names that lead out of the output folder do not resolve, even where a file exists."""
         (comfy.base / "secret.safetensors").write_bytes(b"secret")
         message = error_of({"collect": node("I2AM_Load", file=file)}, "collect")
         assert "There is no “" in message
@@ -378,7 +378,7 @@ class TestLoad:
 class TestSave:
     @pytest.fixture
     def tree(self, comfy: Any) -> Callable[[], list[Path]]:
-        """All files of ComfyUI's folder, and of the one it lies in."""
+        """All files in ComfyUI's folder and in its parent."""
         return lambda: sorted(path for path in comfy.base.parent.rglob("*") if path.is_file())
 
     @pytest.mark.bad_input(

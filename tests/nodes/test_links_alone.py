@@ -1,4 +1,4 @@
-"""A prompt written by hand needs the links alone: widgets have defaults and may be left out."""
+"""A handwritten prompt needs only links: widgets have defaults and may be left out."""
 
 from __future__ import annotations
 

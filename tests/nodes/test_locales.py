@@ -1,4 +1,4 @@
-"""The nodes in other languages: all of what the schema says, and nothing else."""
+"""The nodes in other languages: every text of the schema, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from tools.docs.locales import lines, texts_of
 
 LANGUAGES = ("zh", "ja", "ko")
-# How each is written. Japanese may name a thing in Chinese characters alone.
+# How each language is written. In Japanese, a name may consist of Chinese characters only.
 SCRIPTS = {"zh": r"[一-鿿]", "ja": r"[ぁ-ヿ]", "ko": r"[가-힣]"}
 NAME_SCRIPTS = SCRIPTS | {"ja": r"[ぁ-ヿ一-鿿]"}
-# What ComfyUI calls so in these languages too, and the name of the score.
+# Terms that ComfyUI keeps in these languages too, and the name of the score.
 UNTRANSLATED = {"x", "y", "vae", "IMACS", "Latent"}
 
 
 @pytest.fixture(scope="module")
 def served(comfy: Any) -> dict[str, dict[str, str]]:
-    """Language to path to text, as ComfyUI serves them to the page."""
+    """Language to path to text, as served to the page by ComfyUI."""
     translations = comfy.server.custom_node_manager.build_translations()
     return {language: dict(lines(translations[language]["nodeDefs"])) for language in translations}
 
@@ -50,7 +50,7 @@ def test_nothing_is_left_in_english(served: dict[str, dict[str, str]], language:
         if path.endswith("name") and text in UNTRANSLATED:
             continue
         scripts = NAME_SCRIPTS if path.endswith("name") else SCRIPTS
-        # Values of choices and names of others' nodes stay as they are; sentences do not.
+        # Values of choices and names of other packs' nodes stay unchanged; sentences do not.
         sentence = re.search(r"[A-Za-z'-]+(?: [A-Za-z'-]+){3,}", text)
         if sentence or not re.search(scripts[language], text):
             left.append(f"{path}: {text}")
@@ -59,7 +59,7 @@ def test_nothing_is_left_in_english(served: dict[str, dict[str, str]], language:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_numbers_and_names_agree(served: dict[str, dict[str, str]], language: str) -> None:
-    """Every number is kept, and a node of ours is called by the name it bears there."""
+    """Every number is kept, and our nodes are called by their names in that language."""
     english, texts = served["en"], served[language]
     titles = [path for path in english if path.endswith(".display_name") and path in texts]
     lost = []
@@ -71,7 +71,7 @@ def test_numbers_and_names_agree(served: dict[str, dict[str, str]], language: st
 
 
 def test_the_page_can_read_them(served: dict[str, dict[str, str]]) -> None:
-    """Where it finds one of these signs, it takes what follows for a command."""
+    """The page takes what follows one of these characters as a command."""
     for language, texts in served.items():
         for path, text in texts.items():
             assert not re.search(r"[{}@|]", text), f"{language} {path}: {text!r}"

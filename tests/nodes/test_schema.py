@@ -1,4 +1,4 @@
-"""What saved workflows rely on, and what people are told: every node's inputs and outputs."""
+"""What saved workflows depend on and what users are told: every node's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 @pytest.fixture(scope="module")
 def nodes(comfy: Any) -> dict[str, Any]:
-    """Each of our nodes as the page is told of it, by its id."""
+    """Each of our nodes as described to the page, by its id."""
     ours = {name: node for name, node in comfy.nodes.NODE_CLASS_MAPPINGS.items() if "I2AM" in name}
     assert ours
     return {name: node.GET_SCHEMA().get_v1_info(node) for name, node in ours.items()}
 
 
 def test_saved_workflows_still_fit(nodes: dict[str, Any]) -> None:
-    """Of a released node nothing is renamed, moved or taken away; what is new may be left out."""
+    """In a released node nothing is renamed, moved or removed; new inputs are optional."""
     for name, released in json.loads(RELEASED.read_text(encoding="utf-8")).items():
         assert name in nodes, f"{name} was released, and is gone"
         now = schema_of(nodes[name])
@@ -34,7 +34,7 @@ def test_saved_workflows_still_fit(nodes: dict[str, Any]) -> None:
         count = len(released["outputs"])
         assert now["outputs"][:count] == released["outputs"], f"{name}: outputs changed"
         for one, (_, _, required) in inputs_of(nodes[name]).items():
-            # Prompts that were saved for the API do not name it, and would be refused.
+            # Prompts saved for the API do not name it, and would be refused.
             assert one in released["inputs"] or not required, f"{name}: {one} must be optional"
         widgets = [one for one, (kind, _, _) in inputs_of(nodes[name]).items() if kind in WIDGETS]
         old = [one for one in widgets if one in released["inputs"]]
@@ -42,7 +42,7 @@ def test_saved_workflows_still_fit(nodes: dict[str, Any]) -> None:
 
 
 def test_everything_is_explained(nodes: dict[str, Any]) -> None:
-    """A description, other names to search for, a help page, a tooltip for each way in and out."""
+    """A description, search aliases, a help page, a tooltip for each input and output."""
     for name, info in nodes.items():
         assert info.category == "I2AM", name
         assert info.description, f"{name} has no description"

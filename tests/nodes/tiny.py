@@ -55,8 +55,8 @@ def flux(seed: int = 0) -> Any:
 
 
 def not_before(version: str, what: str) -> None:
-    """Skip what older releases do not have. The models page says since which it was tested: a skip
-    from there on would hide a hole."""
+    """Skips what older releases do not have. The models page says since which release a model is
+    tested: a skip from that release on would hide a gap."""
     import comfyui_version
 
     have, wanted = (
@@ -67,7 +67,7 @@ def not_before(version: str, what: str) -> None:
 
 
 def build(family: str, seed: int = 0, **config: Any) -> Any:
-    """A model of one of the classes of comfy.supported_models, of this network configuration."""
+    """A model of one of the classes in comfy.supported_models, with this network configuration."""
     import comfy.model_patcher
     import comfy.supported_models
 
@@ -116,8 +116,8 @@ def conditioning(
 ) -> list[Any]:
     """A random text of so many tokens, with reference latents.
 
-    As text encoders have it, it has a vector too: before ComfyUI 0.24 models asked for one, used or
-    not.
+    Like those from text encoders, it has a vector: before ComfyUI 0.24 models asked for one even if
+    unused.
     """
     options: dict[str, Any] = {"pooled_output": torch.zeros(1, 8), **extra}
     if references:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 TEXT, SIZE = 7, (9, 14)
-# Where the pack puts its patches: the middle block under a number that never comes up.
+# Where the pack puts its patches: the middle block has a number that never occurs.
 SD15_PLACES = {
     **{("input", 1): 32, ("input", 3): 64, ("output", 0): 64, ("output", 1): 64},
     **{("output", 2): 32, ("output", 3): 32, ("middle", 1): 64},
@@ -17,7 +17,7 @@ SD15_PLACES = {
 
 
 def pack_module(folder: Path, name: str) -> Any:
-    """A module of a pack, and what it imports from beside it, without the pack's nodes."""
+    """A pack's module with its neighbours it imports, without the pack's nodes."""
     package = ModuleType(folder.name)
     package.__path__ = [str(folder)]
     sys.modules[folder.name] = package

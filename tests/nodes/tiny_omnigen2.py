@@ -20,12 +20,12 @@ SIZES = {
 
 
 def conditioning(seed: int, tokens: int, references: bool = True) -> list[Any]:
-    """A text of which every token counts."""
+    """A text in which every token counts."""
     mask = torch.ones(1, tokens, dtype=torch.long)
     given = REFERENCES if references else ()
     return tiny.conditioning(seed, tokens, 24, given, attention_mask=mask)
 
 
 def omnigen2() -> Any:
-    """Two blocks of four heads, a key head for two of them."""
+    """Two blocks with four query heads and two key heads."""
     return tiny.build("Omnigen2", image_model="omnigen2", num_layers=2, text_feat_dim=24, **SIZES)

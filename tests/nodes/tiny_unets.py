@@ -29,7 +29,7 @@ SDXL = {
     **{"transformer_depth_output": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 2},
     **{"num_classes": "sequential", "adm_in_channels": 10 + 6 * 256},
 }
-# Each layer of these networks: block, number, transformer in it; and the side of its cells.
+# Each layer of these networks: block, number, transformer within it; and its cell's side.
 TWO_LEVEL_SITES = {
     **{("input", 1, 0): 1, ("input", 3, 0): 2, ("middle", 0, 0): 2},
     **{("output", 0, 0): 2, ("output", 1, 0): 2, ("output", 2, 0): 1, ("output", 3, 0): 1},
@@ -43,7 +43,7 @@ SDXL_SITES = {
 
 
 def assert_no_map_over_the_reference(comfy: Any, record: Any) -> None:
-    """Attribution Map and IMACS say why."""
+    """Attribution Map and IMACS say why there is none."""
     attribution = comfy.pack("i2am.recording").Attribution(record)
     ours = comfy.pack("i2am.errors").I2AMError
     with pytest.raises(ours, match="no map over reference 1"):

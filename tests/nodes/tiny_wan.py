@@ -6,7 +6,7 @@ from typing import Any
 
 import tiny
 
-# Three latent frames of 7×10, which are 4×5 tokens each: the last row sticks out.
+# Three latent frames of 7×10, with 4×5 tokens each: the last row extends past the frame.
 START = tiny.latent(60, 2, 16, 3, 7, 10)
 EVEN = tiny.latent(60, 2, 16, 3, 8, 10)
 TEXT = 9

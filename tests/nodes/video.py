@@ -1,8 +1,8 @@
-"""The proof of a video: each array of its recording equals the dense oracle's.
+"""Proof for videos: each array of the recording equals the dense oracle's.
 
-The oracle knows still pictures. To it a video of T frames of h×w tokens is one picture of T·h rows,
-with the same tokens in the same order. A correspondence is then averaged over the frames of the
-result and summed over those of a reference.
+The oracle knows still pictures. To it, a video of T frames of h×w tokens is one picture of T·h
+rows, with the same tokens in the same order. A correspondence is then averaged over the frames of
+the result and summed over those of a reference.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def prove_video(
     note: Callable[[str, Any], None] | None = None,
     **options: Any,
 ) -> tuple[Any, list[Seen]]:
-    """One run, proven: its recording and its attention calls.
+    """Proves one run; returns its recording and its attention calls.
 
-    grid: frames, height and width of the result in tokens; in `place_of` it is (frames × height,
-    width), and so are references of several `reference_frames`.
+    grid: frames, height and width of the result in tokens; `place_of` has it as (frames × height,
+    width), and likewise references of several `reference_frames`.
     """
     spy = Spy()
     plain = tiny.sample(model(), positive, negative, start, **options)

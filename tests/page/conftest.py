@@ -1,4 +1,4 @@
-"""One real ComfyUI server and a browser, for the tests that talk to it from outside."""
+"""One real ComfyUI server and a browser, for tests from outside."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def server(comfyui_path: Path) -> Iterator[ComfyServer]:
 
 @pytest.fixture(scope="session")
 def shots() -> Path:
-    """Where screenshots go: what the page looked like, to be looked at."""
+    """The folder for screenshots of the page, for viewing."""
     folder = ROOT / "output" / "page"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-# Of a module, not of the session: while it is open, no other event loop can run in this thread.
+# Per module, not per session: while it is open, no other event loop can run in this thread.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     try:
@@ -40,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def empty_page(server: ComfyServer, browser: Browser) -> Iterator[Page]:
-    """ComfyUI's page, for tests that put graphs of their own on it."""
+    """ComfyUI's page, for tests that put their own graphs on it."""
     errors: list[str] = []
     page = open_empty_page(browser, server, on_error=errors.append)
     close_welcome(page)

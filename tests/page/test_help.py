@@ -34,7 +34,7 @@ FOUND = """(help) => ({
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
-    """ComfyUI's page, in English again when these tests are through."""
+    """ComfyUI's page, set back to English after these tests."""
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(PATIENCE)
     page.goto(server.url)
@@ -50,7 +50,7 @@ def test_every_page_is_whole(page: Page, language: str) -> None:
     choose(page, **{"Comfy.Locale": language})
     page.reload()
     page.wait_for_function(READY)
-    settled(page)  # the page has opened a workflow of its own
+    settled(page)  # the page has opened its own first workflow
     page.evaluate(ADD, NODES)
     page.evaluate(SELECT, NODES[0])
     page.get_by_test_id("info-button").click()

@@ -17,7 +17,7 @@ from tools.workflows.api_prompt import find, only, to_prompt
 
 
 async def messages(server: ComfyServer, prompt: dict[str, Any]) -> list[dict[str, Any]]:
-    """All JSON messages to a client until its prompt is done."""
+    """All JSON messages to a client until its prompt is finished."""
     client = uuid.uuid4().hex
     got: list[dict[str, Any]] = []
     async with (
@@ -37,7 +37,7 @@ async def messages(server: ComfyServer, prompt: dict[str, Any]) -> list[dict[str
 def test_messages_of_the_demo(server: ComfyServer) -> None:
     prompt = to_prompt(json.loads(WORKFLOW.read_text("utf-8")), server.get_json("/object_info"))
     capture, sampler = find(prompt, "I2AM_Capture"), find(prompt, "KSampler")
-    # Nodes within a subgraph have ids such as this one, and it is what the page is told.
+    # Nodes in a subgraph have ids like this one, and the page gets this id.
     prompt = json.loads(json.dumps(prompt).replace(f'["{capture}", 0]', '["3:7", 0]'))
     prompt["3:7"] = prompt.pop(capture)
     prompt["3:7"]["inputs"]["live"] = True

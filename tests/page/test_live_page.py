@@ -1,4 +1,4 @@
-"""What Capture Attention shows while it samples, in a real browser, over the latent's preview."""
+"""Capture Attention's live maps in a real browser, over the latent's preview."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tools.comfyui.server import ROOT, ComfyServer
 from tools.comfyui.viewer_page import SHOWN, open_page, set_seed
 
 RENDERER = "Comfy.VueNodes.Enabled"
-STEPS = 300  # enough to see it happen
+STEPS = 300  # enough time to see it happen
 
-# Of the canvas on Capture Attention: its size, and how many of its pixels are bluer than red, or
-# grey, which no colour of the map is.
+# The canvas on Capture Attention: its size, and how many of its pixels are bluer than red or grey,
+# which no colour of the map is.
 PAINTED = """
 () => {
   const canvas = document.querySelector('.i2am-live canvas');
@@ -38,7 +38,7 @@ PAINTED = """
 def previews(
     comfyui_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[str, ComfyServer]]:
-    """A server that previews the latent in this way."""
+    """A server with this preview method."""
     log = ROOT / "output" / "logs" / "live.log"
     method = ("--preview-method", request.param)
     with ComfyServer(comfyui_path, log=log, threads=1, arguments=method) as server:
@@ -57,7 +57,7 @@ def test_it_is_seen_while_it_samples(
         "() => /^Step ([5-9]|[1-9]\\d+) of/.test("
         "document.querySelector('.i2am-live p')?.textContent ?? '')"
     )
-    if method != "none":  # it comes by itself, a moment later
+    if method != "none":  # it arrives separately, a moment later
         page.wait_for_function(f"() => ({PAINTED.strip()})().foreign > 0")
     found: dict[str, Any] = page.evaluate(PAINTED)
     page.screenshot(path=shots / f"live_{method}_{'vue' if vue else 'classic'}.png")
@@ -77,7 +77,7 @@ def test_it_is_seen_while_it_samples(
 
 
 def sampling(page: Page, seed: int) -> None:
-    """Presses Run for many steps, with Capture Attention in the middle."""
+    """Presses Run with many steps, with Capture Attention in the middle of the screen."""
     set_seed(page, seed)
     page.evaluate(
         """(steps) => {

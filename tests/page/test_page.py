@@ -18,7 +18,7 @@ SHOTS = ROOT / "output" / "page"
 TEMPLATE = "i2am_01_demo"
 READY = "() => window.app?.graph && window.app.extensionManager"
 PATIENCE = 120_000  # milliseconds, for a slow machine
-# The page asks for a help text in its language first, then for the one in English.
+# The page first asks for a help text in its language, then for the English one.
 TRANSLATED = re.compile(r"/docs/\w+/\w+\.md")
 WIDE = {"width": 1600, "height": 1000}
 SORT_TEMPLATES = "(by) => app.extensionManager.setting.set('Comfy.Templates.SortBy', by)"
@@ -42,7 +42,7 @@ MAP_PICTURES = """
 
 @dataclass
 class Visit:
-    """An open page, and what went wrong on it that is ours."""
+    """An open page, and our errors on it."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def visit(server: ComfyServer) -> Iterator[Visit]:
-    """ComfyUI's page, loaded; the tests of this module go through it in order."""
+    """ComfyUI's loaded page; the tests of this module use it in order."""
     chromium = find_chromium()
     if chromium is None:
         named = os.environ.get("CHROMIUM", "nothing")
@@ -64,7 +64,7 @@ def visit(server: ComfyServer) -> Iterator[Visit]:
         listen(visit)
         page.goto(server.url)
         page.wait_for_function(READY)
-        # A first visit is shown the templates and a graph of its own: late, on a busy machine.
+        # On a first visit the page shows the templates and its own graph: late, on a busy machine.
         page.wait_for_load_state("networkidle")
         page.wait_for_timeout(1500)
         page.keyboard.press("Escape")
@@ -74,7 +74,7 @@ def visit(server: ComfyServer) -> Iterator[Visit]:
 
 
 def listen(visit: Visit) -> None:
-    """Notes script errors, and console errors and missing files that have to do with us."""
+    """Collects script errors, and console errors and missing files that concern this pack."""
     page, complaints = visit.page, visit.complaints
 
     def ours(*texts: str) -> bool:
@@ -102,7 +102,7 @@ def listen(visit: Visit) -> None:
 
 
 def test_sorted_by_name_the_demo_comes_first_and_large_models_last(visit: Visit) -> None:
-    """By default ComfyUI lists templates as the file system does, on some by name, on some not."""
+    """By default ComfyUI lists templates in file system order: by name only on some systems."""
     page = visit.page
     page.evaluate(SORT_TEMPLATES, "alphabetical")
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
@@ -154,7 +154,7 @@ def test_run_shows_pictures_on_the_maps(visit: Visit, server: ComfyServer) -> No
 
 
 def test_the_scores_of_the_last_runs_stay_on_the_node(visit: Visit) -> None:
-    """And what a node shows is no value of it: saved, it would stand in a later input's place."""
+    """Also, what a node shows is not a saved value: it would take the place of a later input."""
     found = visit.page.evaluate(
         """() => {
             const node = app.graph.nodes.find((node) => node.type === 'I2AM_IMACS');

@@ -1,4 +1,4 @@
-"""What only a real server can show: shutdown, the queue, its users, and what it hands out."""
+"""Only testable on a real server: shutdown, the queue, its users, and the files it serves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def demo(server: ComfyServer, **sampler: Any) -> dict[str, Any]:
 
 
 def until_sampling(server: ComfyServer) -> None:
-    """Waits until the sampler has made a step."""
+    """Waits until the sampler has finished a step."""
     deadline = time.monotonic() + 60
     while b"it/s]" not in server.log.read_bytes() and b"s/it]" not in server.log.read_bytes():
         assert time.monotonic() < deadline, server.log_tail()
@@ -38,7 +38,7 @@ def until_sampling(server: ComfyServer) -> None:
 
 @pytest.fixture
 def heard_interrupts() -> Iterator[None]:
-    """What a shell runs in the background ignores Ctrl+C, and so would a server started by it."""
+    """A shell's background process ignores Ctrl+C, and so would a server it starts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser, server: ComfyServer) -> Iterator[Any]:
-    """Opens the demo in one of the renderers, on a page that may use the clipboard or may not."""
+    """Opens the demo in one of the renderers, on a page with or without clipboard access."""
     contexts = []
 
     def open_page(renderer: bool, clipboard: bool) -> Page:
@@ -58,7 +58,7 @@ def opened(browser: Browser, server: ComfyServer) -> Iterator[Any]:
             settings,
         )
         page.evaluate("(data) => app.loadGraphData(data)", json.loads(WORKFLOW.read_text("utf-8")))
-        page.keyboard.press("Escape")  # a new user is shown the templates
+        page.keyboard.press("Escape")  # closes the templates that a new user sees
         page.get_by_test_id("dialog-overlay").wait_for(state="hidden")
         return page
 
@@ -68,7 +68,7 @@ def opened(browser: Browser, server: ComfyServer) -> Iterator[Any]:
 
 
 def run(page: Page, kind: str, seed: int, layers: str = "") -> None:
-    """Presses Run with a seed never used before, and waits for the button on a node of a kind."""
+    """Presses Run with a seed never used before, and waits for the button on a node of a type."""
     page.evaluate(
         """([seed, layers]) => {
             const set = (kind, name, value) => {
@@ -90,7 +90,7 @@ def run(page: Page, kind: str, seed: int, layers: str = "") -> None:
 
 
 def centre(page: Page, kind: str) -> None:
-    for _ in range(20):  # in the middle, and still there when the page has done its own fitting
+    for _ in range(20):  # centred, and still so after the page's own fitting
         moved = page.evaluate(
             """(kind) => {
                 const node = app.graph.nodes.find((n) => n.type === kind), view = app.canvas.ds;
@@ -110,7 +110,7 @@ def centre(page: Page, kind: str) -> None:
 
 
 def copied(page: Page) -> str:
-    """What one click on the button brings into the clipboard."""
+    """The clipboard's text after one click on the button."""
     page.evaluate("() => navigator.clipboard.writeText('nothing')")
     page.locator(BUTTON).click()
     page.get_by_role("button", name="Copied").wait_for()
@@ -119,7 +119,7 @@ def copied(page: Page) -> str:
 
 def nothing_of_the_artists(text: str) -> None:
     for word in ("/", "\\", "i2am_demo", ".safetensors", ".png", "seed", "471"):
-        # A grid is written with ×; the only slash there could be is one of a path.
+        # A grid is written with ×, so a slash could only come from a path.
         assert word not in text, f"{word!r} in the support report:\n{text}"
 
 
@@ -158,7 +158,7 @@ def test_a_refused_recording_has_one_too(opened: Any) -> None:
 
 
 def test_without_a_clipboard(opened: Any) -> None:
-    """As on a page that is not served securely: copied as a selection is; else shown to be."""
+    """Like a page that is not served securely: a selection is copied, or else the text is shown."""
     page = opened(CLASSIC, clipboard=True)
     run(page, "I2AM_Collect", 4714)
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()); }")

@@ -1,6 +1,6 @@
-"""ComfyUI's own templates, one of each kind of reference: watched in the page, and run.
+"""ComfyUI's own templates, one for each kind of reference: watched in the page, and run.
 
-python dev.py templates does the same with all of them.
+`python dev.py templates` does the same with all of them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def page(server: ComfyServer, browser: Browser) -> Iterator[Page]:
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_template(page: Page, server: ComfyServer, name: str) -> None:
-    """The picture is the same to the last bit, every picture is that of its tokens, the graph is
-    left as it was; or nothing was added, and docs/templates.md says why."""
+    """The picture is the same to the last bit, every reference picture matches its tokens, and the
+    graph is restored. Or nothing was added, and docs/templates.md says why."""
     outcome = try_out(page, server, name, CHOSEN[name])
     assert outcome.restored
     assert outcome.misplaced == ()

@@ -1,7 +1,7 @@
 """The Attribution Viewer as an artist meets it: in a real browser, on the demo's true origins.
 
-Screenshots and figures go to output/page/. Nothing here is held against a clock: how long a hover
-takes is measured and written down.
+Screenshots and figures go to output/page/. Nothing here has a time limit: how long a hover takes is
+measured and written down.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tools.comfyui.viewer_page import (
 
 SEED, OTHER_SEED = 20240712, 7
 
-# Where the map over a picture is highest, in parts of the picture: what lies above it is read back.
+# Where the map over a picture is highest, as fractions of the picture, read back from the screen.
 HIGHEST = """
 (side) => {
   const canvas = document.querySelectorAll('.i2am-box')[side].querySelector('.i2am-heat');
@@ -61,20 +61,20 @@ HIGHEST = """
 
 
 def opened(browser: Browser, server: ComfyServer, settings: dict[str, Any] | None = None) -> Page:
-    """The demo's page; what goes wrong on it fails the test."""
+    """The demo's page; any error on it fails the test."""
     return open_page(browser, server, on_error=pytest.fail, settings=settings)
 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
-    """The demo, opened; the tests of this module go through it in order."""
+    """The opened demo; the tests of this module use it in order."""
     page = opened(browser, server)
     yield page
     page.close()
 
 
 def hover_tells_the_truth(page: Page) -> None:
-    """Both ways: the maximum lies within one of eight cells of where it truly came from."""
+    """Both ways: the maximum lies within one of eight cells of the true origin."""
     for of_result, of_reference in true_origins():
         for side, here, there in ((0, of_result, of_reference), (1, of_reference, of_result)):
             point(page, side, *here)
@@ -108,7 +108,7 @@ def test_hover_paints_the_true_origin(page: Page, shots: Path) -> None:
 
 
 def test_regions(page: Page, shots: Path) -> None:
-    """A dragged rectangle and a brush ask for a region, Escape lets go of it."""
+    """A dragged rectangle and a brush select a region, Escape clears it."""
     point(page, 0, 0.55, 0.5)
     page.mouse.down()
     point(page, 0, 0.9, 0.85)
@@ -196,7 +196,7 @@ def test_png_is_what_is_shown(page: Page, shots: Path) -> None:
 
 
 def test_mask_is_sent_to_the_input_folder(page: Page, server: ComfyServer) -> None:
-    """LoadImageMask reads it from any channel, and it holds the map that is shown."""
+    """LoadImageMask reads it from any channel, and it holds the shown map."""
     with page.expect_response(lambda answer: "/upload/image" in answer.url) as response:
         page.get_by_role("button", name="Mask", exact=True).click()
     name = response.value.json()["name"]
@@ -218,7 +218,7 @@ def test_mask_is_sent_to_the_input_folder(page: Page, server: ComfyServer) -> No
 def test_pin_and_maps_survive_a_reload(page: Page, shots: Path) -> None:
     before, said = picture(page), sentence(page)
     assert "this place of the result" in said
-    page.wait_for_timeout(1500)  # the page keeps its drafts a moment later
+    page.wait_for_timeout(1500)  # the page saves its drafts a moment later
     page.reload()
     page.wait_for_function(READY)
     page.wait_for_selector(SHOWN)
@@ -270,7 +270,7 @@ def test_other_renderers_and_themes(
 def test_a_result_dropped_on_an_empty_page_restores_and_runs(
     browser: Browser, server: ComfyServer
 ) -> None:
-    """The PNG that the demo saves holds its workflow, viewer and all."""
+    """The PNG saved by the demo holds its workflow, including the viewer."""
     saved = sorted((server.base / "output" / "i2am").glob("demo_result_*.png"))[-1].read_bytes()
     page = opened(browser, server)
     page.evaluate("() => app.graph.clear()")
@@ -292,7 +292,7 @@ def test_a_result_dropped_on_an_empty_page_restores_and_runs(
 
 
 def test_no_file_outside_can_be_named(server: ComfyServer) -> None:
-    """The page asks ComfyUI's own /view, which gives nothing outside its folders."""
+    """The page uses ComfyUI's own /view, which serves nothing outside its folders."""
     for name in ("../../secret.i2am", "/etc/passwd"):
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"{server.url}/view?filename={name}&subfolder=i2am&type=temp")
@@ -301,8 +301,8 @@ def test_no_file_outside_can_be_named(server: ComfyServer) -> None:
 def test_what_is_gone_says_so_and_is_made_again(
     page: Page, server: ComfyServer, shots: Path
 ) -> None:
-    """The temporary folder is emptied under a running server: Run writes what the viewer needs."""
-    run(page, OTHER_SEED)  # the other pages have run something else since
+    """The temporary folder is emptied under a running server; Run rewrites the viewer's files."""
+    run(page, OTHER_SEED)  # other pages have run something else meanwhile
     said, before = sentence(page), picture(page)
     for path in (server.base / "temp").iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()

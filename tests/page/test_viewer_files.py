@@ -1,4 +1,4 @@
-"""The viewer's files as the page gets them: from ComfyUI's own /view, byte for byte."""
+"""The viewer's files as served to the page by ComfyUI's own /view, byte for byte."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def test_files_of_the_demo(server: ComfyServer) -> None:
 
 
 def test_a_file_that_is_gone(server: ComfyServer) -> None:
-    """What the page asks for after ComfyUI emptied its folder: plainly not found."""
+    """A request after ComfyUI emptied its folder is answered "not found"."""
     with pytest.raises(urllib.error.HTTPError, match="404"):
         server.download({"filename": f"{'0' * 32}.i2am", "subfolder": "i2am", "type": "temp"})

@@ -1,4 +1,4 @@
-"""A reference of which the model saw the middle: the map lies there, the rest is dimmed."""
+"""A reference whose middle the model saw: the map lies there, the rest is dimmed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_map_lies_in_the_middle(page: Page, shots: Path) -> None:
 
 
 def test_pointing(page: Page) -> None:
-    """Beside the part nothing is asked; in it a point is a fraction of the part."""
+    """Outside the part, nothing can be asked; inside it, a point is a fraction of the part."""
     frame = page.locator(".i2am-frame").nth(1).bounding_box()
     assert frame
     page.mouse.move(frame["x"] + frame["width"] * 0.1, frame["y"] + frame["height"] / 2)
@@ -100,11 +100,11 @@ def test_pointing(page: Page) -> None:
 
 
 def test_taken_away(page: Page, shots: Path) -> None:
-    """The exported picture shows the whole; a mask of the part is one of the whole."""
+    """The exported picture shows the whole; a mask of the part is exported for the whole."""
     with page.expect_download() as download:
         press(page, "PNG")
     path = shots / "viewer_part_saved.png"
     download.value.save_as(path)
     with Image.open(path) as saved:
         across, down = saved.size
-        assert across / down > 2.2  # a square, and a picture twice as wide, with what is below
+        assert across / down > 2.2  # a square and a picture twice as wide, with the text below

@@ -1,4 +1,4 @@
-"""The Attribution Viewer with more than square pictures on a plain graph: used and photographed."""
+"""The Attribution Viewer beyond square pictures on a plain graph: operated, with screenshots."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SHOWS_NOTHING_ELSE = {"SaveImage", "I2AM_Map", "I2AM_IMACS", "I2AM_Save", "Previ
 
 
 def short_demo(**widgets: dict[int, Any]) -> dict[str, Any]:
-    """The demo up to the viewer. widgets: by the node's type, new values by their place."""
+    """The demo up to the viewer. widgets: node type → new values by index."""
     workflow = demo_workflow()
     nodes = [node for node in workflow["nodes"] if node["type"] not in SHOWS_NOTHING_ELSE]
     kept = {node["id"] for node in nodes}
@@ -61,7 +61,7 @@ def short_demo(**widgets: dict[int, Any]) -> dict[str, Any]:
 
 
 def unlinked(workflow: dict[str, Any], kind: str, inputs: str) -> dict[str, Any]:
-    """The same without the wires to a node's inputs whose names begin so."""
+    """The same, without the wires to a node's inputs whose names start like this."""
     (node,) = (node for node in workflow["nodes"] if node["type"] == kind)
     cut = {slot["link"] for slot in node["inputs"] if slot["name"].startswith(inputs)}
     for slot in node["inputs"]:
@@ -77,7 +77,7 @@ def opened(browser: Browser, server: ComfyServer, workflow: dict[str, Any], **mo
 
 
 def set_widget(page: Page, kind: str, name: str, value: Any) -> None:
-    """Of the one node of that type."""
+    """Sets a widget on the only node of that type."""
     page.evaluate(
         """([kind, name, value]) => {
             const node = app.graph.nodes.find((node) => node.type === kind);
@@ -113,7 +113,7 @@ def test_a_batch(browser: Browser, server: ComfyServer, shots: Path) -> None:
 
 
 def test_the_picture_itself(browser: Browser, server: ComfyServer, shots: Path) -> None:
-    """A result that looks at itself is on both sides, and each place finds itself."""
+    """A result that attends to itself is on both sides, and each place finds itself."""
     workflow = short_demo(I2AM_Capture={4: "the picture itself"})
     page = opened(browser, server, unlinked(workflow, "I2AM_Collect", "references."))
     press_run(page)
@@ -126,11 +126,11 @@ def test_the_picture_itself(browser: Browser, server: ComfyServer, shots: Path) 
 
 
 def test_a_video(browser: Browser, server: ComfyServer, shots: Path) -> None:
-    """A latent frame at a time, over a picture that it stands for."""
+    """One latent frame at a time, over a picture of that frame."""
     grids = Grid(8, 12, frames=3), (Grid(8, 12),)
     made = recording(generated=grids[0], references=grids[1], batch=1)
     pictures = torch.zeros(9, 128, 192, 3)
-    for number, one in enumerate(pictures):  # one shade for each picture of the video
+    for number, one in enumerate(pictures):  # one shade per picture of the video
         one[..., :] = (number + 1) / 10
     page = opened(browser, server, short_demo())
     payload = pack_payload(Attribution(made, pictures, (pictures[:1],)))
@@ -179,7 +179,7 @@ def test_copied_values_are_those_of_the_map(
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 def test_the_papers_preset(browser: Browser, server: ComfyServer, shots: Path, vue: bool) -> None:
-    """It is said, painted with its cut, and takes over the controls it has values for."""
+    """The viewer names it, paints with its cut, and locks the controls it sets."""
     page = opened(browser, server, short_demo(), settings={RENDERER: vue})
     press_run(page)
     press(page, "Settings")
@@ -204,7 +204,7 @@ def test_the_papers_preset(browser: Browser, server: ComfyServer, shots: Path, v
 
 
 def test_playing(browser: Browser, server: ComfyServer) -> None:
-    """It goes through the steps one after the other, and stops when asked."""
+    """It steps through the maps one by one, and stops on request."""
     page = opened(browser, server, short_demo())
     press_run(page)
     press(page, "Steps")
@@ -218,7 +218,7 @@ def test_playing(browser: Browser, server: ComfyServer) -> None:
     stopped = sentence(page)
     page.wait_for_timeout(1200)
     assert sentence(page) == stopped
-    # A level of another length, in the middle of it.
+    # A level with another number of maps, while playing.
     press(page, "Play")
     press(page, "Layers")
     page.wait_for_timeout(2500)
@@ -231,7 +231,7 @@ def test_playing(browser: Browser, server: ComfyServer) -> None:
 
 
 def test_the_keyboard_alone(browser: Browser, server: ComfyServer, shots: Path) -> None:
-    """Every control can be reached with Tab, worked, and seen to be where one is."""
+    """Every control can be reached with Tab, operated, and visibly focused."""
     page = opened(browser, server, short_demo())
     press_run(page)
     leave(page)
@@ -291,7 +291,7 @@ def test_the_keyboard_alone(browser: Browser, server: ComfyServer, shots: Path) 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 def test_inside_a_subgraph(browser: Browser, server: ComfyServer, shots: Path, vue: bool) -> None:
-    """Collect and viewer in a subgraph: it is filled there, and again after a reload."""
+    """Collect and viewer in a subgraph: the viewer is filled there, and again after a reload."""
     page = opened(browser, server, short_demo(), settings={RENDERER: vue})
     page.evaluate(
         """() => {
@@ -324,7 +324,7 @@ def test_inside_a_subgraph(browser: Browser, server: ComfyServer, shots: Path, v
 
     page.mouse.down()
     page.mouse.up()
-    page.wait_for_timeout(1500)  # the page keeps its drafts a moment later
+    page.wait_for_timeout(1500)  # the page saves its drafts a moment later
     page.reload()
     page.wait_for_function(f"{READY} && app.rootGraph.nodes.some((node) => node.subgraph)")
     page.evaluate(
@@ -367,7 +367,7 @@ def test_small_and_long(browser: Browser, server: ComfyServer, shots: Path) -> N
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 def test_a_run_that_stops(browser: Browser, server: ComfyServer, shots: Path, vue: bool) -> None:
-    """Before it reaches the viewer: an empty one says so until the next run, a filled one stays."""
+    """A stop before the viewer: an empty one says so until the next run, a filled one stays."""
     page = opened(browser, server, short_demo(), settings={RENDERER: vue})
     message, run = page.locator(".i2am-message"), page.get_by_test_id("queue-button").first
     empty = message.inner_text()
@@ -375,7 +375,7 @@ def test_a_run_that_stops(browser: Browser, server: ComfyServer, shots: Path, vu
     run.click()
     page.wait_for_selector(STOPPED)
     assert "ended with an error" in message.inner_text()
-    centre(page, 0.5)  # with the node that failed
+    centre(page, 0.5)  # with the failed node in view
     page.screenshot(path=shots / f"viewer_stopped_{'vue' if vue else 'classic'}.png")
 
     set_widget(page, "I2AM_Capture", "layers", "")
@@ -408,7 +408,7 @@ def test_a_run_that_stops(browser: Browser, server: ComfyServer, shots: Path, vu
 def test_a_recording_that_is_gone(
     browser: Browser, server: ComfyServer, comfyui_path: Path, tmp_path: Path, shots: Path
 ) -> None:
-    """A latent whose recording was lost, here with the server that made it: the page says so."""
+    """A latent whose recording was lost, here by a server restart: the page says so."""
     prompt = to_prompt(short_demo(), server.get_json("/object_info"))
     saved = {"samples": [find(prompt, "KSampler"), 0], "filename_prefix": "kept"}
     prompt["save"] = {"class_type": "SaveLatent", "inputs": saved}

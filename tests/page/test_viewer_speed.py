@@ -1,8 +1,7 @@
-"""The largest payload in the page, for square pictures and for 21:9: it is shown whole and right.
+"""The largest payload in the page, for square pictures and for 21:9: shown whole and correctly.
 
-How long everything takes is measured, printed (pytest -s) and written to
-output/page/viewer_speed.json. Nothing is held against a clock: how fast a machine is says nothing
-about what is tested.
+All times are measured, printed (pytest -s) and written to output/page/viewer_speed.json. There is
+no time limit: the speed of a machine says nothing about what is tested.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ from tools.comfyui.viewer_page import (
     show,
 )
 
-# Tokens of a picture of a million pixels, and its height and width.
+# A picture of a million pixels: its tokens, and its height and width.
 SHAPES = {"square": (SQUARE, (1024, 1024)), "wide": (Grid(40, 96), (640, 1536))}
 HOVERS = 200
 ALL_OVER = [1440, 760]  # CSS pixels of the node: as large as the window
 
-# What hovers take: from the event to the last pixel drawn and the layout, in milliseconds. Each is
-# at another place; every other one is on the reference.
+# How long hovers take: from the event to the last pixel drawn and the layout, in milliseconds. Each
+# is at another place; every other one is on the reference.
 MEASURE = """
 async (count) => {
   const real = window.requestAnimationFrame, taken = [];

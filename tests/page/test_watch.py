@@ -180,7 +180,7 @@ def test_the_menu_speaks_the_pages_language(server: ComfyServer, browser: Browse
         page.close()
 
 
-# The demo as an artist has it who does not know us: without all that watches.
+# The demo as built by an artist who does not know us: without anything that watches.
 UNWATCHED = """
 () => {
     const { graph } = app, of = (type) => graph.nodes.find((node) => node.type === type);
@@ -197,7 +197,7 @@ UNWATCHED = """
 def test_from_a_graph_without_us_to_a_map_by_one_click_and_run(
     page: Page, server: ComfyServer, shots: Path
 ) -> None:
-    """And the picture is that of the run without us, to the last bit."""
+    """And the picture is bit for bit that of the run without capture."""
     load_demo = "(data) => app.loadGraphData(data)"
     page.evaluate(load_demo, demo_workflow())
     page.evaluate(UNWATCHED)
@@ -245,7 +245,7 @@ class TestWhatCannotBeWatched:
         assert "No node that samples runs on this graph." in toasts(page)
 
     def test_what_is_not_found_stays_open_and_is_said(self, page: Page) -> None:
-        """A reference latent that no picture is known of, and no decoder."""
+        """A reference latent with no known picture, and no decoder."""
         spec = PLAIN | {
             "reference 2": (
                 "ReferenceLatent",

@@ -1,4 +1,4 @@
-"""Watch the references: what it finds, past guiders, reroutes and the borders of subgraphs."""
+"""Watch the references: what it finds past guiders, reroutes and subgraph borders."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TestTheWayUp:
         assert found[CAPTURE]["model"] == ("model", 0)
 
     def test_past_set_and_get_nodes(self, page: Page) -> None:
-        """As ComfyUI-KJNodes has them: virtual, and a Get's wire is that into its Set."""
+        """Like those of ComfyUI-KJNodes: virtual; a Get's wire is the one into its Set."""
         page.evaluate(
             """() => {
                 if (LiteGraph.registered_node_types.SetNode) return;
@@ -220,7 +220,7 @@ class TestGuiders:
 
 
 class TestSubgraphs:
-    """The plain graph with parts of it put into subgraphs."""
+    """The plain graph with parts of it moved into subgraphs."""
 
     GROUP = """
     (titles) => {
@@ -293,7 +293,7 @@ class TestSubgraphs:
         assert not [name for name in found if name in (CAPTURE, COLLECT, VIEWER)]
 
     def test_from_within(self, page: Page, shots: Path) -> None:
-        """Where the sampler is looked at in its subgraph, the viewer is put there."""
+        """If the command runs on the sampler inside its subgraph, the viewer is placed there."""
         build(page, PLAIN)
         number = page.evaluate(self.GROUP, ["model", "sampler", "decode", *TWO_REFERENCES])
         page.evaluate(

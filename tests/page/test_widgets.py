@@ -1,4 +1,4 @@
-"""Widgets that fold away, and values in words: on our nodes, in both renderers of the page."""
+"""Widgets that fold away, and values in words: on our nodes, in both of the page's renderers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDED = [
     *("definition", "scale", "legend", "steps", "layers", "heads", "time_groups"),
     *("within_mask", "frame", "layer_weight", "preset", "sinks"),
 ]
-# What a workflow of 1.0.0 holds of an Attribution Map, in the order of its widgets.
+# What a workflow of 1.0.0 holds for an Attribution Map, in the order of its widgets.
 SAVED = ["generated to reference", 2, "paper", "time", "jet", 0.5, "shared", False, "0-3", "1"]
 SAVED += ["0", 4, True, 7, "equal", "paper", "remove"]
 
@@ -70,7 +70,7 @@ def press_more(page: Page, vue: bool) -> None:
 
 
 def on_screen(page: Page, vue: bool) -> list[str]:
-    """The names of the inputs' widgets that can be seen."""
+    """The names of the visible widgets' inputs."""
     if not vue:
         return [name for name in page.evaluate(VISIBLE) if not name.startswith("i2am_")]
     number = page.evaluate("() => map.id")
@@ -94,7 +94,7 @@ def test_rare_settings_fold_away(page: Page, vue: bool, shots: Path) -> None:
 
 
 def test_what_is_folded_is_saved_and_comes_back(page: Page, vue: bool) -> None:
-    """Saved by 1.0.0, opened, copied: every value in its place, and folded or not as it was."""
+    """Saved by 1.0.0, opened, copied: every value is in its place, and the folding is unchanged."""
     saved = page.evaluate("(values) => ({ ...map.serialize(), widgets_values: values })", SAVED)
     assert (
         page.evaluate("(saved) => { map.configure(saved); return map.serialize(); }", saved)[
@@ -134,7 +134,7 @@ def test_what_is_linked_stays_in_sight(page: Page, vue: bool) -> None:
 
 
 def test_special_values_are_words(page: Page, vue: bool) -> None:
-    """The number stays what it is; on screen there are words, in the classic page in its place."""
+    """The value stays a number; on screen there are words, replacing it in the classic page."""
     press_more(page, vue)
     for value, words in ((-2, "every frame"), (-1, "mean of all frames"), (3, "frame 3")):
         page.evaluate(

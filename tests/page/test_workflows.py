@@ -17,9 +17,9 @@ from tools.workflows.make import FOLDER, PICTURES
 
 NAMES = [workflow.name for workflow in WORKFLOWS]
 MODEL_NAMES = [workflow.name for workflow in MODEL_WORKFLOWS]
-# Those of stock nodes and ours alone.
+# Those with only stock nodes and ours.
 STOCK_NAMES = [workflow.name for workflow in MODEL_WORKFLOWS if not workflow.packs]
-# What the others' nodes are, as their packs have them.
+# The other packs' nodes, as their packs define them.
 OTHERS_NODES = {"IPAdapterUnifiedLoader", "IPAdapterAdvanced"}
 
 
@@ -40,7 +40,7 @@ def test_every_file_is_in_the_table_and_back() -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != WORKFLOW.stem])
 def test_it_runs_as_it_is(server: ComfyServer, name: str) -> None:
-    """Every node that shows or saves something does. (The demo is run by test_demo.py.)"""
+    """Every node that shows or saves something does so. (The demo is run by test_demo.py.)"""
     prompt, outputs = ran(server, name)
     assert outputs
     for node, found in prompt.items():
@@ -85,7 +85,7 @@ def test_groups_hold_their_nodes_and_nothing_overlaps(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(MODEL_NAMES) - set(STOCK_NAMES)))
 def test_only_other_packs_and_their_wires_are_unknown(server: ComfyServer, name: str) -> None:
-    """Every node is ComfyUI's, ours or named here, and every wire joins sockets of one type."""
+    """Every node is ComfyUI's, ours or listed here, and every wire joins sockets of one type."""
     info, workflow = server.get_json("/object_info"), read(name)
     kinds = {node["type"] for node in workflow["nodes"]}
     assert kinds - info.keys() - {"MarkdownNote"} == OTHERS_NODES
@@ -97,7 +97,7 @@ def test_only_other_packs_and_their_wires_are_unknown(server: ComfyServer, name:
 
 @pytest.mark.parametrize("name", STOCK_NAMES)
 def test_only_model_files_are_missing(server: ComfyServer, name: str) -> None:
-    """ComfyUI knows its nodes, inputs and wires, and refuses it for files alone."""
+    """ComfyUI knows its nodes, inputs and wires, and refuses it only for missing files."""
     info = server.get_json("/object_info")
     prompt = to_prompt(read(name), info)
     with pytest.raises(ServerError) as refused:
@@ -112,7 +112,7 @@ def test_only_model_files_are_missing(server: ComfyServer, name: str) -> None:
 
 
 class TestWhatTheySay:
-    """The sentences in the notes hold."""
+    """The statements in the notes hold."""
 
     def test_the_mistake_shows_in_the_score(self, server: ComfyServer) -> None:
         prompt, outputs = ran(server, "i2am_02_inpaint_debug")

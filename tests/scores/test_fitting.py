@@ -42,12 +42,12 @@ def test_proportions(mask: tuple[int, int], picture: tuple[int, int], fits: bool
 
 
 def test_resizing_keeps_the_place() -> None:
-    """Twice as large and back: the same mask, and its area stays what it was."""
+    """Enlarged to twice the size and back: the same mask, and its area is unchanged."""
     mask = torch.zeros(2, 48, 64)
     mask[0, 8:24, 16:40], mask[1, 30:, :12] = 1, 1
     twice = fitting_mask(mask, 2, (96, 128), "mask") >= 0.5
     exact = mask.repeat_interleave(2, 1).repeat_interleave(2, 2) >= 0.5
-    assert (twice != exact).float().mean() < 0.002  # at corners alone
+    assert (twice != exact).float().mean() < 0.002  # only at corners
     again = fitting_mask(exact.float(), 2, (48, 64), "mask") >= 0.5
     assert (again != (mask >= 0.5)).float().mean() < 0.002
 

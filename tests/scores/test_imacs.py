@@ -58,7 +58,7 @@ def paper_imacs(
     threshold: float = 0.4,
     complement: bool = False,
 ) -> float:
-    """The authors' score for one map, written pixel by pixel from its definition."""
+    """The authors' score for one map, pixel by pixel from its definition."""
 
     def norm(x: NDArray[np.float64]) -> NDArray[np.float64]:
         return (x - x.min()) / (x.max() - x.min() + 1e-8)
@@ -154,7 +154,7 @@ class TestPaperNormalise:
     def test_padding_is_cut_before_the_second_norm(self) -> None:
         values = torch.ones(2, 3)
         values[:, 1] = 2
-        values[:, 2] = 100  # reaches the picture only by its first tenth
+        values[:, 2] = 100  # only its first tenth is inside the picture
         normalised = paper_normalise(values, Grid(2, 3, (2, 2.1)), (20, 21))
         assert float(normalised.max()) == pytest.approx(1, abs=1e-5)
         assert normalised[:, :5].max() < 0.3
@@ -196,7 +196,7 @@ class TestImacs:
         score = imacs_score(
             unified(values, grid), mask, penalty=penalty, threshold=threshold, complement=complement
         )
-        # A pixel within rounding of the cut may fall on either side of it.
+        # A pixel at the cut, to within rounding, may fall on either side of it.
         assert min(around) - 1e-5 <= float(score.imacs) <= max(around) + 1e-5
 
     def test_19_a_map_like_the_mask_is_one(self) -> None:
@@ -209,7 +209,7 @@ class TestImacs:
 
     def test_19_a_map_of_one_nearly_everywhere_is_one_minus_penalty(self) -> None:
         values = torch.ones(400, 400)
-        values[0, 0] = 0  # min-max needs a low
+        values[0, 0] = 0  # min-max needs a low value
         score = imacs_score(unified(values), left_half(400, 400))
         assert float(score.imacs) == pytest.approx(-2, abs=1e-4)
 
@@ -371,7 +371,7 @@ class TestErrors:
 
 
 class TestBesideTheScore:
-    """Share inside, area and entropy: of the raw map, whatever the preset."""
+    """Share inside, area and entropy: from the raw map, whatever the preset."""
 
     def score(self, values: Tensor, mask: Tensor, **options: object) -> Score:
         return imacs_score(unified(values), mask, **options)  # type: ignore[arg-type]
@@ -397,7 +397,7 @@ class TestBesideTheScore:
         assert float(self.score(values, left_half(4, 4)).entropy) == pytest.approx(0.5)
 
     def test_a_cell_counts_as_far_as_the_mask_covers_it(self) -> None:
-        """Cells of four pixels, the mask covers a quarter of the first one."""
+        """Cells of four pixels; the mask covers a quarter of the first one."""
         mask = torch.zeros(8, 8)
         mask[:2, :2] = 1
         found = self.score(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), mask)

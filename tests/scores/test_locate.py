@@ -1,4 +1,4 @@
-"""The paper's box: invariant 22 of the method, and pieces against a second implementation."""
+"""The paper's box: invariant 22 of the method; and pieces, against a second implementation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def filled(box: Box, size: tuple[int, int] = SIZE) -> Tensor:
 
 @st.composite
 def boxes(draw: st.DrawFn) -> Box:
-    """At least the morphology's five pixels a side, at most 35 % of the picture."""
+    """At least the morphology's five pixels a side, and at most 35 % of the picture."""
     width, height = draw(st.integers(5, 30)), draw(st.integers(5, 20))
     return Box(draw(st.integers(0, 50 - width)), draw(st.integers(0, 40 - height)), width, height)
 
@@ -53,7 +53,7 @@ class TestLocate:
         assert locate_object(unified(values), SIZE) == (Box(8, 8, 24, 20),)
 
     def test_the_threshold_is_before_the_percentile(self) -> None:
-        """What the threshold takes away cannot come back among the highest 35 %."""
+        """What the threshold removes cannot come back among the highest 35 %."""
         values = filled(Box(10, 10, 10, 10)) + 0.3 * filled(Box(0, 0, 50, 20))
         assert locate_object(unified(values), SIZE, kernel=1) == (Box(10, 10, 10, 10),)
         (wide,) = locate_object(unified(values), SIZE, kernel=1, threshold=0.0, percentile=40)
@@ -70,14 +70,14 @@ class TestLocate:
         assert locate_object(unified(maps), SIZE, kernel=1) == (None, Box(5, 5, 9, 9))
 
     def test_a_coarse_map_over_its_picture(self) -> None:
-        """Cells of 64 pixels: the box holds them, and sticks out by less than half a cell."""
+        """Cells of 64 pixels: the box contains them and extends less than half a cell further."""
         (found,) = locate_object(unified(filled(Box(2, 1, 3, 2), (5, 8))), (320, 512))
         assert found is not None
         assert Box(128, 64, 192, 128).overlap(found) == 192 * 128 / found.area
         assert Box(96, 32, 256, 192).overlap(found) == found.area / (256 * 192)
 
     def test_another_size_of_picture_has_the_same_box(self) -> None:
-        """The recipe works at one size, so that its five pixels mean the same everywhere."""
+        """The recipe works at one size, so its five pixels mean the same everywhere."""
         values = filled(Box(2, 1, 3, 2), (5, 8))
         (large,) = locate_object(unified(values), (640, 1024))
         (usual,) = locate_object(unified(values), (320, 512))
@@ -96,7 +96,7 @@ class TestBox:
         assert one.overlap(one) == 1
 
     def test_the_whole_picture_overlaps_by_the_area(self) -> None:
-        """The DAAM case: with one token its map is constant, and so the box is the picture."""
+        """The DAAM case: with one token the map is constant, so the box is the whole picture."""
         box = Box(3, 4, 20, 10)
         assert Box(0, 0, 512, 80).overlap(box) == box.area / (512 * 80)
 
@@ -107,7 +107,7 @@ class TestBox:
 
 
 def flooded(found: NDArray[np.bool_]) -> set[tuple[int, int, int, int]]:
-    """Left, top, width, height of each piece, by filling from every pixel."""
+    """Left, top, width, height of each piece, by flood fill from every pixel."""
     left, boxes = {(int(y), int(x)) for y, x in np.argwhere(found)}, set()
     while left:
         waiting, piece = [left.pop()], []

@@ -1,4 +1,4 @@
-"""Masks against what their definitions say, on maps whose answer is known."""
+"""Masks against their definitions, on maps with a known answer."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class TestMethods:
         part = percent / 100 * float(values.sum())
         held = values[mask].sort().values
         assert float(held.sum()) >= part * (1 - 1e-5)
-        assert float(held[1:].sum()) < part * (1 + 1e-5)  # one place fewer does not hold it
+        assert float(held[1:].sum()) < part * (1 + 1e-5)  # one place fewer is not enough
         assert held[0] >= values[~mask].max() if (~mask).any() else True
 
     def test_otsu_against_every_cut(self) -> None:
-        """The between-class variance is highest at its cut, of all cuts between two values."""
+        """Of all cuts between two values, the chosen one has the highest between-class variance."""
         values = torch.cat((rand(300, seed=1) * 0.4, 0.5 + rand(100, seed=2) * 0.5)).view(20, 20)
         mask = mask_of(unified(values), (20, 20), Method.OTSU)[0] > 0
 

@@ -1,7 +1,7 @@
 // @ts-check
-/** The entry: the only module that acts when the page loads it. It tells the others what happens. */
+/** The entry point: the only module with effects on load. It passes the page's events on. */
 
-// @ts-expect-error: ComfyUI's own, beside our folder on the page.
+// @ts-expect-error: ComfyUI's own file, served beside our folder.
 import { api } from "../../../scripts/api.js";
 // @ts-expect-error
 import { app } from "../../../scripts/app.js";

@@ -1,4 +1,4 @@
-"""Reference Strength: the model samples as if its logits had the bias, and is left as it was."""
+"""Reference Strength: sampling as if the logits had the bias; afterwards the model is as before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
 
 class Dense:
-    """Another attention altogether: full matrices in float64, with a bias written out in full."""
+    """An independent attention: full matrices in float64, with an explicit bias."""
 
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
@@ -53,7 +53,7 @@ class Dense:
 
 
 def block(rows: Any, columns: Any, value: float, tokens: int = 74) -> Tensor:
-    """A matrix that adds something to these logits."""
+    """A bias matrix for these logits."""
     bias = torch.zeros(tokens, tokens, dtype=torch.float64)
     bias[torch.as_tensor(rows)[:, None], torch.as_tensor(columns)] = value
     return bias
@@ -64,7 +64,7 @@ def span(of: tuple[int, int]) -> list[int]:
 
 
 def in_flux(*matrices: Tensor) -> Matrix:
-    """The same matrix in every call that holds the references."""
+    """The same bias matrix in every call with the references."""
     return lambda options, queries, keys: sum(matrices) if keys == 74 else None  # type: ignore[return-value]
 
 
@@ -100,10 +100,10 @@ def test_whole_reference(steer: Callable[..., Any], strength: float) -> None:
 
 
 def test_parts(steer: Callable[..., Any]) -> None:
-    """The left of the result (6×5 tokens) towards the lower half of the second (3×3)."""
+    """The left of the result (6×5 tokens) towards the lower half of the second reference (3×3)."""
     result_mask, reference_mask = torch.zeros(1, 96, 80), torch.zeros(1, 10, 10)
     result_mask[:, :, :32] = 1  # two columns
-    reference_mask[:, 6:] = 1  # rows 1.8 to 3: the last, and not the middle one
+    reference_mask[:, 6:] = 1  # rows 1.8 to 3: the last one but not the middle one
     rows = [RESULT[0] + 5 * y + x for y in range(6) for x in range(2)]
     wanted = Dense(in_flux(block(rows, range(SECOND[0] + 6, SECOND[1]), math.log(5)))).on(model())
     masks = {"result_mask": result_mask, "reference_mask": reference_mask}
@@ -111,7 +111,7 @@ def test_parts(steer: Callable[..., Any]) -> None:
 
 
 def test_a_mask_for_each_result(steer: Callable[..., Any]) -> None:
-    """Of two results the second alone."""
+    """Of two results, only the second."""
     mask = torch.zeros(2, 96, 80)
     mask[0, :16, :16] = 1
     mask[1] = 1
@@ -129,7 +129,7 @@ def test_several_add_up(steer: Callable[..., Any]) -> None:
 
 
 def test_steps(steer: Callable[..., Any]) -> None:
-    """Only where asked: the bias of the middle one of three steps."""
+    """Only at the chosen step: the bias of the middle one of three."""
     schedule: list[float] = []
 
     def middle(options: dict[str, Any], queries: int, keys: int) -> Tensor | None:
@@ -157,7 +157,7 @@ def test_every_backend(steer: Callable[..., Any], backend: str) -> None:
 
 
 def test_cross_attention_of_a_repeated_context(comfy: Any, steer: Callable[..., Any]) -> None:
-    """UNet: image tokens 3×4 marked in a context that is repeated beside a longer one."""
+    """UNet: image tokens 3×4 marked in a context that is repeated to match a longer one."""
     positive = tiny.conditioning(30, 20, 24, i2am_image_tokens=[(5, 3, 4)])
     negative = tiny.conditioning(31, 40, 24)
     start = tiny.latent(32, 2, 4, 8, 8)
@@ -202,7 +202,7 @@ def test_shared_key_heads(steer: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("strength", [0.0, 0.25, 8.0])
 def test_low_precision(comfy: Any, dtype: torch.dtype, strength: float) -> None:
-    """The logits' bias is right to a thousandth; muted keys weigh nothing at all."""
+    """The bias on the logits is accurate to a thousandth; muted keys have no weight at all."""
     steering = comfy.pack("i2am.attention")
     q, k = (tiny.latent(seed, 1, 2, 6, 128).to(dtype) for seed in (1, 2))
     keys = torch.tensor([[0.0, 0, 1, 1, 0, 0]])
@@ -214,7 +214,7 @@ def test_low_precision(comfy: Any, dtype: torch.dtype, strength: float) -> None:
     added = (logits - exact)[..., 2:4]
     if strength:
         assert torch.allclose(added, torch.full_like(added, math.log(strength)), atol=1e-3)
-    products = longer @ others.mT  # as a backend that holds them in this precision
+    products = longer @ others.mT  # like a backend with this precision
     assert products.isfinite().all()
     weights = (products * longer.shape[-1] ** -0.5).softmax(-1)
     assert (weights[..., 2:4] == 0).all() == (strength == 0)
@@ -223,7 +223,7 @@ def test_low_precision(comfy: Any, dtype: torch.dtype, strength: float) -> None:
 class TestWithCapture:
     @pytest.mark.parametrize("order", ["steer first", "capture first"])
     def test_recorded_as_steered(self, comfy: Any, steer: Callable[..., Any], order: str) -> None:
-        """The recording is of the attention with the bias, in either order."""
+        """The recording has the attention with the bias, in either order of the nodes."""
         plan = comfy.pack("i2am.recording").Plan()
         arm = comfy.pack("nodes.host.hook").arm
         plain = recording(comfy, sampled(arm(model(), plan))).arrays["share.step_layer"]
@@ -241,7 +241,7 @@ class TestWithCapture:
         assert record.header.run.steering == ("reference 2 × 0",)
 
     def test_in_a_graph(self, run_graph: Any) -> None:
-        """The report tells of it; strength 1 is the model itself."""
+        """The report mentions it; strength 1 is the unchanged model."""
         graph = flux_graph(
             steer=filled("I2AM_Steer", model=["capture", 0], strength=0.5, steps="0-1"),
         )
@@ -271,7 +271,7 @@ def test_the_model_is_left_as_it_was(steer: Callable[..., Any]) -> None:
 
 class TestErrors:
     def test_compiled(self, steer: Callable[..., Any]) -> None:
-        """Compiled code would keep the steering for runs that ask for none."""
+        """Compiled code would keep the steering for runs that do not ask for it."""
         one = model()
         before = sampled(one)
         compiled = steer(one, 1, 4.0)
@@ -313,7 +313,7 @@ class TestErrors:
             sampled(steer(model(), 1, 2.0, result_mask=torch.ones(3, 8, 8)))
 
     def test_nothing_competes(self, steer: Callable[..., Any]) -> None:
-        """A context of nothing but the reference: a bias on all of it is none."""
+        """In a context that is only the reference, a bias on all of it has no effect."""
         positive = tiny.conditioning(30, 12, 24, i2am_image_tokens=[(0, 3, 4)])
         with pytest.raises(ValueError, match="a softmax of its own"):
             tiny.sample(

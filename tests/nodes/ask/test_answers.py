@@ -1,6 +1,6 @@
 """Masks, boxes, comparisons and the best of several, on the demo model, whose truth is known.
 
-Scenes are held out from its training; all of it runs through ComfyUI's executor.
+The scenes are held out from training, and everything runs through ComfyUI's executor.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def pick(**inputs: Any) -> dict[str, Any]:
 def test_masks_and_boxes_are_where_the_object_is(
     run_graph: Any, comfy: Any, scenes: Scenes
 ) -> None:
-    """The bar is 0.7 for the mask over the result and for the box."""
+    """The required value is 0.7 for the mask over the result and for the box."""
     graph = demo_graph(
         scenes,
         used=to_mask(),
@@ -100,7 +100,7 @@ def test_grow_and_feather_reach_the_mask(run_graph: Any) -> None:
 
 
 class TestSampledMask:
-    """The inpainting mask of the latent stands in for a mask nobody connected."""
+    """The latent's inpainting mask is used where no mask is connected."""
 
     @pytest.fixture
     def inpainted(self) -> tuple[Scenes, dict[str, Any]]:
@@ -141,7 +141,7 @@ class TestSampledMask:
         assert "none is connected" in run_graph(graph, ["scored"]).errors["scored"]
 
     def test_of_another_size(self, run_graph: Any, inpainted: Any) -> None:
-        """As large as the latent: it is brought to the picture."""
+        """A mask as large as the latent is resized to the picture."""
         one, graph = inpainted
         small = torch.nn.functional.avg_pool2d(one.hole, 8)
         graph = changed(graph | {"small": given("small", small)}, "start", mask=["small", 0])
@@ -178,9 +178,9 @@ class TestCompare:
         assert "IMACS" in run.value("same", 2)
 
     def test_an_object_elsewhere_shows_as_more_there_and_less_here(self, run_graph: Any) -> None:
-        """Two scenes: orange in the hole of the other, blue in the hole of the first."""
+        """Two scenes: an orange object in the hole of one, a blue one in the hole of the other."""
         one = make_scenes(1, HELD_OUT_SEEDS.start + 4000)
-        for seed in range(4001, 4100):  # a hole that is not at the same place
+        for seed in range(4001, 4100):  # a hole at another place
             two = make_scenes(1, HELD_OUT_SEEDS.start + seed)
             if not bool((one.hole * two.hole).any()):
                 break
@@ -218,11 +218,11 @@ class TestCompare:
 
 
 class TestPickBest:
-    """By scores that the test chooses."""
+    """With scores chosen by the test."""
 
     @pytest.fixture
     def three(self) -> dict[str, Any]:
-        """Three pictures and latents as one batch each; the latent's mask is one for all."""
+        """Three pictures and latents, each as one batch; the latent has one mask for all."""
         pictures = torch.arange(3.0)[:, None, None, None].expand(3, 8, 8, 3) / 4
         latent = {
             "samples": torch.arange(3.0)[:, None, None, None].expand(3, 4, 2, 2),
@@ -272,7 +272,7 @@ class TestPickBest:
         assert run.outputs["pick"][2] == [0, 1, 2]
 
     def test_no_rest(self, run_graph: Any, three: dict[str, Any]) -> None:
-        """Nodes after an empty output do not run, and nothing fails."""
+        """Nodes after an empty output are skipped, and nothing fails."""
         three["show"] = node("PreviewImage", images=["pick", 4])
         three["pick"] = pick(scores=["high", 0], images=["pictures", 0], count=9)
         run = run_graph(three)
@@ -288,7 +288,7 @@ class TestPickBest:
         assert best["noise_mask"][:, 0, 0, 0].tolist() == [1, 0, 0]  # two masks for three pictures
 
     def test_a_list_comes_back_as_a_list(self, run_graph: Any, three: dict[str, Any]) -> None:
-        """As several seeds give it: pictures may be of other sizes."""
+        """As with several seeds: the pictures may differ in size."""
         sizes = [torch.full((1, 8 * n, 8, 3), n / 4) for n in (1, 2, 3)]
         three["sizes"] = given("sizes", sizes)
         three["pictures"] = node("Test_List", values=["sizes", 0])
@@ -320,7 +320,7 @@ class TestPickBest:
         assert any("its input samples is not connected" in message for message in told)
 
     def test_several_seeds(self, run_graph: Any) -> None:
-        """A list of seeds samples a list of latents; the best one's own recording is found."""
+        """A list of seeds gives a list of latents; the recording of the best one is found."""
         one = make_scenes(1, HELD_OUT_SEEDS.start + 4000)
         graph = demo_graph(
             one,
@@ -339,10 +339,10 @@ class TestPickBest:
 
 
 def test_the_best_of_eight_is_better_than_their_mean(run_graph: Any) -> None:
-    """By each score the notes name, on a third of the held-out scenes they are about.
+    """By each score the notes name, on a third of the held-out scenes they describe.
 
-    Measured on 24: error of the picked try by the mean of the eight 0.88 ± 0.04 for IMACS over the
-    reference, 0.81 ± 0.03 for the part of the map inside the hole; 0.73 if the best were known.
+    Measured on 24: the picked try's error divided by the mean error of the eight is 0.88 ± 0.04 for
+    IMACS over the reference and 0.81 ± 0.03 for the map's part in the hole; a perfect pick: 0.73.
     """
     ratios: dict[str, list[float]] = {"imacs": [], "inside": []}
     for seed in range(8):

@@ -1,4 +1,4 @@
-"""`dev.py evaluate` gives the numbers that the nodes give."""
+"""`dev.py evaluate` gives the same numbers as the nodes."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def demo(
     definitions: str = "both",
     **masks: Any,
 ) -> Prompt:
-    """Fill the holes; Reference Strength on the object, Influence inside the holes."""
+    """Fills the holes; Reference Strength on the object, Influence inside the holes."""
     return {
         "model": node("UNETLoader", unet_name=MODEL.name, weight_dtype="default"),
         "vae": node("VAELoader", vae_name=VAE.name),
@@ -61,7 +61,7 @@ def demo(
 
 
 def error(image: Tensor, scenes: Scenes) -> float:
-    """Mean squared error in the holes."""
+    """Mean squared error inside the holes."""
     return float((((image - scenes.target) ** 2).mean(-1) * scenes.hole).sum() / scenes.hole.sum())
 
 
@@ -77,13 +77,13 @@ def run(run_graph: Any, scenes: Scenes) -> Callable[..., Any]:
 
 
 def test_verdicts(run: Callable[..., Any], scenes: Scenes) -> None:
-    """The thresholds' calibration: right, swapped, blank and muted references."""
+    """Calibration of the thresholds: right, swapped, blank and muted references."""
     right, words, _ = run(scenes.reference, "right")
     assert words[0].startswith("Reference 1 is used outside the region: ")
     assert words[1].startswith("Reference 2 fills the region: ")
     assert right[1] > 0.38
     swapped, words, _ = run(scenes.reference.roll(1, 0), "swapped")
-    # It looks for the object as hard: a share tells that something is read, not that it is right.
+    # It searches just as hard: a share shows that something is read, not that it is right.
     assert words[1].startswith("Reference 2 fills the region: ")
     assert swapped[1] == pytest.approx(right[1], rel=0.1)
     blank, words, _ = run(torch.full_like(scenes.reference, 0.5), "blank")
@@ -99,7 +99,7 @@ def test_verdicts(run: Callable[..., Any], scenes: Scenes) -> None:
 
 
 def test_verdict_by_effect(run: Callable[..., Any], scenes: Scenes) -> None:
-    """What muting it would change, calibrated: the object's reference, a grey one, a muted one."""
+    """The effect of muting it, calibrated: the object's reference, a grey one, a muted one."""
     said = re.compile(
         r"Muting it would change attention's output( little,)? by (\d+)% there, and by "
     )
@@ -122,7 +122,7 @@ def test_verdict_by_effect(run: Callable[..., Any], scenes: Scenes) -> None:
 @pytest.mark.parametrize("count", [1, COUNT])
 @pytest.mark.parametrize("with_mask", [True, False])
 def test_verdict_in_place(run_graph: Any, with_mask: bool, count: int) -> None:
-    """Without a region it speaks of Collect's mask, else of the places where each is strongest."""
+    """Without a region it uses Collect's mask, otherwise the places where each is strongest."""
     scenes = make_scenes(count, HELD_OUT_SEEDS.start + 600)
     graph = demo(scenes, scenes.reference, f"in place {count}")
     graph["scene"] = given(f"in place {count} scene", scenes.scene)
@@ -144,7 +144,7 @@ def test_verdict_in_place(run_graph: Any, with_mask: bool, count: int) -> None:
 
 
 def test_strongest_places_have_a_name(run_graph: Any, comfy: Any) -> None:
-    """The verdict names the corner the hole is in."""
+    """The verdict names the corner with the hole."""
     part = comfy.pack("i2am.scores.verdict")
     names = {}
     for row in range(3):
@@ -189,12 +189,12 @@ def test_regions_match(run_graph: Any, comfy: Any, scenes: Scenes) -> None:
     overlay = found.value("influence", 0)
     assert overlay.shape[0] == COUNT
     assert overlay.shape[2] == 128
-    assert overlay.shape[1] > 128  # the legend
+    assert overlay.shape[1] > 128  # includes the legend
     assert "reference 2" in found.ui["influence"]["i2am_text"][1]
 
 
 def test_truth(run_graph: Any) -> None:
-    """Without what the map points at the holes change far more than without a part elsewhere."""
+    """Removing what the map points at changes the holes far more than removing a part elsewhere."""
     one = make_scenes(1, HELD_OUT_SEEDS.start + 500)
     graph = demo(one, one.reference, "single")
     graph["scene"], graph["hole"] = given("one scene", one.scene), given("one hole", one.hole)

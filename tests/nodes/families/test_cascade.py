@@ -13,7 +13,7 @@ from proof import prove
 
 
 def cascade() -> Any:
-    """Two blocks down, the first of them twice; two up, of four heads."""
+    """Two blocks down, the first of them twice; two up; four heads."""
     return tiny.build(
         "Stable_Cascade_C",
         stable_cascade_stage="c",
@@ -43,8 +43,8 @@ def conditioning(seed: int, tokens: int, pictures: int) -> list[Any]:
 def test_maps(comfy: Any, negative: tuple[int, int], record_property: Any) -> None:
     """Queries: 7×5 cells. Keys: [result 35 | text 7, twice beside 14 | 4 | 4 | 4]
 
-    Where the negative text is twice as long, the host repeats the positive one, and this model
-    makes a difference of it.
+    Where the negative text is twice as long, the host repeats the positive one, which changes this
+    model's result.
     """
     layers = count()
     text = negative[0] if negative[1] == 2 else 7

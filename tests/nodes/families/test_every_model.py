@@ -1,4 +1,4 @@
-"""Every kind of model ComfyUI has is read, or refused for a reason of its own."""
+"""Every kind of model in ComfyUI is either read or refused with its own reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def _names(model: type) -> list[str]:
-    """The classes of a model and of its network, as an instance of it has them."""
+    """The classes of a model and its network, as in an instance of it."""
     networks = (
         name.rpartition(".")[2]
         for cls in model.__mro__

@@ -1,6 +1,6 @@
-"""Places named before sampling, from Capture Attention to Point Attribution, in real ComfyUI.
+"""Point queries set before sampling, from Capture Attention to Point Attribution, in real ComfyUI.
 
-That rows and columns are right is proven for every family of models by `prove`.
+`prove` shows for every family of models that rows and columns are right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def asked(**nodes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("definition", BOTH)
 def test_exact_and_pooled_agree_where_nothing_is_pooled(run_graph: Any, definition: str) -> None:
-    """The same row, and the model's same column, by either way; x and y anywhere in the token."""
+    """The same row, and the model's same column, either way; x and y anywhere in the token."""
     there = {"definition": definition, "x": 0.2, "y": 0.55}
     back = {"definition": definition, "picked_on": "reference", "x": 0.65, "y": 0.3}
     run = run_graph(
@@ -52,14 +52,14 @@ def test_exact_and_pooled_agree_where_nothing_is_pooled(run_graph: Any, definiti
     assert "from 0.3,0.6 of the result, exact" in run.value("row", 3)
     assert "From the correspondence, pooled to" in run.value("pooled_row", 3)
     same = torch.allclose(run.value("column", 2), run.value("pooled_column", 2), atol=1e-5)
-    assert same == (definition == "model")  # the paper's column is another softmax
+    assert same == (definition == "model")  # the paper's column has another softmax
     assert ("SRAM the other way round" in run.value("column", 3)) == (definition == "paper")
     report = run.value("collect", 2)
     assert "result: 0.3,0.6; 0.8,0.1; 0,0-1,1\n  reference 1: 0.7,0.2" in report
 
 
 def test_ranges_are_those_that_would_have_been_recorded_alone(run_graph: Any) -> None:
-    """Layers and steps of an exact place: what the correspondence of these alone holds."""
+    """Layers and steps of an exact point: what the correspondence of these alone holds."""
     run = run_graph(asked(some=point(layers="1,3", steps="1-2")))
     alone = changed(asked(some=point(source="pooled")), "capture", layers="1,3", steps="1-2")
     other = run_graph(alone)
@@ -70,7 +70,7 @@ def test_ranges_are_those_that_would_have_been_recorded_alone(run_graph: Any) ->
 
 
 def test_places_by_number(run_graph: Any) -> None:
-    """The rectangle over all of the picture is the paper's map of all places (invariant 12)."""
+    """The rectangle over the whole picture gives the paper's map of all places (invariant 12)."""
     names = {
         "all": point(asked=3, definition="paper"),
         "map": filled(
@@ -158,7 +158,7 @@ def test_a_text_by_wire(run_graph: Any) -> None:
 
 
 def test_runs_that_asked_about_other_places_are_told_apart(run_graph: Any) -> None:
-    """Two of the same seed give one latent and two recordings."""
+    """Two runs with the same seed give one latent and two recordings."""
     graph = flux_graph(
         capture=capture(points="0.1,0.1"),
         capture_2=capture(points="0.9,0.9"),
@@ -174,7 +174,7 @@ def test_runs_that_asked_about_other_places_are_told_apart(run_graph: Any) -> No
 
 
 def test_save_and_load(run_graph: Any) -> None:
-    """A file holds the places, and Point Attribution reads them as from the run itself."""
+    """A file holds the points, and Point Attribution reads them as it does from the run itself."""
     save = filled("I2AM_Save", attribution=["collect", 0], filename_prefix="points_test")
     first = run_graph(asked(save=save, point=point(layers="2")))
     assert first.ok, first.errors
@@ -186,7 +186,7 @@ def test_save_and_load(run_graph: Any) -> None:
 
 
 def test_nothing_else_changes(comfy: Any) -> None:
-    """The same latent, and every other array is the same to the bit."""
+    """The latent is the same, and every other array is the same to the bit."""
     hook, plan = comfy.pack("nodes.host.hook"), comfy.pack("i2am.recording").Plan
     places = comfy.pack("nodes.watch.capture")._point_queries(
         "0.3,0.6; 0,0-0.5,0.5", "0.5,0.5; 2: 0.9,0.1"

@@ -16,7 +16,7 @@ from proof import arm_model, prove, recording, refusal_reason
 START = tiny.latent(22, 2, 16, 12, 10)
 REFERENCES = (tiny.latent(10, 1, 16, 7, 14), tiny.latent(11, 1, 16, 6, 5))
 GRIDS = ((4, 7), (3, 3))
-# [name of what stands there, how many tokens], in order, by hand.
+# [what it is, how many tokens], in order, written by hand.
 Tokens = list[tuple[str, int]]
 TWO_LATENTS: Tokens = [("text", 7), ("result", 30), ("0", 28), ("1", 9)]
 
@@ -68,7 +68,7 @@ def flux2(guidance: bool) -> Any:
 def placed(
     tokens: Tokens, grids: tuple[tuple[int, int], ...], grid: tuple[int, int] = (6, 5)
 ) -> Callable[[Seen], Place | None]:
-    """Where everything lies in calls of so many keys; other calls hold no reference."""
+    """The layout of calls with so many keys; other calls have no reference."""
     spans: dict[str, tuple[int, int]] = {}
     end = 0
     for name, count in tokens:
@@ -98,7 +98,7 @@ def proven(comfy: Any, model: Callable[[], Any], *arguments: Any, **options: Any
 @pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
 @pytest.mark.parametrize("method", ["offset", "index", "uxo"])
 def test_reference_methods(comfy: Any, method: str, both: bool, record_property: Any) -> None:
-    """Methods move references to other positions, not to other places in the sequence."""
+    """Methods change the positions of references, not their order in the sequence."""
     positive = tiny.conditioning(20, 7, 16, REFERENCES, reference_latents_method=method)
     negative = tiny.conditioning(
         21, 7, 16, REFERENCES if both else (), reference_latents_method=method
@@ -108,7 +108,7 @@ def test_reference_methods(comfy: Any, method: str, both: bool, record_property:
 
 
 def test_longcat(comfy: Any, record_property: Any) -> None:
-    """A Flux whose text counts its tokens and whose pictures start where the text ends."""
+    """A Flux whose text has counting positions, and whose pictures start where the text ends."""
 
     def longcat() -> Any:
         return flux(family="LongCatImage", context_in_dim=3584, txt_ids_dims=[1, 2])
@@ -135,7 +135,7 @@ def test_ovis(comfy: Any, record_property: Any) -> None:
 @pytest.mark.parametrize("guidance", [True, False], ids=["dev", "Klein"])
 @pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
 def test_flux2(comfy: Any, guidance: bool, both: bool, record_property: Any) -> None:
-    """A token for each place of the latent; the text is filled up to 512 tokens."""
+    """One token per latent pixel; the text is padded to 512 tokens."""
     references = (tiny.latent(10, 1, 128, 3, 7), tiny.latent(11, 1, 128, 5, 2))
     positive = tiny.conditioning(20, 7, 16, references)
     negative = tiny.conditioning(21, 7, 16, references if both else ())
@@ -150,9 +150,9 @@ def test_flux2(comfy: Any, guidance: bool, both: bool, record_property: Any) -> 
 
 
 def test_cached_references(comfy: Any, record_property: Any) -> None:
-    """After the first evaluation reference keys come from a cache, and no reference asks.
+    """After the first evaluation, reference keys come from a cache and references have no queries.
 
-    Passes without references go on beside it.
+    Passes without references run in between.
     """
     cached = comfy.node("FluxKVCache").execute
     references = (tiny.latent(10, 1, 128, 3, 7), tiny.latent(11, 1, 128, 5, 2))
@@ -171,7 +171,7 @@ def test_cached_references(comfy: Any, record_property: Any) -> None:
 
 
 class TestRedux:
-    """27×27 tokens of each picture at the end of the text, found and marked."""
+    """27×27 tokens of each picture at the end of the text are found and marked."""
 
     @pytest.fixture
     def style_model(self, comfy: Any) -> Any:
@@ -241,7 +241,7 @@ class TestRedux:
         )
 
     def test_marking(self, comfy: Any, style_model: Any) -> None:
-        """Marks in any order, each picture found where it is, each mark made once."""
+        """Marks in any order; each picture is found where it is, and each mark is made once."""
         one, two = self.seen(30), self.seen(31)
         apply = comfy.node("StyleModelApply")().apply_stylemodel
         mark = comfy.node("I2AM_MarkRedux").execute
@@ -258,7 +258,7 @@ class TestRedux:
 
     @pytest.mark.usefixtures("tiny_nodes")
     def test_in_a_graph(self, run_graph: Any, style_model: Any) -> None:
-        """Stock nodes before and after, as a user connects them."""
+        """Stock nodes before and after, connected as a user would."""
         links = {
             "style_model": given("style model", style_model),
             "seen": given("seen", self.seen(30)),
@@ -295,7 +295,7 @@ class TestRedux:
 
 
 def test_uso(comfy: Any, record_property: Any) -> None:
-    """192 style tokens before the text, and a latent: a share and a map over the result only."""
+    """192 style tokens before the text, and a latent: only a share and a map over the result."""
     import comfy_extras.nodes_model_patch as patches
     from comfy.model_patcher import ModelPatcher
 
@@ -342,7 +342,7 @@ def test_uso(comfy: Any, record_property: Any) -> None:
 
 @pytest.mark.parametrize("name", ["Chroma", "ChromaRadiance"])
 def test_chroma_is_refused(comfy: Any, name: str) -> None:
-    """Every class of Chroma ignores references, and is told so before anything is sampled."""
+    """Every class of Chroma ignores references, which the user is told before sampling."""
     import comfy.model_base as models
 
     architectures = comfy.pack("i2am.tokens.architectures")
@@ -352,7 +352,7 @@ def test_chroma_is_refused(comfy: Any, name: str) -> None:
 
 
 def test_every_class_that_derives_from_flux(comfy: Any) -> None:
-    """A new one in ComfyUI must be looked at before it is read as Flux."""
+    """A new class in ComfyUI must be examined before it is read as Flux."""
     import comfy.model_base as models
 
     def derived(base: type) -> set[str]:
@@ -363,7 +363,7 @@ def test_every_class_that_derives_from_flux(comfy: Any) -> None:
 
 
 def test_different_references_are_not_mixed(comfy: Any) -> None:
-    """Two conditionings of one branch with two pictures of one size: no map is true of both."""
+    """Two conditionings of one branch with two pictures of one size: no map is right for both."""
     pictures = tiny.latent(10, 1, 16, 6, 5), tiny.latent(12, 1, 16, 6, 5)
     first, other, same = (tiny.conditioning(20, 7, 16, (pictures[i],)) for i in (0, 1, 0))
     armed = arm_model(comfy, flux())

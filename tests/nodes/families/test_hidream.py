@@ -15,7 +15,7 @@ both = pytest.mark.parametrize("both", [False, True], ids=["on positive", "on bo
 
 
 def e1() -> Any:
-    """A double block and two single ones, of two heads."""
+    """A double block and two single ones, two heads each."""
     return tiny.build(
         "HiDream",
         image_model="hidream",
@@ -36,7 +36,7 @@ def e1() -> Any:
 
 
 def e1_conditioning(seed: int, **extra: Any) -> list[Any]:
-    """Five tokens of T5, four of each layer of Llama."""
+    """Five tokens of T5, and four for each layer of Llama."""
     llama = tiny.latent(seed, 1, 2, 4, 20)
     pooled = tiny.latent(seed + 1, 1, 12)
     return tiny.conditioning(seed, 5, 24, conditioning_llama3=llama, pooled_output=pooled, **extra)
@@ -46,7 +46,7 @@ def e1_conditioning(seed: int, **extra: Any) -> list[Any]:
 def test_e1(comfy: Any, both: bool, record_property: Any) -> None:
     """Rows of 3 tokens of the result and 5 of the reference, four of them; 13 of text.
 
-    A result of 7×6 latent cells, a reference of 7×9, both a row short of whole tokens.
+    A result of 7×6 latent pixels, a reference of 7×9, both one row short of whole tokens.
     """
     layers = count()
     reference = {"concat_latent_image": tiny.latent(62, 1, 16, 7, 9)}
@@ -81,7 +81,7 @@ def test_e1(comfy: Any, both: bool, record_property: Any) -> None:
 
 
 def test_e1_of_an_odd_width(comfy: Any) -> None:
-    """One column of tokens holds both pictures: the picture is made, a map is refused."""
+    """Both pictures fill one column of tokens: the picture is made, a map is refused."""
     given = e1_conditioning(60, concat_latent_image=tiny.latent(62, 1, 16, 6, 5))
     armed = arm_model(comfy, e1())
     latent = tiny.sample(armed, given, given, tiny.latent(63, 1, 16, 6, 5), steps=1)
@@ -90,7 +90,7 @@ def test_e1_of_an_odd_width(comfy: Any) -> None:
 
 
 def o1() -> Any:
-    """Two decoder blocks of four heads, a key head for two of them; one block that sees."""
+    """Two decoder blocks with four query heads and two key heads; one vision block."""
     return tiny.build(
         "HiDreamO1",
         image_model="hidream_o1",
@@ -118,8 +118,8 @@ def test_o1(comfy: Any, both: bool, record_property: Any) -> None:
     """A result of 96×128 pixels, 3×4 patches; references of 100×90 and 64×96.
 
     Two references may have the area of 96×96 pixels each: 3×2 and 2×3 whole patches. The vision
-    encoder sees them at 14×9 and 9×14 tokens, marked at both ends, in a text of six.
-    [text 262, of which only the last asks | result 12 | reference 1 6 | reference 2 6]
+    encoder sees them as 14×9 and 9×14 tokens, marked at both ends, in a text of six.
+    [text 262, of which only the last has a query | result 12 | reference 1 6 | reference 2 6]
     """
     pictures = (tiny.latent(72, 1, 100, 90, 3).sigmoid(), tiny.latent(73, 1, 64, 96, 3).sigmoid())
     ids = torch.tensor([[151644, 872, 198, 9707, 11, 151673]])

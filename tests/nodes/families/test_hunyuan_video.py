@@ -51,7 +51,7 @@ def texts(**extra: Any) -> tuple[list[Any], list[Any]]:
 
 
 def vision(seed: int) -> Any:
-    """What SigLIP sees in one picture."""
+    """SigLIP's output for one picture."""
     import comfy.clip_vision
 
     output: Any = comfy.clip_vision.Output()
@@ -66,7 +66,7 @@ def _layer(call: Seen) -> int:
 def test_custom_reference(comfy: Any, record_property: Any) -> None:
     """[text 9 | reference 4×3 | video 2×3×5]; the text encoder's mask hides two of the text.
 
-    ComfyUI 0.30.0 writes into a view here, and so can run it for one video without cfg alone.
+    ComfyUI 0.30.0 writes into a view here, so it can run only one video, without cfg.
     """
 
     def place(call: Seen) -> Place | None:

@@ -38,14 +38,14 @@ SDXL_PLACES = {
 
 @dataclass(frozen=True)
 class Adapted(Seen):
-    """Cross-attention with adapters beside it: each one's keys and values by heads, its weight."""
+    """Cross-attention with adapters beside it: each one's keys and values by head, its weight."""
 
     adapters: tuple[tuple[Tensor, Tensor, Tensor] | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """By hand: pictures, tokens of each, and how many of these come before its grid."""
+    """Written by hand: pictures, tokens of each, and how many of those come before its grid."""
 
     pictures: int
     tokens: int
@@ -65,8 +65,8 @@ def tokens(seed: int, adapter: Adapter) -> dict[str, Tensor]:
 def dense(
     adapters: tuple[Adapter, ...], marks: list[tuple[int, int, int]]
 ) -> Callable[..., dict[str, Tensor]]:
-    """All of one call. Text and each adapter have a softmax of their own; their results are added,
-    the text's once and an adapter's by its weight at each place."""
+    """All of one call. Text and each adapter have their own softmax; their results are added, the
+    text's once and an adapter's times its weight at each place."""
 
     def of_one_call(
         call: Any, rows: slice, place: Place, grid: tuple[int, int], latent: tuple[int, int]
@@ -78,7 +78,7 @@ def dense(
         total = 1 + torch.stack(weights).sum(0)
         arrays: dict[str, Tensor] = {}
         shares: list[Tensor] = []
-        outputs: list[Tensor] = []  # of each softmax, its weight applied
+        outputs: list[Tensor] = []  # of each softmax, times its weight
         text = torch.zeros(q.shape[:3]).double()
 
         def over_result(values: Tensor, mass: bool = True) -> Tensor:
@@ -88,7 +88,7 @@ def dense(
         def one_softmax(
             k: Tensor, v: Tensor, weight: Tensor, pictures: list[tuple[slice, Any]]
         ) -> None:
-            """Its text, and each of its pictures."""
+            """The text and each picture of one softmax."""
             weight = weight[:, None]  # the same for every head
             logits = q @ k.transpose(-1, -2) * scale
             outputs.append(weight[..., None] * (logits.softmax(-1) @ v))
@@ -146,7 +146,7 @@ def by_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def seen_by(pack: ModuleType, count: int) -> list[Seen]:
-    """What the stand-in noted, as the oracle takes it."""
+    """What the stand-in recorded, in the oracle's form."""
     calls: list[Seen] = []
     for note in pack.NOTES:
         heads = note.options["n_heads"]
@@ -185,7 +185,7 @@ def pack(comfy: Any) -> ModuleType:
 
 
 HALF = torch.linspace(-0.5, 1.5, 14).clamp(0, 1).expand(1, 9, 14).contiguous()
-# Each adapter, and the settings it is applied with.
+# Each adapter with its settings.
 CASES: dict[str, list[tuple[Adapter, dict[str, Any]]]] = {
     "base": [(BASE, {"weight": 0.8})],
     "plus, K+V": [(PLUS, {"weight": 0.6, "embeds_scaling": "K+V"})],
@@ -225,7 +225,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
     assert torch.equal(sampled, plain)
 
     ran = {tuple(note.adapters) for note in pack.NOTES}
-    assert len(ran) == (4 if len(CASES[case]) == 3 else 1)  # all, either one off, both off
+    assert len(ran) == (4 if len(CASES[case]) == 3 else 1)  # both on, either one off, both off
     record = recording(comfy, sampled)
     adapters = tuple(adapter for adapter, _ in CASES[case])
     grids = [(height, width) for _, height, width in marks]
@@ -245,7 +245,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
     record_property("largest deviation", max(deviations.values()))
     assert max(deviations.values()) < TOLERANCE, deviations
     seen = len(record.header.layers), record.header.expected_layers
-    assert seen == ((6, 7) if family == "SD15" else (9, 11))  # the pack's middle is never called
+    assert seen == ((6, 7) if family == "SD15" else (9, 11))  # the pack never calls the middle
     has_places = [picture.has_places for picture in record.header.references]
     assert has_places[len(marks) :] == [
         a.tokens == 257 for a in adapters for _ in range(a.pictures)
@@ -255,7 +255,7 @@ def test_maps(comfy: Any, pack: ModuleType, case: str, family: str, record_prope
 
 
 def test_nothing_is_left(comfy: Any, pack: ModuleType) -> None:
-    """After success, an error in an adapter, and an interrupt: the pack's objects as they were."""
+    """After success, an error in an adapter, and an interrupt, the pack's objects are as before."""
     from comfy.ldm.modules.attention import optimized_attention
     from comfy.model_management import InterruptProcessingException
 
@@ -300,7 +300,7 @@ def test_nothing_is_left(comfy: Any, pack: ModuleType) -> None:
 
 
 def test_adapters_that_differ_between_layers(comfy: Any, pack: ModuleType) -> None:
-    """They cannot be told apart: the picture is safe, and whoever asks for the maps is told."""
+    """They cannot be told apart: the picture is unharmed, a request for maps gives the reason."""
     model = pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, **tokens(50, BASE))
     some = {place: SD15_PLACES[place] for place in (("input", 1), ("output", 2))}
     both = pack.apply(model, some, 1, **tokens(52, PLUS))
@@ -314,7 +314,7 @@ def test_adapters_that_differ_between_layers(comfy: Any, pack: ModuleType) -> No
 
 @pytest.mark.parametrize("case", CASES)
 def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
-    """Where the pack lies beside ComfyUI, it gives the same latent, and the same recording."""
+    """Where the real pack is beside ComfyUI, it gives the same latent and the same recording."""
     folder = comfy.path / "custom_nodes" / "ComfyUI_IPAdapter_plus"
     if not folder.is_dir():
         pytest.skip("ComfyUI_IPAdapter_plus is not installed")
@@ -334,6 +334,6 @@ def test_like_the_pack(comfy: Any, pack: ModuleType, case: str) -> None:
         assert torch.equal(sampled, plain)
         records.append((sampled, recording(comfy, sampled)))
     (ours, ours_recorded), (theirs, theirs_recorded) = records
-    assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()  # other roundings
+    assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()  # rounded differently
     deviations = largest_deviation(dict(theirs_recorded.arrays), dict(ours_recorded.arrays))
     assert max(deviations.values()) < TOLERANCE, deviations

@@ -14,7 +14,7 @@ both = pytest.mark.parametrize("both", [False, True], ids=["on positive", "on bo
 
 
 def krea2() -> Any:
-    """Two blocks of four heads, a key head for two of them; three layers of text."""
+    """Two blocks with four query heads and two key heads; three layers of text."""
     return tiny.build(
         "Krea2",
         image_model="krea2",
@@ -91,7 +91,7 @@ def test_krea2(comfy: Any, method: str, both: bool, record_property: Any) -> Non
 
 
 def test_krea2_without_a_method(comfy: Any) -> None:
-    """The model leaves its references out, and the recording says what is missing."""
+    """The model ignores its references, and the recording says what is missing."""
     given = tiny.conditioning(90, 9, 48, (tiny.latent(92, 1, 16, 1, 6, 6),))
     armed = arm_model(comfy, krea2())
     latent = tiny.sample(armed, given, given, tiny.latent(94, 1, 16, 1, 6, 6), steps=1)
@@ -101,7 +101,7 @@ def test_krea2_without_a_method(comfy: Any) -> None:
 
 @both
 def test_mage_flow(comfy: Any, both: bool, record_property: Any) -> None:
-    """A token for every place of the latent."""
+    """One token per latent pixel."""
     references = (tiny.latent(92, 1, 128, 4, 7), tiny.latent(93, 1, 128, 3, 3))
     positive = tiny.conditioning(90, 9, 24, references)
     negative = tiny.conditioning(91, 9, 24, references if both else ())

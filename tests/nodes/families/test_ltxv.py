@@ -11,7 +11,7 @@ from oracle import Place, Seen
 from proof import arm_model, refusal_reason
 from video import prove_video
 
-# Three latent frames of 4×5 tokens, and after them two frames of guides.
+# Three latent frames of 4×5 tokens, followed by two frames of guides.
 START = tiny.latent(80, 2, 16, 5, 4, 5)
 OWN, ALL = 60, 100
 TEXT = 9
@@ -33,7 +33,7 @@ def ltxv(seed: int = 0) -> Any:
 
 
 def guided(text: int = TEXT, **extra: Any) -> tuple[list[Any], list[Any]]:
-    """Both conditionings with two guides, as LTXVAddGuide marks them: their times and places."""
+    """Both conditionings with two guides, marked as LTXVAddGuide marks them: times and places."""
     rows, columns = torch.meshgrid(torch.arange(4), torch.arange(5), indexing="ij")
     places = [
         torch.stack((torch.full((4, 5), time), rows * 32, columns * 32)).flatten(1)
@@ -53,7 +53,7 @@ MASK[:, :, 3:] = 0
 
 
 def place_of(text: int = TEXT, queries: int = ALL) -> Any:
-    """[video 3×4×5 | guide 4×5 | guide 4×5], the first attention of each block."""
+    """The layout of each block's first attention: [video 3×4×5 | guide 4×5 | guide 4×5]."""
     order: list[int] = []
 
     def place(call: Seen) -> Place | None:
@@ -90,7 +90,7 @@ def test_guides(comfy: Any, record_property: Any, text: int) -> None:
 
 
 def test_a_guide_of_half_strength(comfy: Any, record_property: Any) -> None:
-    """The video asks in a call of its own then, with a mask."""
+    """The video's queries then have a call of their own, with a mask."""
     entries = [
         {
             "pre_filter_count": 20,
@@ -114,7 +114,7 @@ def test_a_guide_of_half_strength(comfy: Any, record_property: Any) -> None:
 
 
 def test_guides_of_another_grid(comfy: Any) -> None:
-    """Guides whose tokens are no whole frames of the video are refused, not misread."""
+    """Guides whose tokens are not whole frames of the video are refused, not misread."""
     positive, negative = guided()
     for conditioning in (positive, negative):
         given = conditioning[0][1]

@@ -11,7 +11,7 @@ import tiny
 from oracle import Place, Seen
 from proof import prove
 
-# The model pads its result, but no reference, to whole tokens.
+# The model pads its result to whole tokens, but not the references.
 START = tiny.latent(82, 2, 16, 11, 9)
 REFERENCES = (tiny.latent(83, 1, 16, 8, 14), tiny.latent(84, 1, 16, 6, 4))
 SIZES = {
@@ -31,7 +31,7 @@ both = pytest.mark.parametrize("both", [False, True], ids=["on positive", "on bo
 
 
 def z_image() -> Any:
-    """Pieces padded to 32 tokens, and vision tokens."""
+    """Parts padded to 32 tokens, and vision tokens."""
     return tiny.build(
         "ZImage",
         image_model="lumina2",
@@ -43,7 +43,7 @@ def z_image() -> Any:
 
 
 def lumina2() -> Any:
-    """Nothing is padded, nothing is seen."""
+    """No padding, no vision tokens."""
     return tiny.build("Lumina2", image_model="lumina2", **SIZES)
 
 
@@ -52,7 +52,7 @@ def test_z_image(comfy: Any, both: bool, record_property: Any) -> None:
     """[captions 32, 32, 32 | vision 64, 32, 32 | reference 1 28 of 32 | 2 6 of 32 | 30 of 32]
 
     Captions of 5, none and 7 tokens; vision tokens of 5×7, none, and none for the result. The
-    captions' refiners call with as many tokens as the pictures', before them.
+    captions' refiners run first, with as many tokens as the pictures' refiners.
     """
     seen = SimpleNamespace(
         last_hidden_state=tiny.latent(85, 1, 35, 16), image_sizes=[(3, 5 * 16, 7 * 16)]

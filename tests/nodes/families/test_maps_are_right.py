@@ -1,6 +1,6 @@
 """Every array of a recording equals a dense float64 computation, on ComfyUI's real model classes.
 
-And sampling with capture gives the very same latent, in each of these cases.
+In each of these cases, sampling with capture gives exactly the same latent.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def test_flux(comfy: Any, case: str, record_property: Any) -> None:
 
 
 def test_flux_unconditional_branch(comfy: Any) -> None:
-    """On request the negative conditioning is recorded, here with references of its own order."""
+    """On request the negative conditioning is recorded, here with its own order of references."""
     positive = tiny.conditioning(20, 7, 16, REFERENCES)
     negative = tiny.conditioning(21, 7, 16, REFERENCES)
     start = tiny.latent(22, 1, 16, 12, 10)
@@ -96,8 +96,8 @@ def test_flux_unconditional_branch(comfy: Any) -> None:
 def _unet_place(call: Seen) -> Place | None:
     """Latent 16×12; context of 5 text tokens, 12 image tokens (3×4), 2 text tokens.
 
-    Levels of 16×12 and 8×6. Cross-attention is told from self-attention by its keys, which are
-    a multiple of 19; no level has that many tokens.
+    Levels of 16×12 and 8×6. Cross-attention differs from self-attention by its number of keys, a
+    multiple of 19, which no level has.
     """
     if call.k.shape[2] % 19:
         return None

@@ -63,9 +63,9 @@ def test_omnigen2(comfy: Any, both: bool, record_property: Any) -> None:
 
 
 def boogu_place(text: int) -> Callable[[Seen], Place | None]:
-    """Layers: double 0, its pictures alone, double 1, its pictures alone, single 0.
+    """Layers: double 0, its pictures only, double 1, its pictures only, single 0.
 
-    With 67 tokens of text, its two refiners call with as many tokens as the pictures have.
+    With 67 tokens of text, its two refiners run with as many tokens as the pictures have.
     """
     joint, alone = count(), count()
     refiners = 2 if text == 67 else 0

@@ -1,4 +1,4 @@
-"""Qwen-Image-Edit, all its ways to place references: maps equal the dense oracle's."""
+"""Qwen-Image-Edit, with all its ways to place references: maps equal the dense oracle's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from oracle import Place, Seen
 from proof import prove
 
-# Sides that are no whole number of tokens, as a latent of pictures of odd sizes has.
+# Sides that are not whole numbers of tokens, like the latents of pictures with odd sizes.
 START = tiny.latent(42, 2, 16, 1, 11, 10)
 REFERENCES = (tiny.latent(43, 1, 16, 1, 7, 14), tiny.latent(44, 1, 16, 1, 6, 5))
 
@@ -92,7 +92,7 @@ def test_plain_with_a_masked_text(comfy: Any, record_property: Any) -> None:
 
 
 def test_cached_references(comfy: Any, record_property: Any) -> None:
-    """With a cache of reference keys no reference asks after the first evaluation."""
+    """With cached reference keys, references have no queries after the first evaluation."""
     cached = comfy.node("FluxKVCache").execute
     positive = tiny.conditioning(45, 9, 24, REFERENCES)
     _, calls = prove(
@@ -105,7 +105,7 @@ def test_cached_references(comfy: Any, record_property: Any) -> None:
 
 
 def test_layers(comfy: Any, record_property: Any) -> None:
-    """A result of three layers: frame after frame of 3×3 tokens, each with maps of its own."""
+    """A result of three layers: 3×3 tokens frame after frame, each with its own maps."""
     positive = tiny.conditioning(45, 9, 24, REFERENCES)
     start = tiny.latent(42, 2, 16, 3, 5, 6)
 

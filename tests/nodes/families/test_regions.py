@@ -1,4 +1,4 @@
-"""Conditionings limited to areas and masks: maps are added up as the predictions are."""
+"""Conditionings limited to areas and masks: maps are summed like the predictions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REFERENCES = (tiny.latent(10, 1, 16, 7, 14), tiny.latent(11, 1, 16, 6, 5))
 
 @dataclass(frozen=True)
 class Acting:
-    """A conditioning by hand: where its rectangle starts, its size, its portion of each pixel."""
+    """A handwritten conditioning: its rectangle's corner and size, its portion at each pixel."""
 
     top: int
     left: int
@@ -41,13 +41,13 @@ class Acting:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Its rectangle, to index a latent with."""
+        """An index of its rectangle in a latent."""
         rows = slice(self.top, self.top + self.height)
         return rows, slice(self.left, self.left + self.width)
 
 
 def cells_of(pixels: Tensor, cell: int) -> Tensor:
-    """The mean of each cell of a latent whose sides it divides."""
+    """The mean of a latent over each cell; cells divide its sides."""
     height, width = pixels.shape
     return pixels.double().reshape(height // cell, cell, width // cell, cell).mean((1, 3))
 
@@ -55,7 +55,7 @@ def cells_of(pixels: Tensor, cell: int) -> Tensor:
 def dense(of: Callable[[Seen], Acting], covered: Tensor, count: int) -> Any:
     """All of one call of one of `count` conditionings, which together make `covered` of each place.
 
-    Everything is a sum over places by the portions of the conditionings, divided by all portions.
+    Everything is a sum over places, weighted by portions and divided by the sum of all portions.
     """
 
     def one(
@@ -63,13 +63,13 @@ def dense(of: Callable[[Seen], Acting], covered: Tensor, count: int) -> Any:
     ) -> dict[str, Tensor]:
         acting, cell, (height, width) = of(call), place.cell, place.grid
         portion = cells_of(acting.portion[acting.window], cell).flatten()
-        # `expected` takes the mean of the conditionings; one token of the picture, and all of them
+        # `expected` takes the mean over conditionings; one token of the picture, and all of them
         times = count / float(covered.mean())
         each = times * cell * cell / covered.numel()
         weight = portion.sum() * each
 
         def over_result(values: Tensor, mass: bool = True) -> Tensor:
-            """Tokens of the rectangle, (…, tokens), among the cells of the picture."""
+            """Tokens of the rectangle, (…, tokens), in the cells of the whole picture."""
             canvas = values.new_zeros(*values.shape[:-1], latent[0] // cell, latent[1] // cell)
             top, left = acting.top // cell, acting.left // cell
             tokens = values.unflatten(-1, (height, width))
@@ -139,7 +139,7 @@ def prove(
     covered: Tensor | None = None,
     **options: Any,
 ) -> Any:
-    """Sample with and without capture: the same latent, and the recording of these regions."""
+    """Samples with and without capture: the same latent, and the recording of these regions."""
     spy = Spy()
     options = {"cfg": 2.0, "steps": 2} | options
     plain = tiny.sample(model(), positive, negative, start, **options)
@@ -172,7 +172,7 @@ def prove(
 
 
 def flux_place(texts: dict[int, tuple[int, int]]) -> Callable[[Seen], Place | None]:
-    """[text | result | reference 1 28 | reference 2 9]; the number of keys tells which text."""
+    """[text | result | reference 1 28 | reference 2 9]; the number of keys identifies the text."""
 
     def place(call: Seen) -> Place | None:
         keys = call.k.shape[2]
@@ -204,13 +204,13 @@ def text(seed: int, tokens: int, grid: tuple[int, int], references: Any = REFERE
 
 
 def test_an_area_in_the_whole(comfy: Any) -> None:
-    """The left half has a text of its own, which fades into the other at its right edge."""
+    """The left half has its own text, which fades into the other one at its right edge."""
     area = comfy.node("ConditioningSetArea")()
     (left,) = area.append(text(25, 7, (6, 4)), width=64, height=96, x=0, y=0, strength=1.0)
     positive = [*left, *text(26, 9, (6, 8))]
     mult = torch.zeros(LATENT)
     mult[:, :8] = 1
-    mult[:, 7] = 0.5  # a fourth of its width would be two pixels: at half, and whole
+    mult[:, 7] = 0.5  # a quarter of its width would be two pixels: half, then full
     halves = {
         7 + 24 + 37: Acting(0, 0, 12, 8, mult / (mult + 1)),
         9 + 48 + 37: Acting(0, 0, 12, 16, 1 / (mult + 1)),
@@ -227,7 +227,7 @@ def test_an_area_in_the_whole(comfy: Any) -> None:
 
 @pytest.mark.parametrize("with_reference", [True, False])
 def test_masks(comfy: Any, with_reference: bool) -> None:
-    """Two texts for two halves that overlap; no map where the one that acts has no references."""
+    """Two texts for two overlapping halves; no map where the active one has no references."""
     masked = comfy.node("ConditioningSetMask")().append
     left = torch.zeros(1, 12, 16)
     left[..., :8] = 1
@@ -265,7 +265,7 @@ def test_an_area_over_levels(comfy: Any) -> None:
     (low,) = area.append(first, width=128, height=64, x=0, y=32, strength=0.5)
     mult = torch.zeros(LATENT)
     mult[4:] = 0.5
-    mult[4], mult[5] = 0.25, 0.5  # two pixels fade in at its upper edge; there is no other edge
+    mult[4], mult[5] = 0.25, 0.5  # two pixels fade in at the upper edge, its only edge
     parts = {
         23: Acting(4, 0, 8, 16, mult / (mult + 1)),
         24: Acting(0, 0, 12, 16, 1 / (mult + 1)),
@@ -291,7 +291,7 @@ def test_an_area_over_levels(comfy: Any) -> None:
 
 
 def test_an_area_of_some_frames(comfy: Any) -> None:
-    """A refusal that says what was found; the video is safe."""
+    """The refusal says what was found; the video is unharmed."""
     from tiny_wan import START, texts, wan
 
     image = tiny.latent(65, 1, 16, 1, 8, 10)
@@ -309,7 +309,7 @@ def test_an_area_of_some_frames(comfy: Any) -> None:
     "No maps, and why",
 )
 def test_windows(comfy: Any) -> None:
-    """A sampler that shows the model some frames at a time: a refusal, and the video is safe."""
+    """A sampler that gives the model some frames at a time is refused; the video is unharmed."""
     import comfy.context_windows as windows
     from tiny_wan import EVEN, texts, wan
 

@@ -36,7 +36,7 @@ def cross_attention(
     references: tuple[tuple[int, int], ...] = SPANS,
     grids: tuple[tuple[int, int], ...] = GRIDS,
 ) -> Callable[[Seen], Place | None]:
-    """Told from self-attention by its keys: the context, or the context repeated."""
+    """Distinguished from self-attention by its keys: the context, or the context repeated."""
 
     def place(call: Seen) -> Place | None:
         site = (*call.options["block"], call.options["block_index"])
@@ -117,7 +117,7 @@ def _video() -> Any:
 
 
 def _novel_view() -> Any:
-    """Stable Zero123: one image token, to which the camera has been added."""
+    """Stable Zero123: one image token that includes the camera."""
     from comfy.model_base import Stable_Zero123
     from comfy.model_patcher import ModelPatcher
 
@@ -135,7 +135,7 @@ def _novel_view() -> Any:
 
 @pytest.mark.parametrize("model", [_video, _novel_view], ids=["SVD", "Zero123"])
 def test_one_image_token(comfy: Any, model: Callable[[], Any], record_property: Any) -> None:
-    """R2G as the paper has it; no map over a reference of one token."""
+    """R2G as in the paper; no map over a reference of one token."""
     size, frames = (9, 14), 3
     shared: dict[str, Any] = {"concat_latent_image": tiny.latent(7, 1, 4, *size)}
     record, _ = prove(

@@ -17,7 +17,7 @@ from video import prove_video
 
 
 def clip(seed: int, pictures: int = 1) -> Any:
-    """CLIP tokens of so many pictures, as WanFirstLastFrameToVideo joins them."""
+    """CLIP tokens of so many pictures, joined as by WanFirstLastFrameToVideo."""
     import comfy.clip_vision
 
     output: Any = comfy.clip_vision.Output()
@@ -26,7 +26,7 @@ def clip(seed: int, pictures: int = 1) -> Any:
 
 
 def beside_the_text(pictures: int, columns: int = 5) -> Callable[[Seen], Place | None]:
-    """[CLS | 16×16] of each picture, seen by 3×4×`columns` tokens of video, apart from the text."""
+    """[CLS | 16×16] of each picture, attended to by 3×4×`columns` video tokens, apart from the text."""
     spans = tuple((257 * n + 1, 257 * (n + 1)) for n in range(pictures))
 
     def place(call: Seen) -> Place | None:
@@ -62,7 +62,7 @@ def test_clip_tokens(comfy: Any, pictures: int, record_property: Any) -> None:
 
 
 def test_animate(comfy: Any, record_property: Any) -> None:
-    """CLIP tokens of the character; the face acts outside of what can be watched."""
+    """CLIP tokens of the character; the face acts outside of the attention that can be watched."""
     image = tiny.latent(64, 1, 16, 3, 7, 10)
     positive, negative = texts(
         clip_vision_output=clip(63),
@@ -84,7 +84,7 @@ def test_animate(comfy: Any, record_property: Any) -> None:
 
 
 def test_dancer(comfy: Any, record_property: Any) -> None:
-    """CLIP tokens of the reference before those of the start image, and music."""
+    """CLIP tokens of the reference before those of the start image, with music."""
     start = tiny.latent(60, 2, 16, 3, 8, 12)
     positive, negative = texts(
         clip_vision_output=clip(63),
@@ -107,7 +107,7 @@ def test_dancer(comfy: Any, record_property: Any) -> None:
 
 
 def joint(*pieces: tuple[str, tuple[int, int]]) -> Any:
-    """The layout of a sequence that looks at itself: its pieces, the result among them."""
+    """The layout of self-attention over one sequence: its pieces, including the result."""
     ends = [0]
     for _, (height, width) in pieces:
         ends.append(ends[-1] + height * width)
@@ -147,7 +147,7 @@ def test_reference_convolution(comfy: Any, record_property: Any) -> None:
 
 
 def test_context_latents(comfy: Any, record_property: Any) -> None:
-    """[video 3×4×5 | a video of 2×3×4, of which 5×8 are covered | picture 2×3]"""
+    """[video 3×4×5 | a video of 2×3×4, covering 5×8 | picture 2×3]"""
     tiny.not_before("0.30.0", "context latents of Wan")
     given = [tiny.latent(66, 1, 16, 2, 5, 8), tiny.latent(67, 1, 16, 1, 4, 6)]
     positive, negative = texts(context_latents=given)
@@ -177,7 +177,7 @@ def test_pictures_as_further_frames(comfy: Any, record_property: Any) -> None:
 
 
 def test_with_sound(comfy: Any, record_property: Any) -> None:
-    """HuMo: [video 3×4×5 | reference 4×5], and each frame looks at its sound."""
+    """HuMo: [video 3×4×5 | reference 4×5]; each frame also attends to its sound."""
     positive, negative = texts(
         reference_latents=[tiny.latent(69, 1, 16, 1, 8, 10)],
         audio_embed=tiny.latent(70, 1, 3, 8, 5, 1280),
@@ -222,7 +222,7 @@ def test_with_pose(comfy: Any, record_property: Any) -> None:
 
 
 def test_other_pictures_in_a_combination(comfy: Any) -> None:
-    """Two positive conditionings with CLIP tokens of different pictures have no one map."""
+    """Two positive conditionings with CLIP tokens of different pictures have no common map."""
     first, _ = texts(clip_vision_output=clip(63))
     second, negative = texts(clip_vision_output=clip(64))
     armed = arm_model(comfy, wan("WAN21_I2V", model_type="i2v", in_dim=36))
@@ -232,7 +232,7 @@ def test_other_pictures_in_a_combination(comfy: Any) -> None:
 
 
 def test_a_model_without_the_convolution(comfy: Any) -> None:
-    """It is given a reference latent, and leaves it out: there is nothing to record."""
+    """It is given a reference latent and ignores it: there is nothing to record."""
     positive, _ = texts(reference_latents=[tiny.latent(65, 1, 16, 1, 8, 10)])
     armed = arm_model(comfy, wan("WAN21_T2V"))
     latent = tiny.sample(armed, positive, positive, EVEN, steps=1)

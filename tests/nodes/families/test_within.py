@@ -1,4 +1,4 @@
-"""What the picture sees of itself: on request, exact, and never in place of references."""
+"""The picture's attention to itself: on request, exact, and never in place of references."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tiny_wan import START, texts, wan
 
 
 def test_still(comfy: Any, record_property: Any) -> None:
-    """One frame of Wan: nothing but the picture in its sequence."""
+    """One frame of Wan: only the picture in its sequence."""
 
     def place(call: Seen) -> Place | None:
         if call.k.shape[2] != 20:
@@ -34,7 +34,7 @@ def test_still(comfy: Any, record_property: Any) -> None:
 
 
 def test_unet(comfy: Any) -> None:
-    """All levels, each with keys of its own; brought to the finest."""
+    """All levels, each with its own keys; brought to the finest."""
     text = tiny.conditioning(30, 19, 24)
     start = tiny.latent(32, 1, 4, 16, 12)
     latent = tiny.sample(arm_model(comfy, tiny.unet(), within=True), text, text, start)
@@ -42,7 +42,7 @@ def test_unet(comfy: Any) -> None:
     assert len(record.header.layers) == record.header.expected_layers == 7
     assert record.arrays["correspondence.0"].shape == (1, 16, 12, 16, 12)
     sums = record.arrays["model.g2r.0.step_layer"].sum((-2, -1))
-    assert float((sums - 1).abs().max()) < 1e-5  # it sees nothing else
+    assert float((sums - 1).abs().max()) < 1e-5  # it attends to nothing else
 
 
 @pytest.mark.parametrize("within", [False, True])
@@ -58,7 +58,7 @@ def test_is_off_unless_asked_for(comfy: Any, within: bool) -> None:
 
 
 def test_beside_a_text(comfy: Any, record_property: Any) -> None:
-    """Flux without references: text and picture in one sequence, and the picture's look at both."""
+    """Flux without references: text and picture in one sequence; the picture attends to both."""
 
     def place(call: Seen) -> Place | None:
         return Place(layer(call), (7, 37), (6, 5), None, ((7, 37),), ((6, 5),), 37)

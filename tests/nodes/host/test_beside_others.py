@@ -1,4 +1,4 @@
-"""Beside ComfyUI's own model patches and guiders, on either side of Capture Attention."""
+"""With ComfyUI's own model patches and guiders, on either side of Capture Attention."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def recording(run: Any) -> Any:
 
 
 def both_ways(graph: dict[str, Any], patch: dict[str, Any]) -> list[dict[str, Any]]:
-    """Without Capture; the patch before it; the patch after it."""
+    """Without Capture; with the patch before it; with the patch after it."""
     before = patch | {"inputs": patch["inputs"] | {"model": ["model", 0]}}
     after = patch | {"inputs": patch["inputs"] | {"model": ["capture", 0]}}
     return [
@@ -60,7 +60,7 @@ def both_ways(graph: dict[str, Any], patch: dict[str, Any]) -> list[dict[str, An
 
 
 def same_both_ways(run_graph: Any, plain: Any, before: Any, after: Any) -> Any:
-    """A run with the patch: the same recording on either side, the same latent as without us."""
+    """A run with the patch: the same recording on either side, and the latent without Capture."""
     latent = run_graph(plain, ["sampler"]).value("sampler")["samples"]
     runs = [run_graph(one, ["collect"]) for one in (before, after)]
     for run in runs:
@@ -78,12 +78,12 @@ def same_both_ways(run_graph: Any, plain: Any, before: Any, after: Any) -> Any:
 )
 @pytest.mark.parametrize("name", PATCHES)
 def test_flux_patches(run_graph: Any, name: str) -> None:
-    """The same latent with and without us, and the same recording on either side."""
+    """The same latent with and without Capture, and the same recording on either side."""
     graph = changed(flux_graph(), "sampler", cfg=2.0, steps=4)
     plain, before, after = both_ways(graph, filled(name, **PATCHES[name]))
     run = same_both_ways(run_graph, plain, before, after)
     header = recording(run).header
-    if name == "LazyCache":  # which skips where nobody else is asked
+    if name == "LazyCache":  # which skips calls before any other wrapper runs
         assert (header.evaluations, header.expected_evaluations) == (3, 3)
         assert len(header.steps) < len(header.run.schedule) - 1
     elif name == "EasyCache":
@@ -100,7 +100,7 @@ def test_flux_patches(run_graph: Any, name: str) -> None:
 )
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_guidance(comfy: Any, run_graph: Any, name: str) -> None:
-    """Patches that change the guidance or how steps are made, not the model."""
+    """Patches that change guidance or the steps, not the model."""
     if name not in comfy.nodes.NODE_CLASS_MAPPINGS:
         tiny.not_before("0.30.0", name)
     plain, before, after = both_ways(changed(flux_graph(), "sampler", cfg=2.0), filled(name))
@@ -116,7 +116,7 @@ def test_guidance(comfy: Any, run_graph: Any, name: str) -> None:
 )
 @pytest.mark.parametrize("name", UNET_PATCHES)
 def test_unet_patches(run_graph: Any, name: str) -> None:
-    """Evaluations of guidance with altered attention are not recorded.
+    """Evaluations of guidance with altered attention are left out of the recording.
 
     The first step starts from the same noise, so its maps are those without guidance.
     """
@@ -168,7 +168,7 @@ def test_unet_patches(run_graph: Any, name: str) -> None:
     ],
 )
 def test_guiders(run_graph: Any, name: str, inputs: dict[str, Any], recorded: int) -> None:
-    """The positive conditioning is found by what it is, not by where a guider puts it."""
+    """The positive conditioning is recognised by itself, not by where a guider puts it."""
     graph = flux_graph(**custom_sampler())
     graph["two"] = node("Test_Conditioning", seed=33, references=2, dim=16)
     style = {"style": "regular"} if name == "DualCFGGuider" else {}
@@ -184,7 +184,7 @@ def test_guiders(run_graph: Any, name: str, inputs: dict[str, Any], recorded: in
 
 
 def test_a_conditioning_for_some_steps(run_graph: Any) -> None:
-    """References that end halfway: steps without them are counted but not recorded."""
+    """References that end halfway: the steps without them are counted but not recorded."""
     ranged = filled("ConditioningSetTimestepRange", conditioning=["positive", 0], end=0.5)
     rest = filled("ConditioningSetTimestepRange", conditioning=["negative", 0], start=0.5)
     both = node("ConditioningCombine", conditioning_1=["ranged", 0], conditioning_2=["rest", 0])
@@ -206,7 +206,7 @@ def test_compiled(run_graph: Any, monkeypatch: pytest.MonkeyPatch, way: str) -> 
     compiler = torch.compile
 
     def traced(model: Any, backend: str, **options: Any) -> Any:
-        return compiler(model, backend="eager", **options)  # without a minute of code generation
+        return compiler(model, backend="eager", **options)  # saves a minute of code generation
 
     monkeypatch.setattr(torch, "compile", traced)
     model = flux(0).clone()

@@ -1,4 +1,4 @@
-"""Whatever goes wrong while sampling, the picture or the error is the same as without us.
+"""Whatever goes wrong while sampling, the picture or the error is the same as without capture.
 
 After each fault, sampling without Capture Attention gives exactly the latent it gave before.
 """
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
 @pytest.fixture(autouse=True)
 def store(use_store: Any) -> Any:
-    """A store for this test only, which keeps one recording in memory and moves others to files."""
+    """A store for one test, which keeps one recording in memory and moves others to files."""
     return use_store(memory_bytes=1)
 
 
@@ -45,7 +45,7 @@ def record_of(comfy: Any, store: Any) -> Callable[[Tensor], Any]:
 
 @pytest.fixture
 def arm(comfy: Any) -> Callable[[Any], Any]:
-    """Arms a model as Capture Attention does."""
+    """Arms a model like Capture Attention."""
     return partial(arm_model, comfy)
 
 
@@ -60,14 +60,14 @@ def sampled(model: Any, **options: Any) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def unharmed(model: Any) -> Iterator[None]:
-    """After the test, the model gives exactly the latent without Capture that it gave before."""
+    """After the test, the model without Capture gives exactly the same latent as before."""
     before = sampled(model)
     yield
     assert torch.equal(sampled(model), before)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, at: int, error: type) -> None:
-    """Make the `at`-th call of `thing.name` raise this error, counted from 1."""
+    """Makes the `at`-th call of `thing.name`, counted from 1, raise this error."""
     working, calls = getattr(thing, name), []
 
     def sometimes(*args: Any, **kwargs: Any) -> Any:
@@ -115,7 +115,7 @@ def test_out_of_memory(
     with monkeypatch.context() as patched:
         patched.setattr(hook, "Recorder", Watched)
         log = comfy.pack("nodes.host.run")._log
-        patched.setattr(log, "disabled", True)  # pytest keeps what is logged, frames and all
+        patched.setattr(log, "disabled", True)  # pytest keeps log records, with their frames
         if not together:
             patched.setattr(comfy.pack("i2am.attention.call_batch"), "SMALL_BYTES", 0)
         failing(patched, comfy.pack("i2am.recording.call"), "attention_marginals", at, error)

@@ -1,4 +1,4 @@
-"""Live maps are sent to the page while it samples, and change nothing."""
+"""Live maps are sent to the page during sampling, and change nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
 @pytest.fixture
 def every_step(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps are sent after every step, however fast it samples."""
+    """Maps are sent after every step, at any speed."""
     monkeypatch.setattr(comfy.pack("i2am.display.live"), "INTERVAL", 0.0)
 
 
@@ -52,7 +52,7 @@ def test_each_of_two_alike_is_named(server: Server, run_graph: Any) -> None:
 
 @pytest.mark.usefixtures("every_step")
 def test_the_latent_and_the_recording_are_the_same_without(server: Server, run_graph: Any) -> None:
-    """Bit for bit, and Collect finds both recordings."""
+    """Bit for bit the same, and Collect finds both recordings."""
     runs = [
         run_graph(changed(changed(flux_graph(), "sampler", seed=5), "capture", live=live), TARGET)
         for live in (True, False)

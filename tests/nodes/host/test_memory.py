@@ -1,4 +1,4 @@
-"""The host is asked to leave room for what recording needs on a graphics card."""
+"""The host is asked to leave room for recording on a graphics card."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def requests(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, f
 def test_on_a_card(
     comfy: Any, requests: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The budget of scratch memory is added; the latent is the same, and it is recorded."""
+    """The scratch memory budget is added; the latent is the same, and it is recorded."""
     hook = comfy.pack("nodes.host.hook")
     monkeypatch.setattr(hook, "_has_memory_of_its_own", lambda model: True)
     plain = tiny.sample(tiny.flux(), POSITIVE, NEGATIVE, START, cfg=2.0)

@@ -1,6 +1,6 @@
-"""Watching changes nothing: not the picture, not the model, not what other nodes put on it.
+"""Watching changes nothing: the picture, the model and other nodes' patches stay the same.
 
-This holds after success, an error, an interrupt and a failure of our own.
+This holds after success, an error, an interrupt and a failure of the pack.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def model(tiny_nodes: None) -> Any:
 
 @pytest.fixture
 def arm(comfy: Any) -> Callable[..., Any]:
-    """Arms a model as Capture Attention does: arm(model, layers=((0, 0),))."""
+    """Arms a model like Capture Attention: arm(model, layers=((0, 0),))."""
     return partial(arm_model, comfy)
 
 
@@ -56,7 +56,7 @@ def record_of(comfy: Any, store: Any) -> Callable[[Tensor], Any]:
 
 
 def ours(value: Any, pack: str, path: str = "", seen: set[int] | None = None) -> Iterator[str]:
-    """The paths to objects of our modules in nested containers, objects and closures."""
+    """Paths to the pack's objects in nested containers, objects and closures."""
     seen = set() if seen is None else seen
     if id(value) in seen or isinstance(value, (str, bytes, int, float, Tensor, torch.nn.Module)):
         return
@@ -80,7 +80,7 @@ def ours(value: Any, pack: str, path: str = "", seen: set[int] | None = None) ->
 
 
 def attributes(model: Any) -> list[tuple[str, ...]]:
-    """The attributes of a model and all its modules, hooks among them."""
+    """The attributes of a model and all its modules, including hooks."""
     return [
         (*sorted(vars(part)), *(f"{k} {len(v)}" for k, v in vars(part).items() if k in _HOOKS))
         for part in (model.model, *model.model.modules())
@@ -88,7 +88,7 @@ def attributes(model: Any) -> list[tuple[str, ...]]:
 
 
 def run_options(model: Any, options: list[dict[str, Any]], **faults: Any) -> Tensor:
-    """One run as SamplerCustomAdvanced makes it; appends the options of that run to `options`."""
+    """One run like SamplerCustomAdvanced's; appends the options of that run to `options`."""
     import comfy.samplers
 
     guider = comfy.samplers.CFGGuider(model)
@@ -125,7 +125,7 @@ class TestPicture:
         ids=lambda options: options["sampler"],
     )
     def test_flux(self, model: Any, arm: Any, record_of: Any, options: dict[str, Any]) -> None:
-        """With many samplers and settings the latent is the same bit for bit, and is recorded."""
+        """With many samplers and settings, the latent is bit for bit the same, and is recorded."""
         start = START.repeat(2, 1, 1, 1)
         plain = tiny.sample(model, POSITIVE, NEGATIVE, start, **options)
         latent = tiny.sample(arm(model), POSITIVE, NEGATIVE, start, **options)
@@ -148,7 +148,7 @@ class TestOtherOverrides:
         "It is called as often as without us; the same maps on either side",
     )
     def test_before_and_after(self, model: Any, arm: Any, record_of: Any) -> None:
-        """Another pack's override is called as often as without us, on either side of Capture."""
+        """Another pack's override is called as often as without Capture, on either side of it."""
         alone, before, after = Spy(), Spy(), Spy()
         plain = tiny.sample(alone.on(model), POSITIVE, NEGATIVE, START)
         recordings = []
@@ -167,7 +167,7 @@ class TestOtherOverrides:
     def test_one_that_replaces_attention(
         self, model: Any, arm: Any, record_of: Any, side: str
     ) -> None:
-        """An override that never calls the host's function decides the picture, as without us."""
+        """An override that never calls the host's function sets the picture, as without Capture."""
 
         def even(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             mean = v.mean(2, keepdim=True).expand_as(q)
@@ -189,9 +189,9 @@ class TestOtherOverrides:
 class TestNothingLeft:
     @pytest.fixture
     def check(self, comfy: Any, model: Any, arm: Any) -> Iterator[Callable[..., Tensor | None]]:
-        """Samples, perhaps with a fault, and checks that nothing of ours is left.
+        """Samples, perhaps with a fault, and checks that nothing of the pack is left.
 
-        After the test the model gives the same latent without us as before.
+        After the test, the model without Capture gives the same latent as before.
         """
         spy = Spy()
         plain = run_options(model, [])  # loading a model leaves ComfyUI's own attributes on it
@@ -216,7 +216,7 @@ class TestNothingLeft:
             assert not list(ours([armed.model_options, armed.callbacks], pack))
             armed_with = {"/outer_sample/i2am/0", "/prepare_sampling/i2am/0"}
             assert set(ours(armed.wrappers, pack)) == armed_with
-            assert options[0] is not armed.model_options  # the options of the run alone
+            assert options[0] is not armed.model_options  # the options of this run only
             for used in options:
                 assert set(ours(used, pack)) <= {
                     f"/transformer_options/wrappers{name}" for name in armed_with
@@ -232,7 +232,7 @@ class TestNothingLeft:
         assert record_of(check()).header.steps == (0, 1, 2)
 
     def test_an_override_is_there_while_it_runs(self, comfy: Any, model: Any, arm: Any) -> None:
-        """The search does find our objects: it finds them during the run."""
+        """The search does find the pack's objects during the run."""
         armed, options, found = arm(model), [], []
         run_options(armed, options, search=lambda: found.extend(ours(options[-1], comfy.pack_name)))
         assert "/transformer_options/optimized_attention_override" in found
@@ -248,7 +248,7 @@ class TestNothingLeft:
     def test_error_in_the_model(
         self, check: Any, model: Any, store: Any, record_of: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """After the model raised in its second evaluation."""
+        """After the model raised an error in its second evaluation."""
         network, calls = model.model.diffusion_model, []
         working = network.forward_orig
 
@@ -266,7 +266,7 @@ class TestNothingLeft:
         assert record_of(check()).header.steps == (0, 1, 2)
 
     def test_interrupt(self, check: Any, store: Any, record_of: Any) -> None:
-        """After the user pressed stop."""
+        """After the user pressed Stop."""
         from comfy import model_management
 
         def interrupt() -> None:
@@ -314,7 +314,7 @@ class TestNothingLeft:
     def test_fault_before_the_run(
         self, comfy: Any, check: Any, model: Any, monkeypatch: pytest.MonkeyPatch, store: Any
     ) -> None:
-        """After recording could not even begin."""
+        """After recording could not even start."""
         plain = run_options(model, [])
 
         def fail(*args: Any, **kwargs: Any) -> None:
@@ -363,7 +363,7 @@ class TestInTheGraph:
         assert "3 of 3 model evaluations" in fine.value("collect", 2)
 
     def test_interrupt(self, run_graph: Any, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After a stop in the sampler, the same prompt queued again is recorded in full."""
+        """After a stop in the sampler, the same prompt, queued again, is recorded in full."""
         from comfy import model_management
 
         network = graph.flux(0).model.diffusion_model

@@ -1,4 +1,4 @@
-"""A whole graph touches ComfyUI's folders while it runs, and nothing else."""
+"""A running graph touches ComfyUI's folders and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from graph import attribution_map, filled, flux_graph, node
 
-# Names from Python's table of audit events: files, and what leads out of the process.
+# Names from Python's table of audit events: files, and what leaves the process.
 _FILES = {"open", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
 _FILES |= {"os.truncate", "os.chmod", "os.utime", "shutil.copyfile", "shutil.move"}
 _OUT = {"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname"}
@@ -21,7 +21,7 @@ _OUT |= {"pickle.find_class", "ctypes.dlopen", "code.__new__"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 Event = tuple[str, tuple[Any, ...]]
-_logs: list[list[Event]] = []  # of the tests that are running
+_logs: list[list[Event]] = []  # of the running tests
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -31,7 +31,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def audited() -> None:
-    """Python reports what is opened and called; an audit hook cannot be removed again."""
+    """Python reports opened files and calls; an audit hook cannot be removed."""
     sys.addaudithook(_audit)
 
 
@@ -44,7 +44,7 @@ def events() -> Iterator[list[Event]]:
 
 
 def written(events: list[Event]) -> set[Path]:
-    """The files that were opened for writing, moved, made or deleted."""
+    """The files that were opened for writing, moved, created or deleted."""
     paths = set[Path]()
     for event, arguments in events:
         named = arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]

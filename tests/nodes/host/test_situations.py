@@ -1,6 +1,6 @@
-"""Other things a graph may hold: samplers, guiders, stages, LoRAs, ControlNets.
+"""Other things a graph may contain: samplers, guiders, stages, LoRAs, ControlNets.
 
-Each on one family, with the maps equal to the dense oracle's and the latent unchanged.
+Each on one family: the maps equal the dense oracle's, and the latent is unchanged.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_two_stages(comfy: Any, proven: Any) -> None:
     [("dual", 2), ("nested", 2), ("perp-neg", 0)],
 )
 def test_guiders(comfy: Any, proven: Any, guider: str, index: int) -> None:
-    """SamplerCustomAdvanced: guiders of three conditionings, two of them with references."""
+    """SamplerCustomAdvanced: guiders with three conditionings, two of them with references."""
 
     def sample(model: Any, positive: Any, negative: Any, start: Tensor) -> Tensor:
         node = comfy.node
@@ -126,7 +126,7 @@ def test_lora(comfy: Any, proven: Any) -> None:
 
 
 def test_controlnet(comfy: Any, record_property: Any) -> None:
-    """A ControlNet runs the same kinds of blocks; only those of the UNet are recorded."""
+    """A ControlNet runs the same kinds of blocks; only the UNet's are recorded."""
     import comfy.cldm.cldm as networks
     import comfy.controlnet as controls
     from comfy.ops import disable_weight_init

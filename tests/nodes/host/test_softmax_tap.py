@@ -1,6 +1,6 @@
-"""The tap reads the host's softmax wherever it is computed, and gives the recording it must.
+"""The tap reads the host's softmax wherever it is computed, and gives the right recording.
 
-Other packs' attention functions are left alone. Whatever happens inside, nothing of ours remains.
+Other packs' attention functions are left alone. In every case, nothing of the pack remains.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ START = tiny.latent(22, 2, 16, 12, 10)
 
 @pytest.fixture
 def observed(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """For each recorded call, whether its softmax was observed in full."""
+    """For each recorded call, whether its whole softmax was observed."""
     add, complete = comfy.pack("i2am.recording").Recorder.add, list[bool]()
 
     def noted(*args: Any, **options: Any) -> None:
@@ -88,7 +88,7 @@ def test_backends(
 def test_pieces_of_the_queries(
     comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """The host computes long sequences piece by piece: some queries, all keys."""
+    """The host computes long sequences in pieces: some queries, all keys."""
     import comfy.ldm.modules.attention as attention
 
     working = attention.efficient_dot_product_attention
@@ -109,7 +109,7 @@ def test_pieces_of_the_queries(
 def test_pieces_of_the_keys(
     comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When memory is short the host splits the keys too, and there is no softmax to observe."""
+    """When memory is short the host splits the keys too, so there is no softmax to observe."""
     import comfy.model_management as management
 
     wanted = recording(comfy, sampled(comfy))
@@ -128,14 +128,14 @@ def test_pieces_of_the_keys(
 
 
 def attention_of_a_pack(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention as another pack may write it."""
+    """Attention as another pack might write it."""
     return ((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
 def test_a_function_of_another_pack(
     comfy: Any, observed: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In place of ComfyUI's own function and registered like it, it is not tapped."""
+    """In place of ComfyUI's own function, and registered like it, it is not tapped."""
     import comfy.ldm.flux.math as flux_math
     import comfy.ldm.modules.attention as attention
 

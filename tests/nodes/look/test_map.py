@@ -58,7 +58,7 @@ def test_invariant_3_level_identities(
 
 @pytest.mark.parametrize("direction", SIDES)
 def test_the_paper_preset(comfy: Any, run_graph: Any, direction: str) -> None:
-    """The values painted are the authors': min-max, bicubic, min-max, cut at 0.4."""
+    """The painted values are the authors': min-max, bicubic, min-max, cut at 0.4."""
     maps = attribution_map(direction=direction, preset="paper", level="time", definition="model")
     run = run_graph(graph(maps=maps), targets=["maps"])
     mask, text = run.value("maps", 2), run.value("maps", 4)
@@ -151,13 +151,13 @@ def test_a_point_of_the_result(comfy: Any, run_graph: Any, definition: str) -> N
     run = run_graph(graph(point=asked), targets=["point"])
     kind = "" if definition == "paper" else "model."
     rows = recorded(run).arrays[f"correspondence.{kind}0"]
-    row = rows[:, 3, 1]  # of 4×3 places
+    row = rows[:, 3, 1]  # the grid has 4×3 places
     mask = run.value("point", 2)
     assert mask.shape == (BATCH, 48, 40)
     header = recorded(run).header
     even = row / row.mean((1, 2), keepdim=True)
     over = comfy.pack("i2am.tokens").resample_nonnegative(even, header.references[0].grid, (48, 40))
-    torch.testing.assert_close(mask, (over / 4).clamp(max=1))  # absolute ends at four times
+    torch.testing.assert_close(mask, (over / 4).clamp(max=1))  # the absolute scale ends at 4×
     text = run.value("point", 3)
     assert f"{definition} definition" in text
     assert "pooled to 4×3 places of the result and 3×3 of the reference" in text
@@ -166,7 +166,7 @@ def test_a_point_of_the_result(comfy: Any, run_graph: Any, definition: str) -> N
 
 
 def test_a_region_of_the_reference(run_graph: Any) -> None:
-    """The whole reference is given what the share says, place by place."""
+    """The map gives the whole reference its share, place by place."""
     asked = point(picked_on="reference", region=["mask", 0], definition="model", scale="absolute")
     everything = given("everything", torch.ones(1, 48, 40))
     run = run_graph(graph(point=asked, mask=everything), targets=["point"])
@@ -207,7 +207,7 @@ def correspondence(**inputs: Any) -> dict[str, Any]:
 
 
 def test_correspondence(run_graph: Any) -> None:
-    """Each place's best match, its part of the row, and how many prefer each other."""
+    """Each place's best match, its fraction of the row, and how many matches are mutual."""
     mask = torch.zeros(1, 64, 48)
     mask[:, :32] = 1  # two of four rows
     some = graph(match=correspondence(within_mask=True), mask=given("upper half", mask))
@@ -248,7 +248,7 @@ def test_correspondence_without_sinks(run_graph: Any) -> None:
 
 
 def test_invariant_18_cfg_changes_nothing_of_the_conditional_maps(run_graph: Any) -> None:
-    """On the same latent, the conditional rows of a run with cfg are those of one without."""
+    """On the same latent, a run with cfg has the same conditional rows as one without."""
     found: list[Any] = []
     for cfg in (1.0, 4.0):
         some = changed(graph(), "sampler", steps=1, cfg=cfg)
@@ -260,7 +260,7 @@ def test_invariant_18_cfg_changes_nothing_of_the_conditional_maps(run_graph: Any
 
 
 def test_the_paper_preset_turns_over_single_tokens(comfy: Any, run_graph: Any) -> None:
-    """Over the result alone, and only where the reference is one token, as in the authors' code."""
+    """Only over the result, and only where the reference is one token, as in the authors' code."""
     attribution = run_graph(graph(), targets=["collect"]).value("collect")
     maps, geometry = comfy.pack("nodes.look.map"), comfy.pack("i2am.tokens")
     header = attribution.recording.header

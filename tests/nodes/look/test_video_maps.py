@@ -1,4 +1,4 @@
-"""Attribution Map and Collect Attribution on a video: as many pictures as the video has."""
+"""Attribution Map and Collect Attribution on a video, with all of the video's pictures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def record(comfy: Any) -> Any:
 def test_maps_over_pictures(
     comfy: Any, record: Any, frame: int, expected: list[tuple[int, int]]
 ) -> None:
-    """Every frame's map over all pictures it stands for; others over the middle one."""
+    """Every frame's map over all pictures of that frame; other maps over the middle one."""
     maps, made = comfy.pack("nodes.drawing"), comfy.pack("i2am.maps.levels")
     attribution = comfy.pack("i2am.recording").Attribution(record, PICTURES, (None,))
     direction = made.Direction.REFERENCE_TO_GENERATED
@@ -49,7 +49,7 @@ def test_maps_over_pictures(
 
 
 def test_pictures_that_do_not_fit(comfy: Any, record: Any) -> None:
-    """Sixteen are not two videos of three latent frames."""
+    """Sixteen pictures cannot be two videos of three latent frames."""
     capture, error = comfy.pack("nodes.watch.collect"), comfy.pack("i2am.errors").I2AMError
     assert len(capture._result_picture(PICTURES, record)) == 18
     with pytest.raises(error, match="16 pictures, but 2 × 3 latent frames"):

@@ -1,4 +1,4 @@
-"""Attribution Viewer through the real executor: what the page is told, and the files it names."""
+"""Attribution Viewer through the real executor: messages to the page, and the files they name."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_the_page_is_told(comfy: Any, run_graph: Any) -> None:
 
 
 def test_written_once(comfy: Any, run_graph: Any) -> None:
-    """The same content is the same file, untouched; other content another, whole or not at all."""
+    """The same content keeps its file untouched; other content gets another, complete or none."""
     graph = viewer_graph()
     first = run_graph(graph).ui["viewer"]["i2am_viewer"][0]["payload"]
     path = path_of(comfy, first)
@@ -82,7 +82,7 @@ def test_written_once(comfy: Any, run_graph: Any) -> None:
 
 
 def _same_reference() -> Prompt:
-    """The picture of `viewer_graph` under another name: nothing of it is cached."""
+    """The picture of `viewer_graph` under another name, so that nothing of it is cached."""
     reference = torch.rand(1, 40, 48, 3, generator=torch.Generator().manual_seed(3))
     return {"reference": given("reference 2", reference)}
 
@@ -133,7 +133,7 @@ def test_a_mask_of_another_size_is_refused_here(run_graph: Any) -> None:
 
 
 def test_the_picture_itself(comfy: Any, run_graph: Any) -> None:
-    """What looks at itself is shown on both sides, saved once."""
+    """A picture that attends to itself is shown on both sides and saved once."""
     graph = viewer_graph()
     graph["collect"] = collect(image=["picture", 0])
     run = run_graph(changed(graph, "capture", within="the picture itself"))

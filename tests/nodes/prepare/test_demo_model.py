@@ -1,4 +1,4 @@
-"""The demo model that ships reads its reference, and the maps say so: its bar, on held-out scenes.
+"""The bundled demo model reads its reference, and the maps show it: its required values, held out.
 
 `python dev.py fidelity` measures the same on more scenes.
 """

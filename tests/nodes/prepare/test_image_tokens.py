@@ -15,7 +15,7 @@ WIDTH = 24
 
 
 def seen(pictures: int, tokens: int, size: tuple[int, int] | None = (224, 224)) -> Any:
-    """What CLIP Vision Encode gives."""
+    """The output of CLIP Vision Encode."""
     import comfy.clip_vision
 
     output = comfy.clip_vision.Output()
@@ -42,7 +42,7 @@ def run(comfy: Any, output: Any, **inputs: Any) -> list[Any]:
 def test_two_pictures(
     comfy: Any, cls_token: str, tokens: int, marks: list[tuple[int, int, int]]
 ) -> None:
-    """Picture after picture, each marked without its CLS."""
+    """Picture after picture, each marked without its CLS token."""
     output = seen(2, 257)
     ((made, options),) = run(comfy, output, cls_token=cls_token)
     hidden = output["penultimate_hidden_states"]
@@ -53,7 +53,7 @@ def test_two_pictures(
 
 
 def test_appended(comfy: Any) -> None:
-    """After the text, and after tokens marked before; nothing given is changed."""
+    """After the text and after tokens marked earlier; the inputs are unchanged."""
     text = tiny.conditioning(3, 20, WIDTH, i2am_image_tokens=[(7, 3, 4)], pooled_output=1)
     text += tiny.conditioning(4, 7, WIDTH, pooled_output=2)
     output = seen(1, 50)
@@ -70,11 +70,11 @@ def test_appended(comfy: Any) -> None:
 @pytest.mark.parametrize(
     ("tokens", "size", "mark"),
     [
-        (729, (384, 384), (0, 27, 27)),  # SigLIP: no CLS, a patch of 14 leaves a rest
+        (729, (384, 384), (0, 27, 27)),  # SigLIP: no CLS, patches of 14 leave a remainder
         (577, (336, 336), (1, 24, 24)),
         (1370, (518, 518), (1, 37, 37)),
         (192, (128, 384), (0, 8, 24)),  # pictures of any shape
-        (256, (128, 512), (0, 8, 32)),  # as many as a square has
+        (256, (128, 512), (0, 8, 32)),  # as many as in a square
         (257, None, (1, 16, 16)),
         (1024, None, (0, 32, 32)),
     ],
@@ -95,7 +95,7 @@ def test_errors(comfy: Any) -> None:
 
 
 def test_from_a_vision_model(comfy: Any, tmp_path: Path) -> None:
-    """What ComfyUI's own CLIP vision class gives fits."""
+    """The output of ComfyUI's own CLIP vision class fits."""
     from comfy.clip_vision import ClipVisionModel
 
     config = {
@@ -116,7 +116,7 @@ def test_from_a_vision_model(comfy: Any, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiny_nodes")
 def test_in_a_graph(run_graph: Any) -> None:
-    """Two pictures after a text → sampler → a map over each of them, and over the result."""
+    """Two pictures after a text → sampler → a map over each of them, and one over the result."""
     run = run_graph(
         {
             "model": node("Test_UNet", seed=0),

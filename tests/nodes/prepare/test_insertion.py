@@ -1,4 +1,4 @@
-"""The demo insertion model through the real executor: it reads its reference, and is found out."""
+"""The demo insertion model through the real executor: it reads its reference, and maps show it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scenes() -> Insertions:
 
 
 def insertion_graph(scenes: Insertions, name: str, reference: torch.Tensor) -> dict[str, Any]:
-    """The graph of the model's help page, and Locate Object."""
+    """The graph from the model's help page, with Locate Object."""
     return {
         "model": node("I2AM_LoadInsertion"),
         "vae": node("VAELoader", vae_name="i2am_demo_vae.safetensors"),
@@ -83,7 +83,7 @@ def test_the_object_is_put_in_and_located(comfy: Any, run_graph: Any, scenes: In
 def test_daam_s_reduction_singles_out_no_place(
     comfy: Any, run_graph: Any, scenes: Insertions
 ) -> None:
-    """Softmax over the reference, summed over it: one everywhere, whatever the model does."""
+    """Softmax over the reference, summed over it, is one everywhere, whatever the model does."""
     graph = insertion_graph(scenes, "daam", scenes.reference)
     graph["locate"]["inputs"] |= {"definition": "model"}
     run = run_graph(graph, targets=["locate", "collect"])
@@ -99,7 +99,7 @@ def test_daam_s_reduction_singles_out_no_place(
 
 
 def test_tokens_are_the_training_s(comfy: Any, scenes: Insertions) -> None:
-    """What the node makes of a picture is what the model was trained on, up to half precision."""
+    """The node's output for a picture matches the training input, up to half precision."""
     demo = comfy.pack("nodes.prepare.demo")
     (vae,) = comfy.node("VAELoader")().load_vae("i2am_demo_vae.safetensors")
     ((tokens, options),) = demo.ReferenceTokens.execute(scenes.reference, vae).args[0]

@@ -1,4 +1,4 @@
-"""Trace IP-Adapter Tokens: exact on a resampler of the real shape, and only on the right one."""
+"""Trace IP-Adapter Tokens: exact on a resampler of real shape, and refused on any other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKENS, PATCHES, WIDTH = 16, 16, 12
 
 
 class Attention(nn.Module):
-    """Tokens look at [patches | tokens]; what it saw is kept for the test."""
+    """Tokens attend to [patches | tokens]; the attention is kept for the test."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Attention(nn.Module):
 
 
 class Resampler(nn.Module):
-    """As IP-Adapter Plus has it: learned tokens, and layers of attention and a small network."""
+    """Like IP-Adapter Plus: learned tokens, and layers of attention and a small network."""
 
     def __init__(self, depth: int = 3) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def clip(seed: int, pictures: int = 1, tokens: int = 257) -> Any:
 
 
 def adapted(projector: Any, cond: Tensor, **settings: Any) -> Any:
-    """SD 1.5 with an adapter whose tokens the projector made."""
+    """SD 1.5 with an adapter whose tokens come from the projector."""
     import adapter_pack
 
     model = tiny.build("SD15", **SD15)
@@ -94,7 +94,7 @@ def trace(comfy: Any, *inputs: Any) -> Any:
 
 
 def by_hand(resampler: Resampler, picture: int = 0) -> Tensor:
-    """What each token owes each of the 256 patches, from the attention the resampler itself had."""
+    """Each token's dependence on each of the 256 patches, from the resampler's own attention."""
     step = torch.eye(257 + TOKENS).double()
     for attention in resampler.looks:
         layer = torch.eye(257 + TOKENS).double()
@@ -105,7 +105,7 @@ def by_hand(resampler: Resampler, picture: int = 0) -> Tensor:
 
 
 def test_maps_over_the_reference(comfy: Any, resampler: Resampler, tmp_path: Any) -> None:
-    """Each token's attention is handed on to the patches it was made of; the file holds it too."""
+    """Each token's attention is passed on to the patches it was made from, in the file too."""
     seen = clip(1)
     model = adapted(resampler, resampler(seen["penultimate_hidden_states"]), weight=0.7)
     before = recorded(comfy, model)
@@ -132,7 +132,7 @@ def test_maps_over_the_reference(comfy: Any, resampler: Resampler, tmp_path: Any
 
 
 def test_a_picture_for_each_item(comfy: Any, resampler: Resampler) -> None:
-    """Unfolded, each item of the batch has tokens of its own; the last is repeated."""
+    """Unfolded, each batch item has its own tokens; the last are repeated."""
     seen = clip(2, pictures=2)
     cond = resampler(seen["penultimate_hidden_states"])
     model = adapted(resampler, cond, weight=0.7, unfold_batch=True)
@@ -145,7 +145,7 @@ def test_a_picture_for_each_item(comfy: Any, resampler: Resampler) -> None:
 
 
 def test_the_second_of_two_pictures(comfy: Any, resampler: Resampler) -> None:
-    """Pictures of one adapter are references of their own, each found by its tokens."""
+    """Each picture of an adapter is its own reference, found by its tokens."""
     seen = clip(3, pictures=2)
     model = adapted(resampler, resampler(seen["penultimate_hidden_states"]), weight=0.7)
     before = recorded(comfy, model, batch=1)
@@ -158,7 +158,7 @@ def test_the_second_of_two_pictures(comfy: Any, resampler: Resampler) -> None:
 
 
 def test_what_cannot_be_traced(comfy: Any, resampler: Resampler) -> None:
-    """Another picture, another projector, another model, no such reference: each says so."""
+    """Another picture, projector or model, or a missing reference: each gives its own message."""
     seen = clip(1)
     cond = resampler(seen["penultimate_hidden_states"])
     model = adapted(resampler, cond, weight=0.7)
@@ -180,7 +180,7 @@ def test_what_cannot_be_traced(comfy: Any, resampler: Resampler) -> None:
 
 
 def test_the_real_resampler(comfy: Any) -> None:
-    """Where the pack lies beside ComfyUI, its own resampler is read as well."""
+    """Where the pack is installed beside ComfyUI, its own resampler is read as well."""
     folder = comfy.path / "custom_nodes" / "ComfyUI_IPAdapter_plus"
     if not folder.is_dir():
         pytest.skip("ComfyUI_IPAdapter_plus is not installed")

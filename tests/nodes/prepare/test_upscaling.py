@@ -12,7 +12,7 @@ from tools.demo.scenes import HELD_OUT_SEEDS, PHOTOGRAPHS, make_scenes, reduced
 from tools.tasks.upscaling import decibels, detail
 
 FILE = "i2am_demo_upscale.safetensors"
-BETTER = 0.3  # dB on average above the enlarged picture
+BETTER = 0.3  # dB above the enlarged picture, on average
 
 
 def upscaling_graph(name: str, low: torch.Tensor) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def upscaling_graph(name: str, low: torch.Tensor) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("tiny_nodes")
 def test_its_pictures_are_better_than_enlarged_ones(run_graph: Any) -> None:
-    """Nearer to the truth and with more of its detail, on pictures never trained on."""
+    """Closer to the truth and with more of its detail, on pictures never trained on."""
     pictures = make_scenes(8, HELD_OUT_SEEDS.start + 5000, recipe=PHOTOGRAPHS).target
     low = reduced(pictures)
     graph = upscaling_graph("eight", low)

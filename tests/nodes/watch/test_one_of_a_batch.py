@@ -1,4 +1,4 @@
-"""One picture of a batch leads to its own part of the recording, whoever took it out."""
+"""One picture of a batch leads to its own part of the recording, whichever node picked it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
 @pytest.fixture(autouse=True)
 def fresh_store(use_store: Any) -> Any:
-    """No test finds the recordings of another."""
+    """An empty store: no test finds another's recordings."""
     return use_store()
 
 
@@ -28,7 +28,7 @@ def batch_graph(count: int = 3, **nodes: Any) -> dict[str, Any]:
 
 
 def part(recording: Any, *items: int) -> dict[str, Any]:
-    """The arrays of these items."""
+    """The arrays of these items only."""
     return {name: array[list(items)] for name, array in recording.arrays.items()}
 
 
@@ -49,7 +49,7 @@ def test_latent_from_batch(run_graph: Any) -> None:
 
 
 def test_several_in_another_order(run_graph: Any) -> None:
-    """Whoever picks, in whatever order: items are found by what they hold."""
+    """In any order and by any node: items are found by their content."""
     graph = batch_graph(
         last=node("LatentFromBatch", samples=["sampler", 0], batch_index=2, length=1),
         first=node("LatentFromBatch", samples=["sampler", 0], batch_index=0, length=1),
@@ -63,7 +63,7 @@ def test_several_in_another_order(run_graph: Any) -> None:
 
 
 def test_rebatched(run_graph: Any) -> None:
-    """RebatchLatents gives a list: each of its latents leads to its items."""
+    """RebatchLatents gives a list, and each of its latents leads to its items."""
     graph = batch_graph(
         5,
         few=node("RebatchLatents", latents=["sampler", 0], batch_size=2),
@@ -77,7 +77,7 @@ def test_rebatched(run_graph: Any) -> None:
 
 
 def test_pictures_and_masks_of_the_whole_batch(run_graph: Any) -> None:
-    """What is connected for all of the batch is taken apart like the latent."""
+    """Inputs connected for the whole batch are divided like the latent."""
     pictures = torch.rand(3, 64, 48, 3)
     masks = torch.zeros(3, 64, 48)
     masks[0, :32], masks[1, 32:], masks[2, :, 24:] = 1, 1, 1
@@ -138,7 +138,7 @@ def test_a_changed_item_is_not_found(run_graph: Any) -> None:
 
 
 def test_items_after_a_spill(run_graph: Any, use_store: Any) -> None:
-    """Items are found in a recording that went to a file, and none in one that was lost."""
+    """Items are found in a recording that was moved to a file, and not in a lost one."""
     graph = batch_graph(
         chosen=node("LatentFromBatch", samples=["sampler", 0], batch_index=1, length=1),
     )

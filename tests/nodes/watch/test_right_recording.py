@@ -1,4 +1,4 @@
-"""Every latent leads to the recording of exactly the run that made it, whatever is cached.
+"""Every latent leads to the recording of the run that made it, whatever is cached.
 
 The tests use ComfyUI's real executor, whose cache keeps the outputs of older prompts.
 """
@@ -29,7 +29,7 @@ MASK = {"white": node("SolidMask", value=1.0, width=48, height=64)}
 
 @pytest.fixture(autouse=True)
 def fresh_store(use_store: Any) -> Any:
-    """No test finds the recordings of another."""
+    """An empty store: no test finds another's recordings."""
     return use_store()
 
 
@@ -44,7 +44,7 @@ def again(graph: dict[str, Any]) -> dict[str, Any]:
 
 class TestCache:
     def test_a_change_downstream(self, run_graph: Any) -> None:
-        """Collect and Map run again on the sampler's cached latent, and find its recording."""
+        """Collect and Map run again on the sampler's cached latent and find its recording."""
         first = run_graph(flux_graph(), ["collect"])
         graph = again(flux_graph(map=attribution_map()))
         second = run_graph(graph)
@@ -109,7 +109,7 @@ class TestSeveral:
         assert recording(alone).header.run.seed == 3
 
     def test_two_captures_of_one_latent(self, run_graph: Any) -> None:
-        """Two settings, one seed: bit for bit the same latent, but a recording each."""
+        """Two settings, one seed: bit for bit the same latent, but two recordings."""
         graph = flux_graph(
             capture=capture(layers="0"),
             capture2=capture(layers="1-3"),
@@ -123,7 +123,7 @@ class TestSeveral:
         assert layers == [1, 3]
 
     def test_a_setting_switched_back_and_forth(self, run_graph: Any) -> None:
-        """Other layers and back, while all three make the same latent."""
+        """Other layers and back, while all three give the same latent."""
         for layers, count in (("0", 1), ("", 4), ("0-1", 2)):
             run = run_graph(changed(flux_graph(), "capture", layers=layers), ["collect"])
             assert len(recording(run).header.layers) == count
@@ -172,7 +172,7 @@ class TestSeveral:
         assert headers[0].run.schedule[-1] == headers[1].run.schedule[0]
 
     def test_two_stages_with_captures_of_their_own(self, run_graph: Any) -> None:
-        """If the stages have different settings, Collect takes those nearest above it."""
+        """If the stages have different settings, Collect uses the nearest one above it."""
         graph = flux_graph(
             capture=capture(layers="0"),
             capture2=capture(layers="1"),
@@ -187,7 +187,7 @@ class TestSeveral:
         assert names == ["double 1", "single 0", "double 1"]
 
     def test_a_reference_that_was_sampled_itself(self, run_graph: Any) -> None:
-        """Nodes above Collect's pictures are not above its latent."""
+        """Nodes upstream of Collect's pictures are not upstream of its latent."""
         graph = flux_graph(
             capture=capture(layers="0"),
             capture2=capture(layers="1"),
@@ -207,7 +207,7 @@ class TestStore:
     def test_an_older_recording_is_found_in_its_file(
         self, run_graph: Any, use_store: Any, tmp_path: Path
     ) -> None:
-        """Over the memory limit the older one goes to a file and comes back bit for bit."""
+        """Over the memory limit, the older one goes to a file and comes back bit for bit."""
         use_store(memory_bytes=1)
         first = run_graph(flux_graph(), ["collect"])
         run_graph(changed(flux_graph(), "sampler", seed=2), ["collect"])
@@ -225,7 +225,7 @@ class TestStore:
     def test_a_lost_recording_is_an_error(
         self, run_graph: Any, use_store: Any, tmp_path: Path
     ) -> None:
-        """Over the file limit it is gone, and Collect says so instead of giving another one."""
+        """Over the file limit it is gone, and Collect says so instead of returning another one."""
         use_store(memory_bytes=1, file_bytes=1)
         run_graph(flux_graph(), ["collect"])
         run_graph(changed(flux_graph(), "sampler", seed=2), ["collect"])
@@ -258,7 +258,7 @@ class TestSamplers:
         assert recording(run).header.steps == (0, 1)
 
     def test_sampler_custom(self, run_graph: Any) -> None:
-        """SamplerCustom too, whose outputs are equal after the last step."""
+        """Also SamplerCustom, whose outputs are equal after the last step."""
         parts = custom_sampler()
         links = {"model": ["capture", 0], "positive": ["positive", 0], "negative": ["negative", 0]}
         links |= {name: parts["sampler"]["inputs"][name] for name in ("sampler", "sigmas")}
@@ -311,7 +311,7 @@ class TestSamplers:
 
 class TestPlan:
     def test_layers_and_steps_are_parts_of_the_whole(self, run_graph: Any) -> None:
-        """Some layers or steps are recorded exactly as they are among all of them."""
+        """Recording only some layers or steps gives exactly those of the full recording."""
         graph = changed(flux_graph(), "positive", references=2)
         whole = recording(run_graph(graph, ["collect"]))
         layers = recording(run_graph(changed(graph, "capture", layers="0,2"), ["collect"]))
@@ -342,7 +342,7 @@ class TestPlan:
         assert all(torch.equal(on[name], array) for name, array in off.items())
 
     def test_the_unconditional_branch(self, run_graph: Any) -> None:
-        """It holds the negative conditioning's references; the positive one may have none."""
+        """It has the negative conditioning's references; the positive one may have none."""
         graph = changed(flux_graph(), "capture", branch="unconditional")
         graph = changed(graph, "positive", references=0)
         graph = changed(changed(graph, "negative", references=2), "sampler", cfg=2.0)

@@ -1,4 +1,4 @@
-"""The support report: what others need to know to help, and nothing private."""
+"""The support report: what helpers need to know, and nothing private."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_missing_layers_are_a_warning(comfy: Any, run_graph: Any) -> None:
 def test_an_error_of_others_is_not_quoted(
     comfy: Any, server: Server, run_graph: Any, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    """The report names its kind and where it came from; its message may hold anything."""
+    """The report gives its type and where it came from; its message may hold anything."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError(words)
@@ -75,7 +75,7 @@ def test_an_error_of_others_is_not_quoted(
 def test_a_fault_of_the_node_itself(
     comfy: Any, server: Server, run_graph: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error that we did not raise on purpose, in a run that was recorded."""
+    """An error that was not raised on purpose, in a run that was recorded."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device", PATH)

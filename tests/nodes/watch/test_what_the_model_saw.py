@@ -1,4 +1,4 @@
-"""A map lies on what the model saw of a picture, or there is none; the rest is dimmed."""
+"""A map lies on the part of a picture the model saw, or there is none; the rest is dimmed."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from tools.fidelity.host import VAE
 
 pytestmark = pytest.mark.usefixtures("tiny_nodes")
 
-WIDTH, SIDE = 24, 8  # of a token, and tokens of a picture's side
-WIDE = (128, 256)  # (height, width) of a picture of which a vision encoder sees the middle
+WIDTH, SIDE = 24, 8  # width of a token; tokens per side of a picture
+WIDE = (128, 256)  # (height, width) of a picture whose middle a vision encoder sees
 OVER_REFERENCE = "generated to reference"
 
 
 @pytest.fixture(scope="module")
 def vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tiny CLIP vision of ComfyUI's own class: 112 pixels, 8×8 patches of 14."""
+    """A tiny CLIP vision model of ComfyUI's own class: 112 pixels, 8×8 patches of 14."""
     return tiny_vision(tmp_path_factory.mktemp("vision"), "clip_vision_model")
 
 
 def tiny_vision(folder: Path, kind: str) -> Any:
-    """A vision encoder of this kind; SigLIP has no token beside its patches."""
+    """A vision encoder of this kind; SigLIP has only patch tokens."""
     from comfy.clip_vision import ClipVisionModel
 
     config = {
@@ -56,7 +56,7 @@ def tiny_vision(folder: Path, kind: str) -> Any:
 
 
 def photo(height: int, width: int) -> Tensor:
-    """Every pixel its own colour, so that a place is known by it."""
+    """Every pixel has its own colour, so that places can be recognised."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     return torch.stack((x, y, torch.full_like(x, 0.5)), -1)[None]
 
@@ -83,7 +83,7 @@ def clip_graph(vision: Any, crop: str = "center", **nodes: Any) -> dict[str, Any
 
 class TestVisionEncoder:
     def test_on_the_centre(self, run_graph: Any, vision: Any) -> None:
-        """The map is the square's own, in the middle; beside it nothing, on the dimmed picture."""
+        """The map lies on the square in the middle; beside it is nothing but the dimmed picture."""
         graph = clip_graph(vision, map=attribution_map(direction=OVER_REFERENCE))
         run = run_graph(graph, ["map"])
         found = run.value("collect")
@@ -112,7 +112,7 @@ class TestVisionEncoder:
     @pytest.mark.parametrize(
         ("crop", "fit", "seen"),
         [
-            ("none", "auto", (128, 256)),  # CLIPVisionEncode says that it stretches
+            ("none", "auto", (128, 256)),  # CLIPVisionEncode states that it stretches
             ("center", "auto", (128, 128)),
             ("center", "whole picture", (128, 256)),
             ("none", "centre square", (128, 128)),
@@ -127,7 +127,7 @@ class TestVisionEncoder:
         assert tuple(found.references[0].shape[1:3]) == seen
 
     def test_a_node_between(self, run_graph: Any, vision: Any) -> None:
-        """A picture that was cut otherwise before it was encoded is refused, by name."""
+        """A picture that was encoded with another crop is refused, by name."""
         graph = clip_graph(vision)
         graph["left"] = node("ImageCrop", image=["photo", 0], width=128, height=128, x=0, y=0)
         graph["left"]["_meta"] = {"title": "The left half"}
@@ -139,7 +139,7 @@ class TestVisionEncoder:
         assert run_graph(graph, ["collect"]).ok
 
     def test_encoded_twice(self, run_graph: Any, vision: Any) -> None:
-        """Where one encoder crops and another stretches, it must be said which is meant."""
+        """Where one encoder crops and another stretches, the setting must say which is meant."""
         other = node("CLIPVisionEncode", clip_vision=["clip", 0], image=["photo", 0], crop="none")
         graph = clip_graph(vision, other=other)
         graph["more"] = filled(
@@ -153,7 +153,7 @@ class TestVisionEncoder:
         assert run_graph(graph, ["collect"]).ok
 
     def test_behind_redux(self, run_graph: Any, tmp_path: Path) -> None:
-        """Apply Style Model gives Flux the tokens of the square that the encoder saw."""
+        """Apply Style Model gives Flux the tokens of the square the encoder saw."""
         from comfy.ldm.flux.redux import ReduxImageEncoder
         from comfy.sd import StyleModel
 
@@ -182,7 +182,7 @@ class TestVisionEncoder:
         assert float(heat.max()) > 0
 
     def test_points(self, run_graph: Any, vision: Any) -> None:
-        """x, y and regions lie over the whole picture, and ask about the part."""
+        """x, y and regions refer to the whole picture and select within the part."""
         point = filled(
             "I2AM_Point", attribution=["collect", 0], picked_on="reference", legend=False
         )
@@ -256,7 +256,7 @@ class TestVisionEncoder:
         assert wide.shape[2] - narrow.shape[2] == WIDE[1] - WIDE[0]
 
     def test_viewer(self, comfy: Any, run_graph: Any, vision: Any) -> None:
-        """It is told of the part, and given the whole picture and the mask's part."""
+        """The viewer gets the part, the whole picture and the mask within the part."""
         mask = torch.zeros(1, *WIDE)
         mask[:, :, 64:128] = 1
         viewer = filled("I2AM_Viewer", attribution=["collect", 0], reference_mask=["mask", 0])
@@ -277,7 +277,7 @@ class TestVisionEncoder:
             assert saved.size == (256, 128)
 
     def test_files_hold_the_part(self, comfy: Any, run_graph: Any, vision: Any) -> None:
-        """After Load Attribution there is the part alone, and the map is on it."""
+        """After Load Attribution only the part is there, with the map on it."""
         save = filled("I2AM_Save", attribution=["collect", 0], filename_prefix="i2am/part")
         run = run_graph(clip_graph(vision, save=save), ["save", "collect"])
         load = comfy.pack("i2am.recording").load_attribution
@@ -325,7 +325,7 @@ class TestScaler:
             assert found.wholes == (None,)
 
     def test_centre_crop(self, run_graph: Any) -> None:
-        """Said to be cropped, the map lies on the part with the model's proportions."""
+        """With the crop set, the map lies on the part with the model's proportions."""
         graph = changed(kontext_graph((480, 160)), "collect", reference_fit="centre crop")
         found = run_graph(graph, ["collect"]).value("collect")
         height, width = found.references[0].shape[1:3]
@@ -336,7 +336,7 @@ class TestScaler:
         assert "which are none" in run_graph(graph, ["collect"]).errors["collect"]
 
     def test_three_to_four_is_within_half_a_token(self, run_graph: Any) -> None:
-        """Kontext's 880×1184 cuts less than half a token off a picture of 3:4."""
+        """Kontext's 880×1184 cuts less than half a token from a 3:4 picture."""
         found = run_graph(kontext_graph((256, 192)), ["collect"]).value("collect")
         assert found.wholes == (None,)
 
@@ -374,7 +374,7 @@ class TestScaler:
 
 class TestLatents:
     def test_kept_in_files(self, comfy: Any, run_graph: Any) -> None:
-        """In half precision; tensors and header are what 1.0.0 reads."""
+        """In half precision; tensors and header are readable by 1.0.0."""
         graph = kontext_graph((480, 160), collect=collect())
         graph["save"] = filled("I2AM_Save", attribution=["collect", 0], filename_prefix="i2am/l")
         run = run_graph(graph, ["save", "collect", "latent"])
@@ -393,7 +393,7 @@ class TestLatents:
         assert names == set(run.value("collect").recording.arrays)
 
     def test_after_a_spill(self, run_graph: Any, use_store: Any) -> None:
-        """A recording that went to a file and back still has them."""
+        """A recording that was moved to a file and back still has them."""
         use_store(memory_bytes=1)
         graph = kontext_graph((480, 160), collect=collect(vae=["vae", 0]))
         first = run_graph(graph, ["collect"]).value("collect")
@@ -417,7 +417,7 @@ class TestLatents:
     [("IPAdapterTiled", "tiles"), ("IPAdapterClipVisionEnhancer", "Leave this reference open")],
 )
 def test_tiles(comfy: Any, class_type: str, advice: str) -> None:
-    """A picture that reached the model in tiles has no map over all of it."""
+    """A picture that reached the model in tiles has no map over the whole."""
     upstream = comfy.pack("nodes.watch.upstream")
     pictures = comfy.pack("nodes.watch.reference_pictures")
     prompt = {

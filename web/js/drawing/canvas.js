@@ -1,23 +1,23 @@
 // @ts-check
-/** How many pixels are drawn, and when again. */
+/** How many pixels are drawn, and when to redraw. */
 
 import { isPaper } from "./paint.js";
 
 /** @typedef {import("../viewer/panel.js").Layer} Layer */
 
-// Maps are smooth: more pixels than these cannot be seen, the browser draws what lies between.
+// Maps are smooth: more pixels would not be visible, and the browser interpolates.
 const HEAT_SIDE = 512;
 const HEAT_PER_CELL = 8;
 const PICTURE_SIDE = 2048;
 
-/** What canvases were painted from, to paint each again only when that has changed. */
+/** What each canvas was painted from, so that it is repainted only when that changes. */
 export class Painted {
   /** @type {Map<string, unknown[]>} */
   #facts = new Map();
 
   /**
    * @param {string} name
-   * @param {unknown[]} facts compared as they are: a value that is replaced is another
+   * @param {unknown[]} facts compared by identity: a replaced value counts as changed
    */
   changed(name, facts) {
     const before = this.#facts.get(name);
@@ -27,7 +27,7 @@ export class Painted {
 }
 
 /**
- * How many pixels a map is painted with over so many pixels of the picture.
+ * The size to paint a map at, over a picture of this many pixels.
  *
  * @param {Layer} layer
  * @param {number} width
@@ -41,11 +41,11 @@ export function heatSides({ grid: { covered }, scale }, width, height) {
 }
 
 /**
- * How many pixels a picture is drawn with in a box of CSS pixels.
+ * The size to draw a picture at, in a box given in CSS pixels.
  *
  * @param {number} width
  * @param {number} height
- * @param {number} density pixels of the screen for one of them
+ * @param {number} density screen pixels per CSS pixel
  * @returns {[number, number]} width and height
  */
 export function pictureSides(width, height, density) {
@@ -54,7 +54,7 @@ export function pictureSides(width, height, density) {
 }
 
 /**
- * The context of a canvas of so many pixels.
+ * The context of a canvas, resized to this many pixels.
  *
  * @param {HTMLCanvasElement} canvas
  * @param {number} width
@@ -63,7 +63,7 @@ export function pictureSides(width, height, density) {
 export function fitted(canvas, width, height) {
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
-  // Pixels are read and written by the processor: keep them there.
+  // The CPU reads and writes the pixels: keep them in its memory.
   return /** @type {CanvasRenderingContext2D} */ (
     canvas.getContext("2d", { willReadFrequently: true })
   );

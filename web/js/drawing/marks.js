@@ -1,5 +1,5 @@
 // @ts-check
-/** What is drawn above a map: its outline, a mask's, and the places that are asked about. */
+/** Drawn above a map: its outline, the outline of a mask, and the places asked about. */
 
 import { cellAt, middle, rectangleOf } from "../maps/grid.js";
 import { outline, paintedValues } from "./paint.js";
@@ -10,15 +10,15 @@ import { outline, paintedValues } from "./paint.js";
 /** @typedef {import("../viewer/panel.js").Look} Look */
 /** @typedef {import("../viewer/panel.js").Marks} Marks */
 
-const PER_CELL = 6; // points an outline has for a cell
-const OUTLINE_CELLS = 320; // points of a side, at most
+const PER_CELL = 6; // outline points per cell
+const OUTLINE_CELLS = 320; // outline points per side, at most
 
 /**
  * @param {CanvasRenderingContext2D} context
  * @param {Layer | null} layer
  * @param {Look} look
  * @param {Marks} marks
- * @param {number} unit canvas pixels for one CSS pixel
+ * @param {number} unit canvas pixels per CSS pixel
  */
 export function drawMarks(context, layer, look, marks, unit) {
   const { width, height } = context.canvas;
@@ -40,7 +40,7 @@ export function drawMarks(context, layer, look, marks, unit) {
 }
 
 /**
- * Pieces of an outline: a dark line below a light one, to be seen on anything.
+ * Draws pieces of an outline: a light line over a dark one, visible on any background.
  *
  * @param {CanvasRenderingContext2D} context
  * @param {Float32Array} pieces

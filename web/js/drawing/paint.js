@@ -1,5 +1,5 @@
 // @ts-check
-/** Maps → pixels: colours, the dimmed picture below them, outlines. As i2am/display/render.py has them. */
+/** Maps → pixels: colours, the dimmed picture below, outlines. Matches i2am/display/render.py. */
 
 import { resample } from "../maps/grid.js";
 import { paperCut } from "../maps/imacs.js";
@@ -8,16 +8,16 @@ import { stretch } from "../maps/maps.js";
 /** @typedef {import("../maps/grid.js").Grid} Grid */
 /** @typedef {import("../maps/maps.js").Scale} Scale */
 
-const DIM = 0.35; // of the picture's light, taken at opacity 1
-const UNSEEN_LIGHT = 0.25; // as i2am/display/whole.py has it
-const FADE = 0.5; // of the picture's colour, likewise
+const DIM = 0.35; // fraction of the picture's light removed at opacity 1
+const UNSEEN_LIGHT = 0.25; // as in i2am/display/whole.py
+const FADE = 0.5; // fraction of the picture's colour removed at opacity 1
 const LUMA = [0.2126, 0.7152, 0.0722];
-const ENTRIES = 1024; // of a lookup: fine enough that no step between them can be seen
+const ENTRIES = 1024; // in a lookup: too many for the steps to be visible
 const LITTLE_ENDIAN = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 
 /**
- * What a value 0 to 1 is painted with over the dimmed picture: 1024 colours with their alpha, as
- * the pixels of an ImageData. Without a picture they are opaque.
+ * The colours for values 0 to 1 over the dimmed picture: 1024 entries with alpha, as pixels of an
+ * ImageData. Without a picture they are opaque.
  *
  * @param {Uint8Array} table 256 × (red, green, blue)
  * @param {number} opacity
@@ -27,7 +27,7 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 export function lookup(table, opacity, over) {
   return Uint32Array.from({ length: ENTRIES }, (_, entry) => {
     const value = entry / (ENTRIES - 1);
-    const alpha = over ? opacity * value * (2 - value) : 1; // as `overlay`
+    const alpha = over ? opacity * value * (2 - value) : 1; // as in `overlay`
     const [red, green, blue] = colorAt(table, value);
     return pixel(red, green, blue, Math.round(alpha * 255));
   });
@@ -59,7 +59,7 @@ function pixel(red, green, blue, alpha) {
 }
 
 /**
- * A map at the size of a picture, 0 to 1: resized, without the swing below zero, and stretched.
+ * A map resized to a picture's pixels, values below zero removed, and stretched to 0 to 1.
  *
  * @param {Float32Array} values
  * @param {Grid} grid
@@ -87,7 +87,8 @@ export function isPaper(scale) {
 }
 
 /**
- * A map at the size of a picture as its scale brings it to 0 to 1; as `paint` in i2am/display/render.py.
+ * A map resized to a picture's pixels and brought to 0 to 1 by its scale; like `paint` in
+ * i2am/display/render.py.
  *
  * @param {{values: Float32Array, grid: Grid, range: [number, number], scale: Scale}} layer
  * @param {number} height in pixels
@@ -100,11 +101,11 @@ export function paintedValues({ values, grid, range, scale }, height, width) {
 }
 
 /**
- * Colours for values 0 to 1.
+ * Writes the colours of values 0 to 1.
  *
  * @param {Float32Array} values
  * @param {Uint32Array} colors from `lookup`
- * @param {Uint32Array} pixels written
+ * @param {Uint32Array} pixels the output
  */
 export function colorize(values, colors, pixels) {
   const last = colors.length - 1;
@@ -112,7 +113,7 @@ export function colorize(values, colors, pixels) {
 }
 
 /**
- * The picture as it lies below a map: dimmed and faded in place.
+ * Dims and fades the picture below a map, in place.
  *
  * @param {Uint8ClampedArray} pixels red, green, blue, alpha
  * @param {number} opacity
@@ -128,7 +129,7 @@ export function dim(pixels, opacity) {
 }
 
 /**
- * What of a picture the model did not see: dark and grey, in place.
+ * Makes dark and grey what the model did not see of a picture, in place.
  *
  * @param {Uint8ClampedArray} pixels red, green, blue, alpha
  */
@@ -140,8 +141,8 @@ export function darken(pixels) {
 }
 
 /**
- * The line where values cross a level, by marching squares: x, y, x, y … of its pieces, in parts of
- * the picture. Values lie at the middles of their pixels; beyond the border is nothing.
+ * The line where values cross a level, by marching squares: x, y, x, y … of its pieces, as
+ * fractions of the picture. Values lie at pixel centres; there is nothing beyond the border.
  *
  * @param {ArrayLike<number>} values
  * @param {number} height
@@ -169,8 +170,8 @@ export function outline(values, height, width, level) {
   return Float32Array.from(pieces);
 }
 
-// The edges (top 0, right 1, bottom 2, left 3) a line joins, by which corners are inside: top left
-// 1, top right 2, bottom right 4, bottom left 8.
+// The edges (top 0, right 1, bottom 2, left 3) that a line joins, indexed by the corners inside:
+// top left 1, top right 2, bottom right 4, bottom left 8.
 /** @type {[number, number][][]} */
 const CROSSED = [
   [],
@@ -221,7 +222,7 @@ function crossing(edge, corners, x, y, level, height, width) {
 }
 
 /**
- * A colour bar for CSS, from left to right.
+ * A CSS gradient for the colour bar, left to right.
  *
  * @param {Uint8Array} table
  */

@@ -1,5 +1,5 @@
 // @ts-check
-/** The pictures below the maps: which one, whether it has come, and how large it is shown. */
+/** The pictures below the maps: which one, whether it has loaded, and its size on screen. */
 
 /** @typedef {import("../maps/payload.js").Header} Header */
 /** @typedef {import("../maps/payload.js").Side} Side */
@@ -7,13 +7,13 @@
 /** @typedef {import("../viewer/viewer.js").File} File */
 /** @typedef {import("../viewer/viewer.js").Output} Output */
 
-const GAP = 12; // CSS pixels between two pictures, as the style has it
-const AROUND = 52; // of height: the caption and the colour bar
+const GAP = 12; // CSS pixels between two pictures, as in the CSS
+const AROUND = 52; // CSS pixels of height for the caption and the colour bar
 const LEAST_HEIGHT = 24;
 
 /** Pictures by their address, each fetched once. */
 export class Pictures {
-  /** @type {Map<string, HTMLImageElement | null>} null: on its way, or gone */
+  /** @type {Map<string, HTMLImageElement | null>} null: loading, or gone */
   #known = new Map();
   #urlOf;
   #come;
@@ -21,8 +21,8 @@ export class Pictures {
 
   /**
    * @param {(file: File) => string} urlOf
-   * @param {() => void} come called when one has come
-   * @param {() => void} gone called when one cannot be had
+   * @param {() => void} come called when a picture has loaded
+   * @param {() => void} gone called when a picture cannot be loaded
    */
   constructor(urlOf, come, gone) {
     this.#urlOf = urlOf;
@@ -32,7 +32,7 @@ export class Pictures {
 
   /**
    * @param {File | undefined} file
-   * @returns {HTMLImageElement | null} null while it is on its way, and if it is gone
+   * @returns {HTMLImageElement | null} null while it loads, and if it is gone
    */
   get(file) {
     if (!file) return null;
@@ -56,14 +56,14 @@ export class Pictures {
     return null;
   }
 
-  /** Forgets all of them; what is on its way is not waited for. */
+  /** Forgets all pictures, including those still loading. */
   clear() {
     this.#known = new Map();
   }
 }
 
 /**
- * The files of the pictures that belong to a choice.
+ * The files of the pictures for a choice.
  *
  * @param {Header} header
  * @param {Output} output
@@ -73,21 +73,21 @@ export class Pictures {
 export function picturesOf(header, output, { item, reference, frame }) {
   const side = header.references[reference];
   const files = output.references[reference] ?? [];
-  const own = files.length > 1 ? item : 0; // one for each item, or one for all
+  const own = files.length > 1 ? item : 0; // one per item, or one for all
   return {
     result: pictureOf(output.result, header.batch, item, header.generated, frame),
     reference:
       side.frames > 1
-        ? // A video given as a reference is one for all items; the result itself is not.
+        ? // A reference video is shared by all items; the result itself is not.
           pictureOf(files, header.within ? header.batch : 1, header.within ? own : 0, side, frame)
         : files[Math.min(own, files.length - 1)],
   };
 }
 
 /**
- * Of a video the picture in the middle of a frame's own, else the item's.
+ * For a video, the middle picture of a latent frame; otherwise the item's picture.
  *
- * @param {File[]} files those of all items, one after the other
+ * @param {File[]} files of all items, one after the other
  * @param {number} batch
  * @param {number} item
  * @param {Side} side
@@ -102,8 +102,8 @@ function pictureOf(files, batch, item, { frame_of }, frame) {
 }
 
 /**
- * How two pictures share a room: beside or above one another, whichever shows them larger, and as
- * high as each other.
+ * Arranges two pictures of equal height in the available room: side by side or stacked, whichever
+ * shows them larger.
  *
  * @param {{width: number, height: number}} room in CSS pixels
  * @param {[number, number][]} sizes the (height, width) of both

@@ -1,8 +1,8 @@
 // @ts-check
-/** Masks as PNG files. The canvas cannot write them: it forgets colours where alpha is zero. */
+/** Masks as PNG files. The canvas cannot write them: it loses colours where alpha is zero. */
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
-const RGBA = [8, 6, 0, 0, 0]; // bits, colour type, and the only methods there are
+const RGBA = [8, 6, 0, 0, 0]; // bit depth; colour type; compression, filter and interlace methods
 
 const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
   let crc = byte;
@@ -11,8 +11,8 @@ const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
 });
 
 /**
- * A mask as ComfyUI's loaders read it from any channel: red, green and blue are the values, alpha
- * is what they leave, for the loaders take 1 - alpha.
+ * A mask that ComfyUI's loaders read from any channel: red, green and blue hold the values. Alpha
+ * holds one minus the values, because the loaders take 1 - alpha.
  *
  * @param {ArrayLike<number>} values 0 to 1, row by row
  * @param {number} height

@@ -1,17 +1,17 @@
 // @ts-check
-/** Cells of a picture: which one a point is in, how much of each a region covers, resampling. */
+/** Cells of a picture: which cell a point is in, how much of each a region covers, resampling. */
 
 /**
- * The cells of one picture, row by row from the top left. The last row and column may stick out of
- * the picture; `covered` is its height and width in cells. Values over it: one for each cell.
+ * The cells of one picture, row by row from the top left. The last row and column may extend past
+ * the picture; `covered` is its height and width in cells. Values on a grid: one per cell.
  *
  * @typedef {{height: number, width: number, covered: [number, number]}} Grid
  */
 
 /**
- * A place on a picture; numbers are parts of its width (x) and height (y), 0 to 1 from the top
- * left. A brush is the strip within `radius` (a part of the picture's longer side) of a line
- * through points; `aspect` is the picture's width by its height.
+ * A place on a picture; numbers are fractions of its width (x) and height (y), 0 to 1 from the top
+ * left. A brush is the strip within `radius` (a fraction of the picture's longer side) of a line
+ * through points; `aspect` is the picture's width divided by its height.
  *
  * @typedef {{kind: "point", x: number, y: number}} Point
  * @typedef {{kind: "rectangle", left: number, top: number, right: number, bottom: number}} Rectangle
@@ -20,7 +20,7 @@
  */
 
 const CUBIC = -0.75; // the free parameter of torch's bicubic
-const SAMPLES = 6; // a side of a cell, to see how much of it a brush covers
+const SAMPLES = 6; // per side of a cell, to measure how much of it a brush covers
 
 /**
  * @param {number[]} sides
@@ -68,7 +68,7 @@ export function rectangleOf({ width, covered }, cell) {
 }
 
 /**
- * How much of each cell a place takes, 0 to 1; never nothing at all.
+ * How much of each cell a place covers, 0 to 1. A place that covers nothing gets its cell in full.
  *
  * @param {Grid} grid
  * @param {Place} place
@@ -97,7 +97,7 @@ export function coverage(grid, place) {
 
 /**
  * @param {Place} place
- * @returns {[number, number]} x and y of where it is
+ * @returns {[number, number]} x and y
  */
 export function middle(place) {
   if (place.kind === "point") return [place.x, place.y];
@@ -108,7 +108,7 @@ export function middle(place) {
 }
 
 /**
- * The part of each of a line's cells that lies between two points of the picture.
+ * The fraction of each cell in a row or column that lies between two points of the picture.
  *
  * @param {number} cells
  * @param {number} covered
@@ -128,7 +128,7 @@ function overlaps(cells, covered, from, to) {
  * @param {Brush} brush
  */
 function brushed(cell, brush) {
-  // In parts of the longer side, so that the brush is round.
+  // In fractions of the longer side, so that the brush is round.
   const across = Math.min(brush.aspect, 1);
   const down = Math.min(1 / brush.aspect, 1);
   let inside = 0;
@@ -162,13 +162,14 @@ function nearLine(x, y, { points, radius }, across, down) {
 }
 
 /**
- * How each pixel of a line reads its cells: `taps` cells and weights for each pixel.
+ * The cells that each pixel in a line reads: `taps` cells and weights per pixel.
  *
  * @typedef {{taps: number, cells: Int32Array, weights: Float32Array}} Reading
  */
 
 /**
- * As `_reading` in i2am/display/render.py: torch's bicubic, or the average of the cells under a pixel.
+ * Like `_reading` in i2am/display/render.py: torch's bicubic, or the mean of the cells under a
+ * pixel.
  *
  * @param {number} cells
  * @param {number} covered
@@ -204,8 +205,8 @@ function cubic(x) {
 }
 
 /**
- * Cells to the pixels of the picture they divide, as `resample` in i2am/display/render.py. It can swing
- * below the lowest and above the highest cell.
+ * Resamples cells to the picture's pixels, like `resample` in i2am/display/render.py. Values can
+ * fall below the lowest cell or rise above the highest.
  *
  * @param {ArrayLike<number>} values
  * @param {Grid} grid

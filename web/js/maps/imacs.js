@@ -1,5 +1,5 @@
 // @ts-check
-/** IMACS of a map under a mask: i2am/scores/imacs.py's paper preset, with its penalty and threshold. */
+/** IMACS of a map with a mask: i2am/scores/imacs.py's paper preset, its penalty and threshold. */
 
 import { resample } from "./grid.js";
 import { extent } from "./maps.js";
@@ -7,7 +7,7 @@ import { extent } from "./maps.js";
 const EPSILON = 1e-8;
 const PENALTY = 3;
 export const THRESHOLD = 0.4;
-const INSIDE = 128; // a mask's byte from which on a pixel is inside
+const INSIDE = 128; // the lowest mask byte that counts as inside
 
 /** @typedef {{data: Uint8Array, height: number, width: number}} Mask */
 
@@ -34,8 +34,8 @@ export function imacs(values, grid, { data, height, width }, complement = false)
 }
 
 /**
- * A map as the authors' code has it at the size of a picture: min-max, bicubic, min-max, one minus
- * that if asked for, and nothing where it is not above the cut.
+ * A map at the size of a picture, as in the authors' code: min-max, bicubic, min-max, one minus
+ * that if asked for, and zero where it is not above the cut.
  *
  * @param {Float32Array} values
  * @param {import("./grid.js").Grid} grid

@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * How layers are averaged: which, how much each counts, and how each comes to the grid of all.
+ * How layers are averaged: which ones, how much each counts, and how each reaches the common grid.
  *
- * The arithmetic is that of `LayerWeight`, `Order` and `paper_selection` in i2am/maps/levels.py.
+ * Same arithmetic as `LayerWeight`, `Order` and `paper_selection` in i2am/maps/levels.py.
  */
 
 import { product, scaleAt } from "./payload.js";
@@ -15,7 +15,7 @@ import { product, scaleAt } from "./payload.js";
 /** @typedef {{down: Float32Array, across: Float32Array}} Matrices square, row by row */
 
 /**
- * The layers to average. The paper's preset leaves out a UNet's middle where none were picked.
+ * The layers to average. The paper's preset leaves out a UNet's middle unless layers were picked.
  *
  * @param {Header} header
  * @param {Choice} choice
@@ -29,7 +29,7 @@ export function layersOf({ layers }, choice) {
 }
 
 /**
- * What each layer's maps are multiplied by.
+ * The factor of each layer's maps.
  *
  * @param {Header} header
  * @param {Table} table
@@ -52,7 +52,7 @@ export function layerFactors(header, table, choice, byHead) {
 }
 
 /**
- * The attention a layer gave, over all steps and heads.
+ * A layer's attention mass, over all steps and heads.
  *
  * @param {Header} header
  * @param {Table} table
@@ -79,7 +79,7 @@ function massOf(header, table, item, layer, byHead) {
 }
 
 /**
- * What the authors' order does to each layer's maps; null for a layer that is on the grid of all.
+ * The authors' resizing of each layer's maps; null for a layer already on the common grid.
  *
  * @param {Payload} payload
  * @param {Choice} choice
@@ -96,7 +96,8 @@ export function officialOrder({ header, tables }, choice) {
 }
 
 /**
- * Only over the result do layers have grids of their own: a reference is the same tokens to all.
+ * Whether layers have grids of their own. They do only over the result: a reference has the same
+ * tokens in every layer.
  *
  * @param {Header} header
  * @param {Choice} choice
@@ -106,7 +107,7 @@ function onOwnGrids(header, choice) {
 }
 
 /**
- * Adds a layer's map to a sum: down @ map @ across.T of each frame, without what is below zero.
+ * Adds a layer's map to a sum: down @ map @ across.T of each frame, clamped at zero.
  *
  * @param {Float32Array} sum
  * @param {Float32Array} map

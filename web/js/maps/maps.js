@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * A choice of what to look at → maps in numbers that mean something.
+ * A choice of what to look at → maps in display numbers.
  *
- * The arithmetic is that of i2am/maps/levels.py, i2am/maps/points.py and i2am/display/render.py.
+ * Same arithmetic as i2am/maps/levels.py, i2am/maps/points.py and i2am/display/render.py.
  */
 
 import { area, cellAt, coverage, makeGrid } from "./grid.js";
@@ -15,7 +15,7 @@ import { addTo, product } from "./payload.js";
 /** @typedef {import("./grid.js").Place} Place */
 
 /**
- * What to look at. Ranges are the numbers of the first and last row sent; null is all of them.
+ * What to look at. A range is the numbers of the first and last row sent; null means all of them.
  *
  * @typedef {object} Choice
  * @property {number} item
@@ -32,8 +32,8 @@ import { addTo, product } from "./payload.js";
  */
 
 /**
- * Maps over one picture, in display numbers: "%" is a place's share of its attention, as 0 to 1;
- * "×" is how many times an even spread.
+ * Maps over one picture, in display numbers: "%" is a place's share of attention, 0 to 1; "×" is a
+ * multiple of an even spread.
  *
  * @typedef {object} Maps
  * @property {Float32Array[]} values
@@ -44,8 +44,8 @@ import { addTo, product } from "./payload.js";
 
 /** @typedef {"per map" | "shared" | "absolute" | "paper" | "paper, complement"} Scale */
 
-const FLAT = 1e-3; // of a map's level: a range narrower than this is rounding noise
-const ABSOLUTE_HIGH = 4; // times an even spread: the top of the absolute scale
+const FLAT = 1e-3; // relative to a map's level: a narrower range is rounding noise
+const ABSOLUTE_HIGH = 4; // the top of the absolute scale, as a multiple of an even spread
 
 /**
  * The maps of the chosen level, or null where they were not sent.
@@ -89,7 +89,7 @@ export function selectMaps(payload, choice) {
 /** @typedef {[number, number, number]} Entry row and column of a table, and how much it weighs */
 
 /**
- * Entries by their layer: all steps of one together, each head alone.
+ * Groups entries by layer: all steps of a layer together, each head on its own.
  *
  * @param {Entry[]} entries
  * @param {boolean} byHead
@@ -105,7 +105,7 @@ function ofLayers(entries, byHead) {
 }
 
 /**
- * What each map of a level is the mean of.
+ * The entries that each map of a level is the mean of.
  *
  * @param {Header} header
  * @param {Choice} choice
@@ -177,7 +177,7 @@ export function within(range, count) {
 }
 
 /**
- * A frame of a video's map, or all of them added up; as `_of_frames` in i2am/maps/levels.py.
+ * One frame of a video's map, or the sum of all frames; like `_of_frames` in i2am/maps/levels.py.
  *
  * @param {Float32Array} values
  * @param {number} cells of one frame
@@ -195,10 +195,10 @@ function ofFrame(values, cells, frame) {
 }
 
 /**
- * What a place looked at, or from where it was looked at; null where no correspondence was sent.
+ * What a place attended to, or what attended to it; null where no correspondence was sent.
  *
  * @param {Payload} payload
- * @param {Choice} choice its item, reference and definition count
+ * @param {Choice} choice only its item, reference and definition are used
  * @param {"result" | "reference"} side the picture the place is on; the map is over the other
  * @param {Place} place
  * @returns {Maps | null}
@@ -235,7 +235,7 @@ export function pointMap({ header, tables }, choice, side, place) {
 }
 
 /**
- * The cells of both sides of a correspondence, or null if there is none.
+ * The grids of both sides of a correspondence, or null if there is none.
  *
  * @param {Header} header
  * @param {number} reference
@@ -250,7 +250,7 @@ export function matchGrids(header, reference) {
 }
 
 /**
- * The cells a place takes, each with how much of it.
+ * The cells a place covers, and how much of each.
  *
  * @param {Grid} grid
  * @param {Place} place
@@ -271,7 +271,7 @@ export function unitOf(definition, direction) {
 }
 
 /**
- * As `display_values` in i2am/display/render.py, of one batch item's maps; writes over them.
+ * Like `display_values` in i2am/display/render.py, for one batch item's maps, which it overwrites.
  *
  * @param {Float32Array[]} maps
  * @param {"%" | "×"} unit
@@ -288,7 +288,8 @@ export function display(maps, unit) {
 }
 
 /**
- * The (low, high) to paint one of some maps between; as `value_range` in i2am/display/render.py, of cells.
+ * The (low, high) range to paint one of the maps with; like `value_range` in
+ * i2am/display/render.py, over cells.
  *
  * @param {Maps} maps
  * @param {number} index
@@ -296,7 +297,7 @@ export function display(maps, unit) {
  * @returns {[number, number]}
  */
 export function rangeOf(maps, index, scale) {
-  if (scale === "paper" || scale === "paper, complement") return [0, 1]; // of what `paper` gives
+  if (scale === "paper" || scale === "paper, complement") return [0, 1]; // as `paperCut` gives
   if (scale === "absolute") return [0, maps.unit === "%" ? 1 : ABSOLUTE_HIGH];
   return extent(scale === "shared" ? maps.values : [maps.values[index]]);
 }
@@ -319,8 +320,8 @@ export function extent(maps) {
 }
 
 /**
- * How values become 0 to 1, before they are clamped to it: (value - low) × factor. A range that is
- * flat has the factor 0: all of it is drawn as low.
+ * How values become 0 to 1, before clamping: (value - low) × factor. A flat range has the factor 0:
+ * all of it is drawn as low.
  *
  * @param {number} low
  * @param {number} high
@@ -330,7 +331,7 @@ export function stretch(low, high) {
 }
 
 /**
- * A value with its unit in few digits: "0.23×", "12.5%".
+ * A value with its unit, in few digits: "0.23×", "12.5%".
  *
  * @param {number} value
  * @param {"%" | "×" | ""} unit

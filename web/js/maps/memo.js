@@ -1,5 +1,5 @@
 // @ts-check
-/** Values that are made anew only when what they are made of changes. */
+/** Values that are rebuilt only when their inputs change. */
 
 export class Memo {
   /** @type {Map<string, {facts: string, value: unknown}>} the last value of each name */
@@ -8,7 +8,7 @@ export class Memo {
   /**
    * @template T
    * @param {string} name
-   * @param {unknown[]} facts what the value is made of; plain values
+   * @param {unknown[]} facts the inputs of the value; plain data
    * @param {() => T} build
    * @returns {T}
    */

@@ -3,11 +3,11 @@
 
 export const FORMAT = "i2am.viewer/1";
 const MAGIC = "I2AMVIEW";
-const START = MAGIC.length + 4; // of the header; its length stands before it
+const START = MAGIC.length + 4; // of the header, which follows its length
 
 const TYPES = { u1: Uint8Array, u2: Uint16Array, f4: Float32Array };
 
-/** What is wrong with a payload, in words for the node's user. */
+/** What is wrong with a payload, in words for the user. */
 export class PayloadError extends Error {}
 
 /**
@@ -16,18 +16,18 @@ export class PayloadError extends Error {}
  * @typedef {object} Table
  * @property {Uint8Array | Uint16Array | Float32Array} data
  * @property {number[]} shape
- * @property {number | number[]} scale one, or one for each index of the first `per` axes
+ * @property {number | number[]} scale one, or one per index of the first `per` axes
  * @property {number} per
  */
 
 /**
  * @typedef {object} Side
  * @property {[number, number]} grid cells down and across
- * @property {[number, number]} covered what the picture covers of them
+ * @property {[number, number]} covered cells down and across that the picture covers
  * @property {[number, number]} size of the picture in pixels, height first
  * @property {number} frames
- * @property {number[]} [frame_of] of a video with pictures, the latent frame of each
- * @property {Whole} [whole] of which the model saw a part, which all else is of
+ * @property {number[]} [frame_of] for a video with pictures, the latent frame of each
+ * @property {Whole} [whole] set if the model saw a part; other fields describe the part
  */
 
 /**
@@ -55,7 +55,7 @@ export class PayloadError extends Error {}
  * @property {("paper" | "model" | "effect")[]} definitions those that were recorded
  * @property {{label: string, sigma: number, count: number}[]} steps
  * @property {{label: string, count: number, block: string, tokens: number}[]} layers
- * @property {(number | null)[]} official for each layer the number of its matrices, if it has any
+ * @property {(number | null)[]} official for each layer, the number of its matrices, if any
  * @property {number[]} heads
  * @property {number[][]} seen
  * @property {Side} generated
@@ -74,7 +74,7 @@ export class PayloadError extends Error {}
  *
  * @param {ArrayBuffer} buffer
  * @returns {Payload}
- * @throws {PayloadError} if it is no payload, of another format, or cut short
+ * @throws {PayloadError} if it is not a payload, has another format, or is cut short
  */
 export function parsePayload(buffer) {
   const text = new TextDecoder();
@@ -89,7 +89,7 @@ export function parsePayload(buffer) {
       `This page reads ${FORMAT}, but the server sent ${header.format}. Reload the page.`,
     );
   }
-  header.definitions ??= ["paper", "model"]; // not named in files of version 1.0
+  header.definitions ??= ["paper", "model"]; // missing in files of version 1.0
   /** @type {Map<string, Table>} */
   const tables = new Map();
   for (const [name, facts] of Object.entries(header.arrays)) {
@@ -113,7 +113,7 @@ export function product(numbers) {
 }
 
 /**
- * Adds one map, times a factor, to a sum: the last axes of a table at some leading indices.
+ * Adds one map, times a factor, to a sum. The map is a table's last axes at some leading indices.
  *
  * @param {Float32Array} sum
  * @param {Table} table

@@ -1,9 +1,9 @@
 // @ts-check
-/** The Attribution Viewer on its node: files, saved state, and what runs tell it. */
+/** The Attribution Viewer on its node: files, saved state, and messages from runs. */
 
-// @ts-expect-error: ComfyUI's own, beside our folder on the page.
+// @ts-expect-error: ComfyUI's own file, served beside our folder.
 import { api } from "../../../../scripts/api.js";
-// @ts-expect-error: ComfyUI's own, beside our folder on the page.
+// @ts-expect-error: ComfyUI's own file, served beside our folder.
 import { app } from "../../../../scripts/app.js";
 import { AttributionViewer } from "../viewer/viewer.js";
 import { after, afterAdded, shown } from "./nodes.js";
@@ -69,7 +69,7 @@ async function upload(png, name) {
   return (await answer.json()).name;
 }
 
-/** A run has started: viewers that show an older one say so. */
+/** Tells all viewers that a run has started. */
 export function runStarted() {
   for (const viewer of viewers.values()) viewer.runStarted();
 }
@@ -79,7 +79,7 @@ export function runStopped(how) {
   for (const viewer of viewers.values()) viewer.runStopped(how);
 }
 
-/** @param {Record<string, any>} outputs of the nodes of a run that is opened again */
+/** @param {Record<string, any>} outputs by node, of a run that is reopened */
 export function showOutputs(outputs) {
   for (const [node, viewer] of viewers) {
     const output = outputs[`${node.graph?.id}:${node.id}`] ?? outputs[node.id];

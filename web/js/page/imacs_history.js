@@ -1,11 +1,11 @@
 // @ts-check
-/** The scores of an IMACS node's last runs, in a table on it, to compare settings. */
+/** A table of the last runs' scores on an IMACS node, for comparing settings. */
 
 import { make } from "../viewer/controls.js";
 import { after } from "./nodes.js";
 
 /**
- * What one run scored, as nodes/score.py sends it.
+ * The scores of one run, as the node sends them.
  *
  * @typedef {object} Entry
  * @property {(number | null)[]} imacs_generated
@@ -18,7 +18,7 @@ const PROPERTY = "i2am_imacs_history"; // saved with the workflow
 const LENGTH = 8;
 const ROW_HEIGHT = 18;
 
-/** @param {(number | null)[]} values the mean over the batch, in words */
+/** The mean over the batch, in words. @param {(number | null)[]} values */
 function mean(values) {
   const numbers = /** @type {number[]} */ (values.filter((value) => value !== null));
   if (!numbers.length) return "–";
@@ -44,7 +44,7 @@ function words({ settings, run }) {
 }
 
 /**
- * The history with one more run, the newest first. A result that ComfyUI's cache sends again is no
+ * The history with one more run, newest first. A result sent again from ComfyUI's cache is not a
  * new run.
  *
  * @param {Entry[]} history
@@ -70,14 +70,14 @@ function show(node) {
   if (!history.length) return;
   let table = node.widgets?.find((/** @type {any} */ widget) => widget.name === PROPERTY)?.element;
   if (!table) {
-    // Nothing in it can be clicked: wheel and pointer stay the graph's.
+    // Nothing in it is clickable: the graph keeps the wheel and the pointer.
     table = make("table", { class: "i2am-history" });
     const widget = node.addDOMWidget(PROPERTY, "i2am_history", table, {
       serialize: false,
       hideOnZoom: false,
       getMinHeight: () => (table.rows.length + 0.5) * ROW_HEIGHT,
     });
-    widget.serialize = false; // the option keeps it out of prompts, this out of workflows
+    widget.serialize = false; // the option keeps it out of prompts, this line out of workflows
   }
   const line = (/** @type {string[]} */ cells, /** @type {"th" | "td"} */ kind) =>
     make("tr", {}, ...cells.map((cell) => make(kind, {}, cell)));
@@ -89,7 +89,7 @@ function show(node) {
   node.setSize([Math.max(node.size[0], needed[0]), Math.max(node.size[1], needed[1])]);
 }
 
-/** Keeps the table of an IMACS node. @param {any} node */
+/** Keeps the history table of an IMACS node. @param {any} node */
 export function keepHistory(node) {
   after(node, "onExecuted", (output) => {
     if (!output?.i2am?.[0]) return;

@@ -1,5 +1,5 @@
 // @ts-check
-/** What Capture Attention sees while it samples: the maps so far over the latent's preview. */
+/** Live maps of Capture Attention: the maps so far, over the latent's preview. */
 
 import { colorize, dim, lookup, normalised } from "../drawing/paint.js";
 import { makeGrid } from "../maps/grid.js";
@@ -7,7 +7,7 @@ import { make } from "../viewer/controls.js";
 import { percent } from "../viewer/wording.js";
 
 /**
- * A message, as i2am/display/live.py has it.
+ * A message from i2am/display/live.py.
  *
  * @typedef {object} Message
  * @property {number} step
@@ -21,7 +21,7 @@ import { percent } from "../viewer/wording.js";
 
 const SIDE = 256; // pixels of a map's longer side
 const OPACITY = 0.85;
-// Black over red and amber to white: no table comes with a message.
+// Black through red and amber to white: messages carry no colour table.
 const TABLE = Uint8Array.from({ length: 256 * 3 }, (_, at) => {
   const [value, channel] = [Math.floor(at / 3) / 255, at % 3];
   return Math.round(255 * Math.min(Math.max(1.6 * value - channel * (0.6 - 0.2 * value), 0), 1));
@@ -43,12 +43,12 @@ export class LiveView {
   /** @param {Message} message */
   tell(message) {
     const before = this.#told;
-    if (!before || before.done || message.step <= before.step) this.#show(null); // another run
+    if (!before || before.done || message.step <= before.step) this.#show(null); // a new run
     this.#told = message;
     this.#changed();
   }
 
-  /** @param {Blob} picture a sampler's own preview, which is ours while we are told of a run */
+  /** @param {Blob} picture a sampler's preview, used only during a run with live maps */
   async preview(picture) {
     if (!this.#told || this.#told.done) return;
     this.#show(await createImageBitmap(picture).catch(() => null));

@@ -2,7 +2,7 @@
 /**
  * Rarely used widgets fold away behind one button, in the classic renderer.
  *
- * Nodes 2.0 folds what the schema calls advanced by itself and shows a button of its own. Both keep
+ * Nodes 2.0 folds advanced inputs by itself, with a button of its own. Both use
  * `node.showAdvanced`, which the page saves in the workflow, so a node looks the same in both.
  */
 
@@ -16,7 +16,7 @@ export function foldAdvanced(node) {
   const widgets = (node.widgets ?? []).filter((/** @type {any} */ w) => w.options?.advanced);
   if (!widgets.length) return;
   for (const widget of widgets) {
-    // A wire must not lead to a widget that cannot be seen.
+    // A wire must not lead to a hidden widget.
     const linked = () =>
       node.inputs?.some(
         (/** @type {any} */ slot) => slot.widget?.name === widget.name && slot.link,
@@ -27,7 +27,7 @@ export function foldAdvanced(node) {
       set: () => {},
     });
   }
-  // Last, so that no input's value changes its place among the saved ones.
+  // Last, so that the saved values of the inputs keep their positions.
   const button = node.addWidget("button", NAME, null, () => toggle(node), {
     serialize: false,
     canvasOnly: true,
@@ -42,7 +42,7 @@ export function foldAdvanced(node) {
 }
 
 /**
- * Shows or folds them, and gives the node as much height as that takes or leaves.
+ * Shows or folds the widgets, and adjusts the node's height.
  *
  * @param {any} node
  */

@@ -1,11 +1,11 @@
 // @ts-check
-/** Nodes of the graph: following what they do, finding them, and what they showed last. */
+/** Nodes of the graph: extending their methods, finding them, and what they showed last. */
 
-// @ts-expect-error: ComfyUI's own, beside our folder on the page.
+// @ts-expect-error: ComfyUI's own file, served beside our folder.
 import { app } from "../../../../scripts/app.js";
 
 /**
- * Calls a function after what a node already does.
+ * Calls a function after a node's own method.
  *
  * @param {any} node
  * @param {string} name
@@ -21,8 +21,8 @@ export function after(node, name, more) {
 }
 
 /**
- * Calls a function when a node is on its graph: before, one that is loaded knows neither its number
- * nor its graph.
+ * Calls a function once a node is on its graph. Before that, a loaded node knows neither its id nor
+ * its graph.
  *
  * @param {any} node
  * @param {() => void} more
@@ -31,7 +31,7 @@ export function afterAdded(node, more) {
   after(node, "onAdded", () => queueMicrotask(more));
 }
 
-/** The page's memory of what a node showed: it outlives a reload, and is no part of a workflow. */
+/** What a node showed, kept by the page: it survives a reload and is not part of a workflow. */
 export const shown = {
   /** @param {any} node */
   key: (node) => `i2am.${node.graph?.id}:${node.id}`,
@@ -45,13 +45,13 @@ export const shown = {
     try {
       sessionStorage.setItem(shown.key(node), JSON.stringify(output));
     } catch {
-      // Full or forbidden: then it is gone after a reload, as ComfyUI's previews are.
+      // Storage is full or forbidden: the output is gone after a reload, like ComfyUI's previews.
     }
   },
 };
 
 /**
- * The node a prompt names: "7", or "3:7" for one within a subgraph.
+ * The node with this id in a prompt: "7", or "3:7" inside a subgraph.
  *
  * @param {string} name
  */

@@ -1,16 +1,16 @@
 // @ts-check
-/** Elements of ours on a node: as widgets of it, with room for them. */
+/** Our elements on a node: as widgets, with room for them. */
 
-// @ts-expect-error: ComfyUI's own, beside our folder on the page.
+// @ts-expect-error: ComfyUI's own file, served beside our folder.
 import { app } from "../../../../scripts/app.js";
 import { make } from "../viewer/controls.js";
 
 const TEXT_HEIGHT = [44, 220]; // pixels, least and most
-const PICTURE_HEIGHT = 230; // what ComfyUI gives a node's picture, about
+const PICTURE_HEIGHT = 230; // about what ComfyUI gives a node's picture
 const MIDDLE_BUTTON = 1;
 
 /**
- * An element as a widget of a node; wheel and middle button stay the graph's.
+ * Adds an element to a node as a widget; the graph keeps the wheel and the middle button.
  *
  * @param {any} node
  * @param {string} name
@@ -19,7 +19,7 @@ const MIDDLE_BUTTON = 1;
  * @param {(() => number)} [maxHeight]
  */
 export function addPanel(node, name, element, minHeight, maxHeight) {
-  // The classic renderer lays elements over the graph; in Nodes 2.0 nodes hand these on themselves.
+  // The classic renderer lays elements over the graph; Nodes 2.0 passes these events on itself.
   const overGraph = () => element.closest(".dom-widget") !== null;
   element.addEventListener(
     "wheel",
@@ -42,14 +42,14 @@ export function addPanel(node, name, element, minHeight, maxHeight) {
       if (middle && overGraph()) app.canvas[handle](event);
     });
   }
-  // Nodes 2.0 finds the element by the widget's name, which no input may have.
+  // Nodes 2.0 finds the element by the widget's name, which must differ from every input's.
   const widget = node.addDOMWidget(`i2am_${name}`, `i2am_${name}`, element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: minHeight,
     ...(maxHeight && { getMaxHeight: maxHeight }),
   });
-  // The option keeps it out of prompts; saved in a workflow, it would take the place of an input
+  // The option keeps it out of prompts. In a saved workflow, it would take the place of an input
   // that the node gains later.
   widget.serialize = false;
   return widget;
@@ -73,7 +73,7 @@ function scrolls(element, event) {
 }
 
 /**
- * Shows what a node says below its inputs.
+ * Shows a node's text below its inputs.
  *
  * @param {any} node
  * @param {string[]} texts

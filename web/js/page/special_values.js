@@ -1,5 +1,5 @@
 // @ts-check
-/** Values of widgets that stand for something else, in words on the node; the value stays as it is. */
+/** Special widget values, shown in words on the node; the value itself does not change. */
 
 /** @type {Record<string, Record<string, (value: number) => string>>} by node and widget */
 const NUMBERS = {
@@ -33,8 +33,8 @@ export function sayValues(node, kind) {
 }
 
 /**
- * The classic renderer shows words in the place of the number; Nodes 2.0 has a field to type in
- * there, so the words stand behind the widget's name.
+ * The classic renderer shows words in place of the number. Nodes 2.0 has an input field there, so
+ * the words follow the widget's name.
  *
  * @param {any} widget
  * @param {(value: number) => string} words

@@ -44,7 +44,7 @@ export class SupportReport {
 
   async #copy() {
     const copied = await copy(this.#text);
-    // Where nothing may be copied, it can be read and copied by hand.
+    // Where copying is blocked, the text is shown, to be copied by hand.
     this.#shown.hidden = copied;
     this.#resized();
     if (!copied) this.#shown.select();
@@ -55,8 +55,8 @@ export class SupportReport {
 }
 
 /**
- * Whether the text is in the clipboard now. Pages that are not served securely (from another
- * computer of the house, say) have no clipboard of their own, and copy what is selected.
+ * Copies a text and says whether that worked. Pages that are not served securely (say, from another
+ * computer on the network) have no clipboard API, so they copy a selection.
  *
  * @param {string} text
  */

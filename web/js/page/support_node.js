@@ -9,7 +9,7 @@ import { SupportReport } from "./support.js";
 const supports = new Map();
 
 /**
- * Offers what a node knows of itself, for those who are asked for help.
+ * Offers a node's support report, for users who are asked for it.
  *
  * @param {any} node
  * @param {string} text
@@ -42,7 +42,7 @@ export function offerSupport(node, text) {
   support.tell(`${text}\nPage: frontend ${page}, ${renderer}`);
 }
 
-/** Offers again what was known before a reload. @param {any} node */
+/** Restores the report from before a reload. @param {any} node */
 export function restoreSupport(node) {
   afterAdded(node, () => {
     const last = shown.read(node);

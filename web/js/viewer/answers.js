@@ -1,5 +1,5 @@
 // @ts-check
-/** What a state asks of a payload → what there is to paint. Knows no page; counts nothing twice. */
+/** A state and a payload → what to paint. Independent of the page; computes nothing twice. */
 
 import { outline } from "../drawing/paint.js";
 import { cellAt } from "../maps/grid.js";
@@ -22,14 +22,14 @@ import { fit } from "./state.js";
 
 /**
  * @typedef {object} Answer
- * @property {Fitted} choice the state as this payload can show it
+ * @property {Fitted} choice the state, fitted to this payload
  * @property {Maps | null} maps of the chosen level; null where they were not recorded
- * @property {number} index which of them is looked at
- * @property {Pin | null} asked the place that is answered, if one is
- * @property {SideName} over the picture the looked-at map lies over
+ * @property {number} index of the map that is shown
+ * @property {Pin | null} asked the place asked about, if any
+ * @property {SideName} over the picture that the shown map lies over
  * @property {Record<SideName, Layer | null>} layers what is painted over each picture
  * @property {Look} look
- * @property {Record<SideName, Grid> | null} grids the cells a place stands for
+ * @property {Record<SideName, Grid> | null} grids the cells that places are resolved to
  * @property {Record<SideName, boolean>} canAsk whether places can be asked about
  */
 
@@ -49,7 +49,7 @@ export class Answers {
 
   /**
    * @param {State} state
-   * @param {Pin | null} hovered comes before the pin
+   * @param {Pin | null} hovered takes precedence over the pin
    * @returns {Answer}
    */
   of(state, hovered) {
@@ -64,7 +64,7 @@ export class Answers {
     /** @type {Record<SideName, Layer | null>} */
     const layers = { result: null, reference: null };
     if (maps) layers[over] = layerOf(maps, index, choice.scale);
-    // The paper's preset is of maps: a place is painted as was chosen.
+    // The paper's preset does not cover point maps: they keep the chosen scale.
     if (place) layers[otherSide(place.side)] = point && layerOf(point, 0, state.scale);
     return {
       choice,
@@ -83,7 +83,7 @@ export class Answers {
   }
 
   /**
-   * The mask that was given over a picture, or null.
+   * The mask that was given for a picture, or null.
    *
    * @param {SideName} side
    * @param {Fitted} choice
@@ -133,7 +133,7 @@ export class Answers {
   #point(choice, { side, place }) {
     const grids = this.#grids(choice);
     if (!grids) return null;
-    // All points of a cell ask the same.
+    // All points in a cell give the same map.
     const cell = place.kind === "point" ? cellAt(grids[side], place.x, place.y) : place;
     const facts = [choice.item, choice.reference, choice.definition, side, cell];
     return this.#memo.get("point", facts, () => pointMap(this.#payload, choice, side, place));

@@ -4,7 +4,7 @@
 /**
  * @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag
- * @param {Record<string, any>} [attributes] "class" and others; functions listen to that event
+ * @param {Record<string, any>} [attributes] "class" and others; functions become event listeners
  * @param {...(Node | string)} children
  * @returns {HTMLElementTagNameMap[T]}
  */
@@ -125,7 +125,7 @@ export function slider(label, title, limits, move) {
 }
 
 /**
- * A slider with two hands; both at the ends mean everything.
+ * A slider with two thumbs; both at the ends mean everything.
  *
  * @param {string} label
  * @param {string} title
@@ -177,7 +177,7 @@ export function rangeSlider(label, title, move) {
         input.value = String(value);
         input.disabled = reason !== "" || count < 2;
       }
-      // Where both hands meet at the right end, the lower one must be the one to grab.
+      // Where both thumbs meet at the right end, the lower one must be on top.
       first.style.zIndex = from === count - 1 ? "2" : "";
       const part = (/** @type {number} */ n) => (count > 1 ? (100 * n) / (count - 1) : 0);
       track.style.setProperty("--from", `${part(from)}%`);

@@ -12,7 +12,7 @@ import { rangeEnds } from "./wording.js";
 /** @typedef {import("../maps/grid.js").Place} Place */
 
 /**
- * @typedef {object} Layer a map as it is to be painted
+ * @typedef {object} Layer a map, ready to paint
  * @property {Float32Array} values
  * @property {Grid} grid
  * @property {"%" | "×"} unit
@@ -31,7 +31,7 @@ import { rangeEnds } from "./wording.js";
  * @typedef {object} Marks
  * @property {Place | null} asked under the pointer
  * @property {Place | null} pinned
- * @property {Grid | null} grid the cells a point stands for
+ * @property {Grid | null} grid the cells that points are resolved to
  * @property {Float32Array | null} mask its outline
  */
 
@@ -115,18 +115,18 @@ export class Panel {
     this.element.style.width = `${Math.max(width, 1)}px`;
   }
 
-  /** @returns {[number, number]} height and width in pixels of all of the picture */
+  /** @returns {[number, number]} height and width in pixels of the whole picture */
   get size() {
     return this.#whole?.size ?? this.part;
   }
 
-  /** What of the picture the model did not see, or null. */
+  /** The whole picture and its part, where the model saw only a part; otherwise null. */
   get whole() {
     return this.#whole;
   }
 
   /**
-   * Where the part that maps lie over is, in a picture drawn so large.
+   * Where the part that maps lie over is, in a picture drawn at this size.
    *
    * @param {number} width
    * @param {number} height
@@ -139,7 +139,7 @@ export class Panel {
     return [part[1] * across, part[0] * down, part[3] * across, part[2] * down];
   }
 
-  /** How many pixels of the screen one CSS pixel of the box takes, zoomed as it is. */
+  /** Screen pixels per CSS pixel of the box, at the current zoom. */
   get density() {
     const zoom = this.box.getBoundingClientRect().width / (this.box.offsetWidth || 1);
     return (zoom || 1) * devicePixelRatio;
@@ -186,7 +186,7 @@ export class Panel {
     this.#label(layer, look);
   }
 
-  /** @param {number | null} score of what is painted; null: there is none */
+  /** @param {number | null} score of what is painted; null if there is none */
   setScore(score) {
     write(this.#score, score === null ? "" : `IMACS ${score.toFixed(2)}`);
     this.#score.title =
@@ -195,7 +195,7 @@ export class Panel {
   }
 
   /**
-   * What is shown, at another size.
+   * Draws what is shown, at another size.
    *
    * @param {number} width
    * @param {number} height
@@ -238,7 +238,7 @@ export class Panel {
     return this.#shown?.layer ?? null;
   }
 
-  /** Lets go of the picture and of what was painted. */
+  /** Releases the picture and what was painted. */
   destroy() {
     this.#picture = null;
     this.#shown = this.#colors = null;
@@ -267,7 +267,7 @@ export class Panel {
   }
 
   /**
-   * All of the picture, as what the model did not see is shown.
+   * Draws the whole picture, darkened as what the model did not see.
    *
    * @param {CanvasRenderingContext2D} context
    */
@@ -316,7 +316,7 @@ export class Panel {
 }
 
 /**
- * Writes a text where it is not there already: a page is laid out again after each writing.
+ * Sets a text only if it differs: each write makes the page lay out again.
  *
  * @param {HTMLElement} element
  * @param {string} text

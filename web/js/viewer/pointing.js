@@ -1,11 +1,11 @@
 // @ts-check
-/** The gestures on a picture: the pointer and the keyboard, as places in it. */
+/** Gestures on a picture, by pointer and keyboard, as places in it. */
 
 /** @typedef {import("../maps/grid.js").Grid} Grid */
 /** @typedef {import("../maps/grid.js").Place} Place */
 
 /**
- * @typedef {object} Gestures what is done on the picture
+ * @typedef {object} Gestures what gestures on the picture do
  * @property {(place: Place | null) => void} ask
  * @property {(place: Place) => void} pin
  * @property {() => void} clear
@@ -13,8 +13,8 @@
 
 /**
  * @typedef {object} Facts
- * @property {() => Grid | null | undefined} grid the cells that arrow keys go along
- * @property {() => number} aspect width of the picture in times its height
+ * @property {() => Grid | null | undefined} grid the cells that arrow keys step through
+ * @property {() => number} aspect the picture's width divided by its height
  */
 
 const DRAG_PIXELS = 4;
@@ -48,7 +48,7 @@ export class Pointing {
     this.#facts = facts;
   }
 
-  /** What the picture's element listens to, by the name of the event. */
+  /** Event listeners for the picture's element, by event name. */
   get listeners() {
     return {
       pointermove: this.#moved,
@@ -119,7 +119,7 @@ export class Pointing {
       this.#drag = null;
       this.#gestures.clear();
     } else return;
-    // ComfyUI has uses of its own for these keys.
+    // ComfyUI uses these keys itself.
     event.preventDefault();
     event.stopPropagation();
   };

@@ -9,7 +9,7 @@
 /** @typedef {{side: SideName, place: Place}} Pin */
 
 /**
- * A choice of what to look at, and how. `definition` null: the one the payload names first.
+ * A choice of what to look at, and how. `definition` null: the payload's default.
  *
  * @typedef {object} State
  * @property {number} item
@@ -27,13 +27,13 @@
  * @property {"mass" | "equal" | "value"} weight how much each layer counts
  * @property {"as chosen" | "paper"} preset
  * @property {"per map" | "shared" | "absolute"} scale
- * @property {number} threshold an outline there, as a part of the painted range; 0: none
+ * @property {number} threshold level of an outline, as a fraction of the painted range; 0: none
  * @property {Pin | null} pin
- * @property {boolean} settings whether they are unfolded
+ * @property {boolean} settings whether the settings are unfolded
  */
 
 /**
- * A state as a payload can show it.
+ * A state, fitted to what a payload can show.
  *
  * @typedef {Omit<State, "scale"> & Choice & {scale: import("../maps/maps.js").Scale}} Fitted
  */
@@ -69,7 +69,7 @@ export const INITIAL = Object.freeze({
 });
 
 /**
- * The state saved in a workflow; whatever is not understood is as at first.
+ * Reads the state saved in a workflow; anything not understood gets its initial value.
  *
  * @param {unknown} saved
  * @returns {State}
@@ -106,7 +106,7 @@ export function readState(saved) {
  */
 
 /**
- * What an action makes of a state.
+ * The state after an action.
  *
  * @param {State} state
  * @param {Action} action
@@ -117,7 +117,7 @@ export function reduce(state, action) {
     case "set": {
       const next = { ...state, ...action.values };
       if (next.reference !== state.reference && next.pin?.side === "reference") next.pin = null;
-      // Heads are kept over all steps, and steps over all heads: the later wish counts.
+      // Heads are recorded over all steps, and steps over all heads: the later choice wins.
       if ("head" in action.values && next.head !== null) {
         return { ...next, steps: null, level: next.level === "layer" ? "layer" : "unified" };
       }
@@ -135,7 +135,7 @@ export function reduce(state, action) {
 }
 
 /**
- * The state as far as a payload can show it; the wish itself is kept for other payloads.
+ * The state as far as a payload can show it; the choice itself is kept for other payloads.
  *
  * @param {State} state
  * @param {Header} header
@@ -154,7 +154,7 @@ export function fit(state, header) {
     ...state,
     item: Math.min(state.item, header.batch - 1),
     reference,
-    // The paper's preset goes before what was chosen, as in Attribution Map.
+    // The paper's preset overrides what was chosen, as in Attribution Map.
     definition: paper ? "paper" : recorded(state.definition, header),
     weight: paper ? "value" : state.weight,
     scale: paper ? (single ? "paper, complement" : "paper") : state.scale,
@@ -255,7 +255,7 @@ function readPin(found) {
 }
 
 /**
- * The definition that was chosen, or the first to look at where it was not recorded.
+ * The chosen definition, or the payload's default where it was not recorded.
  *
  * @param {State["definition"]} chosen
  * @param {Header} header

@@ -1,5 +1,5 @@
 // @ts-check
-/** Taking what is shown away: as one picture, as text, as a mask. */
+/** Exports what is shown: as one picture, as text, as a mask. */
 
 import { paintedValues } from "../drawing/paint.js";
 import { maskPng } from "../drawing/png.js";
@@ -12,7 +12,7 @@ import * as words from "./wording.js";
 const SIDE = [512, 1536]; // pixels: the height of an exported picture, at least and at most
 const GAP = 16;
 const FOOT = 76; // for the colour bars and the sentence
-const PAPER = "#161618"; // as i2am/display/render.py has it
+const PAPER = "#161618"; // as in i2am/display/render.py
 const INK = "#ececee";
 
 /**
@@ -104,11 +104,11 @@ export function valuesText({ values, grid }) {
 }
 
 /**
- * The painted values as a mask of a picture; nothing where the model did not see it.
+ * The painted values as a mask of a picture; zero where the model did not see it.
  *
  * @param {Layer} layer
  * @param {[number, number]} size height and width of the part that the map lies over
- * @param {import("../maps/payload.js").Whole | null} whole what it is a part of
+ * @param {import("../maps/payload.js").Whole | null} whole the picture that this is a part of
  */
 export function maskOf(layer, [height, width], whole) {
   const values = paintedValues(layer, height, width);
@@ -128,7 +128,7 @@ export function maskOf(layer, [height, width], whole) {
  */
 export async function copyText(text, near) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // Pages that are not served securely have only the old way.
+  // Pages that are not served securely have no clipboard API.
   const area = make("textarea", { class: "i2am-hidden" });
   area.value = text;
   near.append(area);

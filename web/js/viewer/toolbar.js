@@ -1,5 +1,5 @@
 // @ts-check
-/** The rows above and below the pictures: which reference and picture, which maps, and taking away. */
+/** The rows above and below the pictures: choice of reference, picture and maps, and export. */
 
 import { Memo } from "../maps/memo.js";
 import { make, segmented, slider } from "./controls.js";
@@ -22,7 +22,7 @@ import * as words from "./wording.js";
  */
 
 /**
- * A button; words are their own names, signs need one.
+ * A button. Text is its own name; a symbol is named by its title.
  *
  * @param {string} text
  * @param {string} title

@@ -1,5 +1,5 @@
 // @ts-check
-/** The Attribution Viewer: two pictures to point at, and what to look at. Knows no ComfyUI. */
+/** The Attribution Viewer: two pictures to point at, and their controls. Independent of ComfyUI. */
 
 import { arranged, Pictures, picturesOf } from "../drawing/pictures.js";
 import { imacs } from "../maps/imacs.js";
@@ -24,25 +24,25 @@ import * as words from "./wording.js";
 
 /** @typedef {{filename: string, subfolder: string, type: string}} File */
 /**
- * What the node tells the page.
+ * What the node sends to the page.
  *
  * @typedef {object} Output
  * @property {File} payload
- * @property {File[]} result a picture for each item, or all of each item's video
+ * @property {File[]} result one picture per item, or all pictures of each item's video
  * @property {File[][]} references
  */
 
 /**
- * What the viewer needs of the page it is on.
+ * What the viewer needs from the page it is on.
  *
  * @typedef {object} Host
  * @property {(file: File) => string} urlOf
  * @property {(file: File, signal: AbortSignal) => Promise<Response>} fetch
  * @property {(state: State) => void} save
- * @property {(png: Blob, name: string) => Promise<string>} upload gives the name it got
+ * @property {(png: Blob, name: string) => Promise<string>} upload returns the name it was given
  */
 
-const SCORE_AFTER = 80; // milliseconds without a change: a score of a large mask takes a while
+const SCORE_AFTER = 80; // milliseconds without a change: scoring a large mask takes a while
 const SHARPEN_AFTER = 150; // milliseconds without a change of the zoom
 const PLAY_EVERY = 450; // milliseconds a map is shown while playing
 const NOTICE_FOR = 6000; // milliseconds
@@ -92,7 +92,7 @@ export class AttributionViewer {
 
   /**
    * @param {Host} host
-   * @param {unknown} saved a state, as it was given to `host.save`
+   * @param {unknown} saved a state that was passed to `host.save`
    */
   constructor(host, saved) {
     this.#host = host;
@@ -141,7 +141,7 @@ export class AttributionViewer {
   }
 
   /**
-   * Fetches and shows what the node told.
+   * Fetches and shows what the node sent.
    *
    * @param {Output} output
    */
@@ -175,13 +175,13 @@ export class AttributionViewer {
     }
   }
 
-  /** Forgets how the run before went. */
+  /** Forgets how the previous run ended. */
   runStarted() {
     if (this.element.dataset.state === "stopped") this.#say(EMPTY, "empty");
   }
 
   /**
-   * Says why there is nothing to show; what is shown, or on its way, stays.
+   * Says why there is nothing to show. What is shown or loading stays.
    *
    * @param {keyof typeof STOPPED} how
    */
@@ -190,7 +190,7 @@ export class AttributionViewer {
     if (["empty", "expired", "stopped"].includes(state)) this.#say(STOPPED[how], "stopped");
   }
 
-  /** Stops everything and lets go of the data. */
+  /** Stops everything and releases the data. */
   destroy() {
     this.#loading?.abort();
     this.#resized.disconnect();
@@ -227,7 +227,7 @@ export class AttributionViewer {
     }
   }
 
-  /** Zooming the graph changes how many pixels there are to paint; wait until it is over. */
+  /** Zooming the graph changes how many pixels to paint; wait until it ends. */
   #sharpen = () => {
     clearTimeout(this.#sharpness);
     this.#sharpness = setTimeout(() => this.#changed(), SHARPEN_AFTER);
@@ -237,7 +237,7 @@ export class AttributionViewer {
   #typed = (event) => {
     if (event.key === "Escape" && this.#state.pin) this.#unpin();
     else if (event.key !== "Delete" && event.key !== "Backspace") return;
-    event.stopPropagation(); // the page would take a selected node away
+    event.stopPropagation(); // otherwise the page would delete the selected node
   };
 
   #unpin = () => {
@@ -297,7 +297,7 @@ export class AttributionViewer {
       this.#panels[side].box.classList.toggle("i2am-mute", !answer.canAsk[side]);
     }
     this.#sentence.update(header, answer);
-    // Hovering changes no control.
+    // Hovering does not change the controls.
     const [playing, count] = [this.#playing !== 0, answer.maps?.values.length];
     this.#memo.get("controls", [this.#state, playing, count], () => {
       this.#top.update(header, answer);
@@ -309,7 +309,7 @@ export class AttributionViewer {
   }
 
   /**
-   * The pictures and what stands above them.
+   * Places the pictures and the text above them.
    *
    * @param {Header} header
    * @param {Fitted} choice
@@ -341,7 +341,7 @@ export class AttributionViewer {
   }
 
   /**
-   * Scores what is painted under a mask, once it has stood for a moment.
+   * Scores the painted map with a mask, once it has not changed for a moment.
    *
    * @param {Answers} answers
    * @param {Fitted} choice
@@ -388,7 +388,7 @@ export class AttributionViewer {
     }, NOTICE_FOR);
   }
 
-  // --- taking things away -----------------------------------------------------------------------
+  // --- export -----------------------------------------------------------------------------------
 
   #savePng = async () => {
     const answer = this.#answer();
@@ -419,7 +419,7 @@ export class AttributionViewer {
     }
   };
 
-  /** The map that is looked at: the one of a place, or the chosen one. */
+  /** The map in view: the point map of a place, or the chosen map. */
   #looked() {
     const answer = this.#answer();
     const layer = answer?.layers[answer.over];

@@ -1,5 +1,5 @@
 // @ts-check
-/** What is shown, in a sentence. */
+/** What is shown, as a sentence. */
 
 import { THRESHOLD } from "../maps/imacs.js";
 import { number } from "../maps/maps.js";
@@ -81,7 +81,7 @@ function some(noun, all, range) {
 export function rangeLabel(all, [first, last]) {
   const [from, to] = [all[first].label, all[last].label];
   if (first === last) return from;
-  // Groups are named by their ends ("0-2"): the first of one to the last of the other.
+  // Groups are named by their ends ("0-2"): take the first of one and the last of the other.
   const stem = /^\d+(-\d+)?$/.test(from) && /^\d+(-\d+)?$/.test(to);
   return stem ? `${from.split("-")[0]}–${to.split("-").at(-1)}` : `${from} – ${to}`;
 }
@@ -95,7 +95,7 @@ export function rangeWords([low, high], unit) {
 }
 
 /**
- * What the two ends of the colours stand for.
+ * What the two ends of the colour bar mean.
  *
  * @param {import("./panel.js").Layer} layer
  */
@@ -104,7 +104,7 @@ export function rangeEnds({ range, unit, scale }) {
 }
 
 /**
- * What the definition of a map is, and of its numbers.
+ * Explains the definition of a map and its numbers.
  *
  * @param {Header} header
  * @param {Fitted} choice

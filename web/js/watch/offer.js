@@ -1,7 +1,7 @@
 // @ts-check
-/** The commands, in the menu of a node and in the command palette, and what they say. */
+/** The commands in a node's menu and in the command palette, and their messages. */
 
-// @ts-expect-error: ComfyUI's own, beside our folder on the page.
+// @ts-expect-error: ComfyUI's own file, served beside our folder.
 import { app } from "../../../../scripts/app.js";
 import { referencesOf } from "./references.js";
 import { given, samplersWithin, samples } from "./samplers.js";
@@ -15,11 +15,11 @@ const WATCH = "Watch the references (I2AM)";
 const STOP = "Stop watching the references (I2AM)";
 const SECONDS = 8;
 
-/** The names of the commands as the page's language has them. */
+/** The names of the commands in the page's language. */
 const names = { watch: WATCH, stop: STOP };
 
 /**
- * Takes the names of the commands from the translations that the server has for nodes.
+ * Reads the names of the commands from the server's translations for nodes.
  *
  * @param {Record<string, any>} translations by language
  */
@@ -34,7 +34,7 @@ const workflow = () => app.rootGraph ?? app.graph;
 /** @param {Sampler} sampler */
 const isWatched = (sampler) => watchersOf(sampler, rootScope(workflow())).length > 0;
 
-/** Where a graph is seen: the first place, if its subgraph stands in several.
+/** The scope of a graph: the first one, if its subgraph is used in several places.
  *
  * @param {any} graph @param {Scope} [from] @returns {Scope | null}
  */
@@ -56,7 +56,7 @@ function samplersOf(node, scope) {
   return samples(node) ? [{ scope, node }] : [];
 }
 
-/** What a node's menu offers. @param {any} node */
+/** The entries of a node's menu. @param {any} node */
 export function menuOf(node) {
   const scope = scopeOf(node.graph);
   const samplers = scope ? samplersOf(node, scope) : [];
@@ -84,7 +84,7 @@ export const commands = [
   },
 ];
 
-/** The samplers that are selected, or else all that are on the graph that is open. */
+/** The selected samplers, or else all samplers on the open graph. */
 function chosen() {
   const scope = scopeOf(app.canvas.graph);
   if (!scope) return [];
@@ -94,7 +94,8 @@ function chosen() {
 }
 
 /**
- * Of several samplers, those with references; one of those in a subgraph that stands in several places.
+ * The samplers with references, or all if none has any. One in a subgraph that is used in several
+ * places counts once.
  *
  * @param {Sampler[]} all
  */
@@ -158,9 +159,9 @@ function stopAll(samplers) {
   else say("info", "Nothing is watched here.");
 }
 
-/** One step for undo. @param {() => void} what */
+/** Makes a change that is one step for undo. @param {() => void} what */
 function change(what) {
-  // What was changed before and is not noted yet is a step of its own.
+  // Earlier changes that are not recorded yet become a step of their own.
   app.canvas.emitBeforeChange();
   app.canvas.emitAfterChange();
   app.canvas.emitBeforeChange();
@@ -175,7 +176,7 @@ function change(what) {
 /**
  * @param {"success" | "info" | "warn"} severity
  * @param {string} summary
- * @param {string[]} [details] each is said once
+ * @param {string[]} [details] each is shown once
  */
 function say(severity, summary, details = []) {
   const life = 1000 * (details.length ? 2 * SECONDS : SECONDS);

@@ -1,5 +1,5 @@
 // @ts-check
-/** Free places on a graph, so that what is added covers nothing. */
+/** Free places on a graph, so that added nodes cover nothing. */
 
 const TITLE = 30; // pixels above a node
 const GAP = 30;
@@ -9,12 +9,12 @@ const FARTHEST = 6000;
 /** @typedef {[number, number]} Pair */
 
 /**
- * The free place nearest to a wish: the left top corner of a node.
+ * The free place nearest to the wanted one, for the top left corner of a node.
  *
  * @param {any} graph
  * @param {Pair} wish
  * @param {ArrayLike<number>} size
- * @param {any} [itself] a node that may be covered: the one to be placed
+ * @param {any} [itself] a node that may be covered: the one being placed
  * @returns {Pair}
  */
 export function freePlace(graph, wish, size, itself) {
@@ -35,7 +35,7 @@ export function freePlace(graph, wish, size, itself) {
   return wish;
 }
 
-/** The places so far away, to the right and below first. @param {Pair} middle @param {number} away */
+/** The places at this distance, right and below first. @param {Pair} middle @param {number} away */
 function* ring([x, y], away) {
   for (let along = 0; along <= away; along += STEP) {
     yield [x + away, y + along];

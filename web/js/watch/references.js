@@ -1,5 +1,5 @@
 // @ts-check
-/** The references a model is given, in its order: found by following its wires upwards. */
+/** Finds the references a model is given, in its order, by following its wires upstream. */
 
 import { inputNamed, inputOfType, source } from "./sources.js";
 import {
@@ -18,15 +18,15 @@ import {
 
 /**
  * @typedef {Object} Mark tokens that Mark Redux Tokens must find
- * @property {Wire} wire on which it is to stand
+ * @property {Wire} wire the wire to insert it into
  * @property {Source} styleModel
  * @property {Source} vision
  *
  * @typedef {Object} Reference
  * @property {import("./tables.js").Way} way
  * @property {Source | null} picture null where it cannot be found
- * @property {string} from the node and input it comes in by
- * @property {boolean} centred what the model saw of it is its middle, in the result's proportions
+ * @property {string} from the node and input it enters by
+ * @property {boolean} centred the model saw its middle, in the result's proportions
  * @property {Mark | null} mark
  *
  * @typedef {{ references: Reference[], beside: string[], unread: string | null }} Found
@@ -47,7 +47,7 @@ export function referencesOf({ scope, node, model, positive }) {
   const { beside, unread } = walk;
   const ways = new Set(walk.references.map((reference) => reference.way));
   const found = [...walk.references];
-  // Each style puts its tokens before those of the one before.
+  // Each style model puts its tokens before those of the previous one.
   const styles = found.filter((reference) => reference.way === "style");
   for (const [index, one] of found.entries()) {
     if (one.way === "style") found[index] = /** @type {Reference} */ (styles.pop());
@@ -65,11 +65,11 @@ class Walk {
   beside = [];
   /** @type {string | null} */
   unread = null;
-  /** @type {Set<any>} CLIP vision outputs whose tokens are marked already, by their node */
+  /** @type {Set<any>} CLIP vision outputs whose tokens are already marked, by node */
   #marked = new Set();
   #left = MOST_NODES;
 
-  /** The adapters on a model's wire, the first one applied first. @param {Source | null} found */
+  /** The adapters on a model's wire, in the order they are applied. @param {Source | null} found */
   models(found) {
     if (!found || this.#left-- <= 0) return;
     const { scope, node } = found;
@@ -131,7 +131,7 @@ class Walk {
 /** @param {any} node */
 const title = (node) => node.title || node.type;
 
-/** The inputs a name of the table stands for. @param {any} node @param {string} name */
+/** The inputs that a name in the table stands for. @param {any} node @param {string} name */
 function named(node, name) {
   if (!name.endsWith("*")) return [name];
   return (node.inputs ?? [])
@@ -140,7 +140,8 @@ function named(node, name) {
 }
 
 /**
- * The inputs whose references a node's output has: of a pair, those of its own side.
+ * The conditioning inputs whose references reach a node's output. A positive or negative output has
+ * those of the inputs on its own side.
  *
  * @param {any} node
  * @param {number} slot
@@ -156,7 +157,7 @@ function conditioningInputs(node, slot) {
 }
 
 /**
- * The picture that a latent or a CLIP vision output is of, as the model was given it.
+ * The picture a latent or CLIP vision output was made from, as the model was given it.
  *
  * @param {Source} found
  * @param {string} type

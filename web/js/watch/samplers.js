@@ -1,5 +1,5 @@
 // @ts-check
-/** Nodes that sample: which they are, what they are given, and what becomes of their latent. */
+/** Nodes that sample: which they are, what they are given, and where their latent goes. */
 
 import {
   inputNamed,
@@ -20,7 +20,7 @@ import { MASKS, UNREAD } from "./tables.js";
 const MOST_STEPS = 100; // nodes between a sampler and its decoder
 const POSITIVE = ["positive", "cond1", "conditioning"];
 
-/** A MODEL with conditioning or a GUIDER in, a LATENT in and out. @param {any} node */
+/** Takes a MODEL with conditioning or a GUIDER, and has a LATENT in and out. @param {any} node */
 export function samples(node) {
   const takes = (/** @type {string} */ type) => inputOfType(node, type) >= 0;
   return (
@@ -31,7 +31,7 @@ export function samples(node) {
   );
 }
 
-/** The nodes that sample within a scope and run. @param {Scope} scope @returns {Sampler[]} */
+/** The active sampling nodes within a scope. @param {Scope} scope @returns {Sampler[]} */
 export function samplersWithin(scope) {
   return scopesWithin(scope).flatMap((inner) =>
     inner.graph.nodes
@@ -65,8 +65,8 @@ function positiveOf(node) {
 }
 
 /**
- * The node whose picture is a sampler's latent, decoded: its own, or where only further samplers
- * work on the latent, what they made of it. Null if there is none.
+ * The node that decodes a sampler's latent to a picture. Where only further samplers use the
+ * latent, the node that decodes their result. Null if there is none.
  *
  * @param {Sampler} sampler
  * @param {Scope} root
@@ -86,7 +86,7 @@ export function decoderOf(sampler, root) {
   return best;
 }
 
-/** How many nodes there are between a decoder and a sampler; a further sampler counts a lot.
+/** The number of nodes between a decoder and a sampler; another sampler counts a lot.
  *
  * @param {Sampler} decoder @param {Sampler} sampler
  */
@@ -101,7 +101,7 @@ function steps(decoder, sampler) {
     if (node === sampler.node && sameScope(scope, sampler.scope)) {
       return further && between ? Number.POSITIVE_INFINITY : step + (further ? MOST_STEPS : 0);
     }
-    // Between two samplers a latent may be cropped or put together anew.
+    // Between two samplers a latent may be cropped or recombined.
     if (samples(node)) further = true;
     else if (further) between = true;
   }
@@ -109,7 +109,7 @@ function steps(decoder, sampler) {
 }
 
 /**
- * What is known of the latent that enters a sampler: where its mask comes from, and why a model that
+ * Facts about the latent that enters a sampler: where its mask comes from, and why a model that
  * needs such a latent cannot be watched.
  *
  * @param {Sampler} sampler

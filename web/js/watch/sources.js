@@ -1,9 +1,9 @@
 // @ts-check
 /**
- * Where what enters an input comes from, as ComfyUI will run it: past reroutes, bypassed nodes, Get
- * and Set nodes and the borders of subgraphs.
+ * Finds where an input's value comes from when ComfyUI runs the graph: past reroutes, bypassed
+ * nodes, Get and Set nodes and the borders of subgraphs.
  *
- * A subgraph may stand in a graph several times, so a node alone does not say where it is.
+ * A subgraph may be used several times in a graph, so a node alone does not say where it is.
  *
  * @typedef {Object} Scope a graph, seen through the subgraph node that stands for it
  * @property {any} graph
@@ -45,7 +45,7 @@ export const isActive = (node) => node.mode !== NEVER && node.mode !== BYPASSED;
  * A scope and all within it, outermost first.
  *
  * @param {Scope} scope
- * @param {(holder: any) => boolean} counts which subgraph nodes: those that run
+ * @param {(holder: any) => boolean} counts which subgraph nodes to enter: those that run
  * @returns {Scope[]}
  */
 export function scopesWithin(scope, counts = isActive) {
@@ -58,20 +58,20 @@ export function scopesWithin(scope, counts = isActive) {
   ];
 }
 
-/** The place of an input, or -1. @param {any} node @param {string} name */
+/** The index of an input, or -1. @param {any} node @param {string} name */
 export const inputNamed = (node, name) =>
   (node.inputs ?? []).findIndex((/** @type {any} */ input) => input.name === name);
 
-/** The first input of a type, or -1. @param {any} node @param {string} type */
+/** The index of the first input of a type, or -1. @param {any} node @param {string} type */
 export const inputOfType = (node, type) =>
   (node.inputs ?? []).findIndex((/** @type {any} */ input) => input.type === type);
 
-/** The first output of a type, or -1. @param {any} node @param {string} type */
+/** The index of the first output of a type, or -1. @param {any} node @param {string} type */
 export const outputOfType = (node, type) =>
   (node.outputs ?? []).findIndex((/** @type {any} */ output) => output.type === type);
 
 /**
- * Where what enters an input of a node comes from; null if from nowhere.
+ * The source of a node's input; null if it has none.
  *
  * @param {Scope} scope
  * @param {any} node
@@ -145,14 +145,14 @@ function wireInto(scope, node, index) {
   return link ? { scope, link } : null;
 }
 
-/** What leaves a subgraph by an output. @param {Scope} inner @param {number} slot */
+/** The wire that leaves a subgraph by an output. @param {Scope} inner @param {number} slot */
 function wireOut(inner, slot) {
   const id = inner.graph.outputs[slot]?.linkIds[0];
   const link = id == null ? null : inner.graph.getLink(id);
   return link ? { scope: inner, link } : null;
 }
 
-/** A Get node's wire is that into its Set node; a reroute's its own.
+/** The wire into a reroute, or for a Get node, the wire into its Set node.
  *
  * @param {Scope} scope @param {any} node @param {number} slot @returns {Wire | null}
  */
@@ -173,7 +173,7 @@ function scopeOf(scope, graph) {
   return null;
 }
 
-/** The input a bypassed node hands on, chosen as ComfyUI does.
+/** The input a bypassed node passes on, chosen as ComfyUI does.
  *
  * @param {any} node @param {number} slot of the output @param {string} type that is wanted
  */
@@ -189,7 +189,7 @@ function bypassInput(node, slot, type) {
 /** @param {string | undefined} one @param {string} other */
 const fits = (one, other) => one === other || (one !== undefined && (one === "*" || other === "*"));
 
-/** The input a switch hands on; -1 if what it is set by cannot be told before it runs.
+/** The input a switch passes on; -1 if its setting is not known before the run.
  *
  * @param {Scope} scope @param {any} node
  */
@@ -200,13 +200,13 @@ function switchInput(scope, node) {
 }
 
 /**
- * What a widget is set to, by itself or over a wire from a primitive or a subgraph's own widget.
+ * The value of a widget, set directly or by a wire from a primitive or a subgraph's own widget.
  *
  * @param {Scope} scope
  * @param {any} node
  * @param {number} index of its input, or -1 if it has none
  * @param {string} name
- * @returns {unknown} undefined if that cannot be told
+ * @returns {unknown} undefined if it is not known
  */
 function settingOf(scope, node, index, name) {
   const wire = wireInto(scope, node, index);

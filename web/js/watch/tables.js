@@ -2,8 +2,8 @@
 /** Which node gives a model which reference: data, so that a new node is a new line. */
 
 /**
- * How a reference gets in. The model's references stand in this order; within one kind, in the
- * order the nodes come in. The vision tokens of Wan (`clip`) count only if no picture is among the
+ * How a reference enters the model. The model's references are in this order; within one kind, in
+ * the order of their nodes. The vision tokens of Wan (`clip`) count only if no picture is among the
  * video's own tokens (docs/models.md).
  *
  * @typedef {"style" | "vision" | "clip" | "tokens" | "latent" | "adapter"} Way
@@ -15,13 +15,13 @@ export const ORDER = /** @type {Way[]} */ ([
 /**
  * @typedef {Object} Giver what a node adds to the references of its conditioning or its model
  * @property {Way} way
- * @property {string[]} pictures inputs that hold a reference, in the model's order; "images.*" are
- *   all inputs of a group that grows. Each is a picture, a latent or a CLIP vision output.
+ * @property {string[]} pictures inputs that hold a reference, in the model's order; "images.*" is
+ *   every input of a growing group. Each is a picture, a latent or a CLIP vision output.
  * @property {string} [needs] an input without which the node adds none
- * @property {Record<string, string>} [when] the values of widgets with which it does
+ * @property {Record<string, string>} [when] the widget values with which it does
  * @property {string} [mark] an input of a style model whose tokens Mark Redux Tokens must find
  * @property {boolean} [centred] the node itself cuts its pictures to the result's proportions
- * @property {string[]} [beside] inputs whose picture enters beside the tokens: nothing to look at
+ * @property {string[]} [beside] inputs whose picture enters beside the tokens and has no map
  */
 
 /** @type {(way: Way, pictures: string[], more?: Partial<Giver>) => Giver} */
@@ -87,7 +87,7 @@ export const ON_CONDITIONING = {
 /** @type {Record<string, Giver>} by node, on a wire of a model */
 export const ON_MODEL = {
   USOStyleReference: gives("style", ["clip_vision_output"]),
-  // Of the pack ComfyUI_IPAdapter_plus.
+  // From the pack ComfyUI_IPAdapter_plus.
   IPAdapter: gives("adapter", ["image"]),
   IPAdapterAdvanced: gives("adapter", ["image"]),
   IPAdapterBatch: gives("adapter", ["image"]),
@@ -117,25 +117,25 @@ export const UNREAD = /** @type {Record<string, string>} */ ({
   SeedVR2Conditioning: "the video it enlarges enters as channels of the result",
 });
 
-/** Conditionings that a node takes the references of, where it does not take those of all. */
+/** The conditioning inputs whose references a node keeps, where it does not keep those of all. */
 export const KEPT_CONDITIONINGS = /** @type {Record<string, string[]>} */ ({
   ConditioningAverage: ["conditioning_to"],
 });
 
-/** The input whose tokens a node puts behind those of another, whose marks alone it keeps. */
+/** The input whose tokens a node appends to another's; only the other input's marks are kept. */
 export const JOINED_TOKENS = /** @type {Record<string, string>} */ ({
   ConditioningConcat: "conditioning_from",
 });
 
-/** Which of its inputs a switch hands on, by the value of a widget. */
+/** Which of its inputs a switch passes on, by the value of a widget. */
 export const SWITCHES = /** @type {Record<string, { by: string, inputs: [string, string] }>} */ ({
   ComfySwitchNode: { by: "switch", inputs: ["on_false", "on_true"] },
 });
 
-/** Nodes that hand on a latent whose picture stays the same. */
+/** Nodes that pass on a latent whose picture stays the same. */
 export const SAME_PICTURE = new Set(["SetLatentNoiseMask", "RepeatLatentBatch"]);
 
-/** Where on the way of the latent into a sampler its mask comes from. */
+/** The input that a latent's mask comes from, for nodes on its way into a sampler. */
 export const MASKS = /** @type {Record<string, string>} */ ({
   SetLatentNoiseMask: "mask",
   VAEEncodeForInpaint: "mask",

@@ -1,5 +1,5 @@
 // @ts-check
-/** Watching what a sampler does with its references, and leaving the graph as it was. */
+/** Adds the nodes that watch a sampler's references, and restores the graph afterwards. */
 
 import { freePlace } from "./places.js";
 import { referencesOf } from "./references.js";
@@ -19,15 +19,15 @@ const MOST_REFERENCES = 8;
 const [CAPTURE, COLLECT, VIEWER, MARK] = [
   ...["I2AM_Capture", "I2AM_Collect", "I2AM_Viewer", "I2AM_MarkRedux"],
 ];
-// What stands on a wire, and the input that this wire enters.
+// Nodes that are inserted into a wire, and the input this wire enters.
 const ON_WIRES = /** @type {Record<string, string>} */ ({
   [CAPTURE]: "model",
   [MARK]: "conditioning",
 });
 const LEAST_WIDTH = 230; // pixels, so that titles can be read
-const PLACE = 60; // pixels between a node and what is put beside it
+const PLACE = 60; // pixels between a node and one placed beside it
 
-/** How a watched sampler is named on the nodes that watch it. @param {Sampler} sampler */
+/** The key of a watched sampler on the nodes that watch it. @param {Sampler} sampler */
 export const keyOf = ({ scope, node }) => `${scope.graph.id}:${node.id}`;
 
 /** All graphs of a workflow: itself and its subgraphs. @param {any} root @returns {any[]} */
@@ -37,7 +37,7 @@ const graphsOf = (root) => [root, ...root.subgraphs.values()];
 const keysOn = (node) => node.properties?.i2am_watch?.keys ?? [];
 
 /**
- * What the nodes that watch a sampler carry: its name then, also if it has moved to a subgraph since.
+ * The keys on the nodes that watch a sampler, even if it was moved into a subgraph since.
  *
  * @param {Sampler} sampler
  * @param {Scope} root the workflow
@@ -56,7 +56,7 @@ export function watchersOf(sampler, root) {
 }
 
 /**
- * Adds what watches a sampler; throws an Error, before anything is changed, if nothing can.
+ * Adds the nodes that watch a sampler. Throws an Error before any change if it cannot be watched.
  *
  * @param {Sampler} sampler
  * @param {Scope} root the workflow
@@ -114,7 +114,10 @@ export function watch(sampler, root, home, make) {
   return { pictures, image: Boolean(decoder), open, viewer };
 }
 
-/** Sets a choice of a node that has it. @param {any} node @param {string} name @param {string} value */
+/** Sets a widget, if it offers the value.
+ *
+ * @param {any} node @param {string} name @param {string} value
+ */
 function choose(node, name, value) {
   const widget = node.widgets?.find((/** @type {any} */ one) => one.name === name);
   if (widget?.options?.values?.includes(value)) widget.value = value;
@@ -145,7 +148,7 @@ function anchorOf(sampler, scope) {
 /** Right of a node. @param {any} node @returns {[number, number]} */
 const beside_ = ({ pos, size }) => [pos[0] + size[0] + PLACE, pos[1]];
 
-/** What is added to watch one sampler. */
+/** The nodes and wires added to watch one sampler. */
 class Building {
   /** @type {string[]} */
   open = [];
@@ -190,7 +193,7 @@ class Building {
   }
 
   /**
-   * Capture Attention on a model's wire, unless one stands there.
+   * Puts Capture Attention on a model's wire, unless it is already there.
    *
    * @param {import("./samplers.js").Given} entered
    * @param {any} link
@@ -263,7 +266,7 @@ class Building {
     connect(port, node, inputNamed(node, input));
   }
 
-  /** Notes on a node what to take back. @param {any} node */
+  /** Records on a node what to undo. @param {any} node */
   note(node) {
     const grown = [...this.#sizes].filter(([one, [, , width, height]]) => {
       return one.size[0] !== width || one.size[1] !== height;
@@ -273,17 +276,17 @@ class Building {
       before: this.#before,
       slots: this.#slots,
       orders: this.#orders,
-      // The page saves an output that was never linked in another way than one that is free again.
+      // The page saves an output that was never linked differently from one that was unlinked.
       unlinked: [...this.#unlinked].filter(([output]) => output.links).map(([, where]) => where),
-      // Each with its size now: one that was changed since is not the size we gave it.
+      // Each with its size now, to leave nodes alone that are resized later.
       sizes: grown.map(([one, size]) => [...size, one.size[0], one.size[1]]),
     };
   }
 }
 
 /**
- * The order of a graph's nodes as it was loaded, if the page would number them in another way. It
- * does so as soon as a node is added.
+ * The order of a graph's nodes as it was loaded, if the page would number them differently. It does
+ * so as soon as a node is added.
  *
  * @param {any} graph
  * @returns {[string, number[]][]}
@@ -297,7 +300,7 @@ function staleOrder(graph) {
   return same ? [] : [[graph.id, loaded]];
 }
 
-/** The last numbers of a node and a link before anything was watched. @param {any} root */
+/** The last node and link ids before anything was watched. @param {any} root */
 function earliest(root) {
   const notes = graphsOf(root).flatMap((graph) =>
     graph.nodes.flatMap((/** @type {any} */ node) => node.properties?.i2am_watch?.before ?? []),
@@ -309,7 +312,7 @@ function earliest(root) {
 }
 
 /**
- * Takes away what watches some samplers, and leads every wire where it led before.
+ * Removes what watches some samplers, and leads every wire back to where it led before.
  *
  * @param {string[]} keys of the samplers
  * @param {any} root
@@ -351,11 +354,10 @@ export function stop(keys, root) {
 }
 
 /**
- * Gives subgraph nodes the sizes they had before slots were added, where they still have the size
- * that this gave them.
+ * Restores the sizes subgraph nodes had before slots were added, unless they were resized since.
  *
  * @param {Map<string, any>} graphs
- * @param {any[]} sizes as notes hold them; one watched after another grew from there
+ * @param {any[]} sizes as recorded; a later watch starts from the size an earlier one left
  */
 function shrink(graphs, sizes) {
   const left = [...sizes];
@@ -371,7 +373,7 @@ function shrink(graphs, sizes) {
 }
 
 /**
- * Sets the numbers of the next node and link back, where none is in use.
+ * Resets the last node and link ids, or to the highest still in use.
  *
  * @param {any} root
  * @param {[number, number]} before
@@ -380,7 +382,7 @@ function countFrom(root, [node, link]) {
   const all = graphsOf(root);
   const nodes = all.flatMap((graph) => graph.nodes.map((/** @type {any} */ one) => Number(one.id)));
   const links = all.flatMap((graph) => [...graph.links.keys()].map(Number));
-  // A node's number may be any text.
+  // A node's id may be any text.
   root.state.lastNodeId = Math.max(node, ...nodes.filter(Number.isFinite));
   root.state.lastLinkId = Math.max(link, ...links);
 }

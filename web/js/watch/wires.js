@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * Changing a graph so that it can be changed back to the byte: a node is put onto a wire by leading
- * that very wire to it, and a new one on from it. The old wire keeps its number, its place among the
- * others and its reroutes, and taking the node out leads it back.
+ * Graph changes that can be undone to the byte. To insert a node, the existing wire is led to it,
+ * and a new wire leads on from it. The existing wire keeps its id, its order among the others and
+ * its reroutes. Taking the node out leads it back.
  */
 
 import { holderInput, isOutputBorder, sameScope } from "./sources.js";
@@ -10,15 +10,15 @@ import { holderInput, isOutputBorder, sameScope } from "./sources.js";
 /** @typedef {import("./sources.js").Scope} Scope */
 /** @typedef {import("./sources.js").Source} Source */
 /**
- * Where something can be taken from within a graph: an output of a node, or where the node is null,
- * an input of the subgraph.
+ * Where a value is available within a graph: an output of a node or, where the node is null, an
+ * input of the subgraph.
  *
  * @typedef {{ scope: Scope, node: any, slot: number }} Port
  */
 /** @typedef {{ graph: string, side: "inputs" | "outputs", id: string }} Added a slot of a subgraph */
 
 /**
- * Puts a node onto a wire.
+ * Inserts a node into a wire.
  *
  * @param {any} graph
  * @param {any} link
@@ -37,7 +37,7 @@ export function insert(graph, link, node, input) {
 }
 
 /**
- * Takes a node off its wires, and leads the wire that entered it where it led on to.
+ * Takes a node off its wires, and leads the wire that entered it to where its output led.
  *
  * @param {any} graph
  * @param {any} node
@@ -69,13 +69,13 @@ function inputOf(graph, target, slot) {
   return [node.inputs[slot], node];
 }
 
-/** The target of a wire forgets it; the wire itself stays. @param {any} graph @param {any} link */
+/** Detaches a wire from its target; the wire itself stays. @param {any} graph @param {any} link */
 function leave(graph, link) {
   if (isOutputBorder(graph, link.target_id)) graph.outputs[link.target_slot].linkIds.length = 0;
   else graph.getNodeById(link.target_id).inputs[link.target_slot].link = null;
 }
 
-/** The target of a wire learns of it. @param {any} graph @param {any} link */
+/** Attaches a wire to its target. @param {any} graph @param {any} link */
 function arrive(graph, link) {
   if (isOutputBorder(graph, link.target_id)) {
     graph.outputs[link.target_slot].linkIds[0] = link.id;
@@ -87,7 +87,7 @@ function arrive(graph, link) {
   graph.trigger?.("node:slot-links:changed", { ...change, connected: true, linkId: link.id });
 }
 
-/** Connects an output with what a number names. @param {any} graph @param {any} node
+/** Connects an output with the target of this id. @param {any} graph @param {any} node
  * @param {number} output @param {any} target @param {number} slot
  */
 function enter(graph, node, output, target, slot) {
@@ -111,8 +111,8 @@ export function connect({ scope, node: origin, slot }, node, index) {
 }
 
 /**
- * Where in a scope something from another can be taken from: through the borders of the subgraphs
- * between them, by slots that are there already or else new ones.
+ * Makes a source available in another scope, through the borders of the subgraphs between them. It
+ * uses the slots that are there, or adds new ones.
  *
  * @param {Source} source
  * @param {Scope} scope
@@ -188,7 +188,7 @@ function unused(slots, name) {
   return number === 1 ? name : `${name}_${number}`;
 }
 
-/** Takes slots away again. @param {Map<string, any>} graphs by id @param {Added[]} added */
+/** Removes added slots. @param {Map<string, any>} graphs by id @param {Added[]} added */
 export function removeSlots(graphs, added) {
   for (const { graph: id, side, id: slot } of [...added].reverse()) {
     const graph = graphs.get(id);
