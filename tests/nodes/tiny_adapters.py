@@ -17,7 +17,7 @@ SD15_PLACES = {
 
 
 def pack_module(folder: Path, name: str) -> Any:
-    """A pack's module with its neighbours it imports, without the pack's nodes."""
+    """A pack's module and the neighbours it imports, without the pack's nodes."""
     package = ModuleType(folder.name)
     package.__path__ = [str(folder)]
     sys.modules[folder.name] = package

@@ -16,8 +16,8 @@ from tools.comfyui.viewer_page import SHOWN, open_page, set_seed
 RENDERER = "Comfy.VueNodes.Enabled"
 STEPS = 300  # enough time to see it happen
 
-# The canvas on Capture Attention: its size, and how many of its pixels are bluer than red or grey,
-# which no colour of the map is.
+# The canvas on Capture Attention: its size, and how many of its pixels are bluer than red, or
+# grey. No colour of the map is either.
 PAINTED = """
 () => {
   const canvas = document.querySelector('.i2am-live canvas');

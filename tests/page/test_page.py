@@ -42,7 +42,7 @@ MAP_PICTURES = """
 
 @dataclass
 class Visit:
-    """An open page, and our errors on it."""
+    """An open page, and the errors this pack caused on it."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)

@@ -179,7 +179,7 @@ def test_copied_values_are_those_of_the_map(
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 def test_the_papers_preset(browser: Browser, server: ComfyServer, shots: Path, vue: bool) -> None:
-    """The viewer names it, paints with its cut, and locks the controls it sets."""
+    """The viewer names it, paints with its cut, and lets it take over the controls it sets."""
     page = opened(browser, server, short_demo(), settings={RENDERER: vue})
     press_run(page)
     press(page, "Settings")
@@ -408,7 +408,7 @@ def test_a_run_that_stops(browser: Browser, server: ComfyServer, shots: Path, vu
 def test_a_recording_that_is_gone(
     browser: Browser, server: ComfyServer, comfyui_path: Path, tmp_path: Path, shots: Path
 ) -> None:
-    """A latent whose recording was lost, here by a server restart: the page says so."""
+    """A latent whose recording was lost, here because its server is gone: the page says so."""
     prompt = to_prompt(short_demo(), server.get_json("/object_info"))
     saved = {"samples": [find(prompt, "KSampler"), 0], "filename_prefix": "kept"}
     prompt["save"] = {"class_type": "SaveLatent", "inputs": saved}

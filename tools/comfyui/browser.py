@@ -21,10 +21,10 @@ USUAL_PLACES = {
     ),
     "linux": ("/snap/bin/chromium",),
 }
-# Playwright's own downloads, where somebody has made them.
+# Playwright's own downloads, if somebody has made them.
 PLAYWRIGHT_CACHES = ("~/.cache/ms-playwright", "~/Library/Caches/ms-playwright")
 PLAYWRIGHT_BINARIES = ("chromium-*/chrome-linux*/chrome", "chromium-*/chrome-mac*/*/*/*/Chromium")
-# For tests: no sandbox (containers), no GPU, and no calls of its own to the internet.
+# For tests: no sandbox (containers), no GPU, and no internet access on its own.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",

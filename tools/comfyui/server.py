@@ -88,7 +88,7 @@ class ComfyServer:
 
     `comfyui` is the folder with main.py, `python` an interpreter with its requirements. Without
     `base` a temporary base directory is used and removed at the end. The log is kept in `log`.
-    `threads`: how many torch may use; tiny models are fastest, and never disturbed, with one.
+    `threads`: for torch; tiny models run fastest and most reliably with one.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class ComfyServer:
         return answer["prompt_id"]
 
     def wait(self, prompt_id: str, seconds: float = 600) -> dict[str, Any]:
-        """The history entry of a prompt, when it is done; raises what a node raised."""
+        """The history entry of a finished prompt; raises what a node raised."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             entry = self.get_json(f"/history/{prompt_id}").get(prompt_id)
@@ -250,7 +250,7 @@ class ComfyServer:
 
 
 def _refusal(text: str) -> str:
-    """What ComfyUI said against a prompt, one line a node."""
+    """ComfyUI's objections to the prompt, one line per node."""
     try:
         answer = json.loads(text)
         lines = [answer["error"]["message"]]

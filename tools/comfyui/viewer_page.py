@@ -30,7 +30,7 @@ PATIENCE = 120_000  # milliseconds, for a slow machine
 VIEWPORT: Any = {"width": 1500, "height": 950}
 DENSITY = 2  # pixels of the screen for one CSS pixel
 NODE = "app.graph.nodes.find((node) => node.type === 'I2AM_Viewer')"
-# A new user's, without the panels of the page that would cover the viewer.
+# A new user's settings, without the panels of the page that would cover the viewer.
 SETTINGS = {
     "Comfy.RightSidePanel.IsOpen": False,
     "Comfy.Minimap.Visible": False,
@@ -73,7 +73,7 @@ def open_page(
     """
     page = open_empty_page(browser, server, on_error=on_error, settings=settings)
     load(page, demo_workflow() if workflow is None else workflow)
-    page.keyboard.press("Escape")  # a new user is shown the templates
+    page.keyboard.press("Escape")  # closes the templates that a new user sees
     page.get_by_test_id("dialog-overlay").wait_for(state="hidden")
     centre(page)
     return page
@@ -101,7 +101,7 @@ def open_empty_page(
 
 
 def close_welcome(page: Page) -> None:
-    """Closes what a new user is shown: the templates, which come late on a busy machine."""
+    """Closes what a new user sees first: the templates, which appear late on a busy machine."""
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)
     overlay = page.get_by_test_id("dialog-overlay")
@@ -212,7 +212,7 @@ def picture(page: Page) -> np.ndarray:
 
 
 def as_executed(server: ComfyServer, name: str, payload: bytes, pictures: Tensor) -> dict[str, Any]:
-    """Writes a payload and its pictures where the node does; returns what the page gets to know.
+    """Writes a payload and its pictures where the node does; returns what the page is sent.
 
     pictures: (pictures, height, width, 3) in 0..1, used for the result and for its one reference.
     """

@@ -6,8 +6,8 @@
     from tools.evaluate import Request, evaluate
     summary = evaluate(Request(Path("workflow.json"), Path("pairs.csv"), Path("results")))
 
-`plan` checks everything before time is spent, `worker` is ComfyUI in a process of Ray, `run` gives
-out the pairs, `results` keeps one file a pair, `report` reads them. docs/evaluate.md has the rest.
+`plan` checks everything before time is spent, `worker` is ComfyUI in a Ray process, `run` hands out
+the pairs, `results` keeps one file per pair, `report` reads them. See docs/evaluate.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["EvaluationError", "Request", "Summary", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the driver when it is asked for: workers import this package too, and need none."""
+    """Imports the driver on demand: workers import this package too, and do not need it."""
     if name in ("Request", "Summary", "evaluate"):
         check_requirements()
         from . import run

@@ -1,4 +1,4 @@
-"""The Ray an evaluation runs on: started here for its time, or a cluster that is already there."""
+"""The Ray cluster of an evaluation: one started for it, or an existing one."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .task import Setup
 from .worker.actor import Worker
 
 CONNECT_SECONDS = 5
-STORE_BYTES = 256 * 2**20  # of Ray's shared memory: what is under way, never all results
-# A worker that dies is started anew, without end; a task that kills it is tried three times.
+STORE_BYTES = 256 * 2**20  # of Ray's shared memory, for work in progress, never for all results
+# A worker that dies is always restarted; a task that kills its worker is tried three times.
 RETRIES = 2
-# What a cluster's machines get of this folder.
+# The parts of this folder that a cluster's machines get.
 NOT_SENT = [".git", ".venv", ".comfyui", "output", "tests", "docs", "example_workflows"]
 NO_MESSAGES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker takes: cores, and of a graphics card all, a part or nothing."""
+    """What one worker takes: CPU cores, and all, part or none of a graphics card."""
 
     cores: int = 1
     cards: float = 0.0
@@ -35,10 +35,10 @@ class Share:
 
 @contextmanager
 def ray_session(address: str | None, cores: int) -> Iterator[Any]:
-    """Ray, connected. address: of a cluster, “host:port” or “auto”; None starts one of `cores`.
+    """Ray, connected. address: “host:port” of a cluster, or “auto”; None starts one with `cores`.
 
-    Where this process has a Ray already, that one is used and left running. Raises EvaluationError
-    for a cluster that cannot be reached.
+    A Ray already connected in this process is used and left running. Raises EvaluationError for a
+    cluster that cannot be reached.
     """
     os.environ.update(NO_MESSAGES)
     import ray
@@ -76,9 +76,9 @@ def ray_session(address: str | None, cores: int) -> Iterator[Any]:
 
 
 def team_size(ray: Any, share: Share, wanted: int | None) -> int:
-    """How many workers: as many as wanted, else one a card or a share of the cores.
+    """The number of workers: as many as wanted, else one per card or per share of the cores.
 
-    Raises EvaluationError for more than there is room for, which would wait for ever.
+    Raises EvaluationError if they do not all fit, since Ray would wait forever.
     """
     there = ray.cluster_resources()
     cores, cards = int(there.get("CPU", 0)), float(there.get("GPU", 0))
@@ -95,7 +95,7 @@ def team_size(ray: Any, share: Share, wanted: int | None) -> int:
 
 
 def start_worker(ray: Any, setup: Setup, share: Share) -> Any:
-    """A worker in a process of its own."""
+    """Starts a worker in its own process."""
     actor = ray.remote(Worker).options(
         num_cpus=share.cores,
         num_gpus=share.cards,
@@ -111,7 +111,7 @@ def has_cards(ray: Any) -> bool:
 
 
 def _reach(address: str) -> None:
-    """Whether anything answers at an address; Ray itself would try for minutes."""
+    """Checks that something answers at an address; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address.startswith("ray://") or not host or not port.isdigit():
         raise EvaluationError(

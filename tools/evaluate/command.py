@@ -14,7 +14,7 @@ PROGRAM = "dev.py evaluate"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """0 if every pair was measured, 1 if some were not or nothing could be done, 130 if stopped."""
+    """0 if every pair was measured, 1 if some were not or nothing was done, 130 if interrupted."""
     words = list(sys.argv[1:] if words is None else words)
     command = words.pop(0) if words and words[0] in COMMANDS else "run"
     options = _parser(command).parse_args(words)

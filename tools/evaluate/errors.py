@@ -1,7 +1,7 @@
-"""What the person at the keyboard can put right."""
+"""Errors that the user can fix."""
 
 from __future__ import annotations
 
 
 class EvaluationError(Exception):
-    """An evaluation cannot start or go on: what is wrong, what was found, what to do."""
+    """An evaluation cannot start or continue: what is wrong, what was found, what to do."""

@@ -35,7 +35,7 @@ PICTURES = {
 def write_pairs(
     folder: Path, count: int, recipe: str = "plain", variants: Sequence[Cells] = ({},)
 ) -> Path:
-    """Pictures, points and pairs.csv below a folder, each scene once a variant; the table."""
+    """Writes pictures, points and pairs.csv, each scene once per variant; returns the table."""
     for name in (*PICTURES.values(), "points"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
@@ -55,7 +55,7 @@ def write_pairs(
 
 
 def points(scenes: Scenes) -> pd.DataFrame:
-    """The middle of each token of the hole, and where in the reference it comes from."""
+    """The middle of each token of the hole, and where it comes from in the reference."""
     across = scenes.grid[1]
     truth = scenes.correspondence[0]
     result = (truth >= 0).nonzero().squeeze(1)
@@ -66,7 +66,7 @@ def points(scenes: Scenes) -> pd.DataFrame:
 
 
 def checkpoints(folder: Path, every: int) -> list[Cells]:
-    """A variant for each training's checkpoint in `folder`/<training>/step_<number>.safetensors."""
+    """One variant per checkpoint `folder`/<training>/step_<number>.safetensors."""
     found: list[Cells] = []
     for path in sorted(folder.glob("*/step_*.safetensors")):
         step = int(path.stem.removeprefix("step_"))

@@ -1,4 +1,4 @@
-"""What an evaluation needs beside ComfyUI; a person's own ComfyUI may not have it yet."""
+"""What an evaluation needs besides ComfyUI; the user's own ComfyUI may not have it yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NEEDED = ("ray", "pandas", "pyarrow", "scipy", "torchmetrics", "torch_fidelity",
 
 
 def check_requirements() -> None:
-    """Ends with the command that installs what is missing."""
+    """Exits with the command that installs what is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(

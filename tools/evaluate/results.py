@@ -1,8 +1,7 @@
-"""The folder of results: one file a pair, written whole or not at all.
+"""The folder of results: one file per pair, written completely or not at all.
 
-A pair is done when `rows/<its key>.json` is there. Its pictures are written before it, so nothing
-has to be repaired after a stop: what is not named by a row is written again, half-written files
-(.new) among it.
+A pair is done when `rows/<its key>.json` exists. Its pictures are written first, so nothing needs
+repair after a stop: files that no row names are written again, as are half-written files (.new).
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from .task import Outcome
 ROWS, PICTURES, STRIPS = "rows", "pictures", "strips"
 FACTS, SKIPPED = "run.json", "skipped.csv"
 TABLE = "results"  # .csv and .parquet
-BYTES_A_PAIR = 2**20  # to begin with, until pictures of this folder tell
-SPARE_BYTES = 256 * 2**20  # for the report, and not to fill a disk to its last byte
-CHUNK = 500  # rows made a table at a time: dictionaries take far more memory
+BYTES_A_PAIR = 2**20  # an initial estimate, until pictures in this folder give a better one
+SPARE_BYTES = 256 * 2**20  # for the report, and to keep some space on the disk
+CHUNK = 500  # rows converted to a table at once: dictionaries take far more memory
 Json = dict[str, Any]
 
 
 class Results:
-    """The files of one evaluation below a folder."""
+    """The files of one evaluation in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,7 +43,7 @@ class Results:
 
     @classmethod
     def existing(cls, folder: Path) -> Results:
-        """A folder that an evaluation wrote. Raises EvaluationError for any other."""
+        """The folder of an earlier evaluation. Raises EvaluationError for any other folder."""
         if not (folder / FACTS).is_file():
             raise EvaluationError(
                 f"{folder} holds no results of an evaluation ({FACTS} is missing)."
@@ -52,7 +51,7 @@ class Results:
         return cls(folder)
 
     def path(self, kind: str, key: str, item: int = 0) -> Path:
-        """The file of a pair; of the later pictures of a batch with their number."""
+        """The file of a pair; later pictures of a batch add their number."""
         ending = {ROWS: ".json", PICTURES: ".png", STRIPS: ".jpg"}[kind]
         number = f"_{item + 1}" if item else ""
         return self.folder / kind / key[:2] / f"{key}{number}{ending}"
@@ -62,7 +61,7 @@ class Results:
         return self.path(ROWS, key).is_file()
 
     def check_room(self, pairs: int) -> None:
-        """Raises EvaluationError if the disk has no room for so many more pairs."""
+        """Raises EvaluationError if the disk has no room for this many more pairs."""
         sizes = [
             path.stat().st_size
             for path, _ in zip((self.folder / PICTURES).rglob("*.png"), range(50), strict=False)
@@ -76,7 +75,7 @@ class Results:
             )
 
     def keep(self, pair: Pair, outcome: Outcome) -> None:
-        """Writes what a pair gave. Raises EvaluationError where the disk refuses it."""
+        """Writes a pair's results. Raises EvaluationError if the disk refuses them."""
         try:
             for item, data in enumerate(outcome.pictures):
                 _write(self.path(PICTURES, pair.key, item), data)
@@ -100,11 +99,11 @@ class Results:
         _write(self.folder / FACTS, json.dumps(facts, indent=1, ensure_ascii=False).encode())
 
     def facts(self) -> Json:
-        """What `write_facts` was given."""
+        """The facts from `write_facts`."""
         return json.loads((self.folder / FACTS).read_text("utf-8"))
 
     def write_skipped(self, skipped: list[tuple[int, str, str]]) -> None:
-        """The pairs that gave nothing: row, name, and why."""
+        """The pairs without results: row, name, and why."""
         table = pd.DataFrame(skipped, columns=["row", "name", "problem"]).sort_values("row")
         _write(self.folder / SKIPPED, table.to_csv(index=False).encode())
 
@@ -113,7 +112,7 @@ class Results:
         return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["row", "problem"])
 
     def write_table(self, cells: Iterator[tuple[Json, str]]) -> pd.DataFrame:
-        """results.csv and results.parquet, from each pair's cells of the table and its key."""
+        """Writes results.csv and results.parquet, from each pair's table cells and its key."""
         parts: list[pd.DataFrame] = []
         waiting: list[Json] = []
         for row, key in cells:
@@ -131,7 +130,7 @@ class Results:
         return table
 
     def table(self) -> pd.DataFrame:
-        """What `write_table` wrote."""
+        """The table from `write_table`."""
         try:
             return pd.read_parquet(self.folder / f"{TABLE}.parquet")
         except OSError:
@@ -142,7 +141,7 @@ class Results:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     try:

@@ -1,4 +1,4 @@
-"""The driver: plan, workers, one file a pair. It holds no result longer than it takes to write."""
+"""The driver: plan, workers, one file per pair. Results are held only until they are written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .plan.workflow import node_types
 from .results import SKIPPED, Results
 from .task import Outcome, Setup
 
-ALL_FAILED = 5  # pairs in a row, from the first on: then something is wrong with all of them
+ALL_FAILED = 5  # consecutive pairs, from the first: then something is wrong with all
 SPEAK_SECONDS = 5
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. Paths as given; see docs/evaluate.md for each option."""
+    """What is requested. Paths as given; see docs/evaluate.md for each option."""
 
     workflow: Path
     pairs: Path
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Summary:
-    """How an evaluation went. skipped: the row, name and problem of each pair that gave nothing."""
+    """How an evaluation went. skipped: row, name and problem of each pair without results."""
 
     pairs: int
     skipped: tuple[tuple[int, str, str], ...]
@@ -58,12 +58,12 @@ class Summary:
 
 
 def evaluate(request: Request, say: Say = print, by: tuple[str, ...] = ()) -> Summary:
-    """Measures what is missing and writes the report, grouped by these columns if any are named.
+    """Measures what is missing and writes the report, grouped by the given columns, if any.
 
-    Raises EvaluationError before any time is spent, where that can be known.
+    Raises EvaluationError before time is spent, where possible.
     """
     summary = measure(request, say)
-    from .report import write_report  # brings torch, which the run itself does without
+    from .report import write_report  # imports torch, which the run itself does not need
 
     say(f"{summary.done} of {summary.pairs} pairs are measured.")
     if summary.skipped:
@@ -75,9 +75,9 @@ def evaluate(request: Request, say: Say = print, by: tuple[str, ...] = ()) -> Su
 
 
 def measure(request: Request, say: Say = print) -> Summary:
-    """Runs what is missing of an evaluation and writes its table.
+    """Runs the missing pairs of an evaluation and writes its table.
 
-    Raises EvaluationError before any time is spent, where that can be known.
+    Raises EvaluationError before time is spent, where possible.
     """
     types = node_types(request.workflow)
     table = read_table(request.pairs)
@@ -120,7 +120,7 @@ def measure(request: Request, say: Say = print) -> Summary:
 
 
 def _plan(ray: Any, request: Request, table: Any, first: Any, cuda: bool) -> Plan:
-    """The plan, with what the first worker knows of nodes, models and versions."""
+    """The plan, using what the first worker knows about nodes, models and versions."""
     try:
         facts = ray.get(first.facts.remote())
     except ray.exceptions.RayError as error:
@@ -147,7 +147,7 @@ def _plan(ray: Any, request: Request, table: Any, first: Any, cuda: bool) -> Pla
 
 
 def _missing(plan: Plan, results: Results) -> list[int]:
-    """The rows (from 0) that are still to do, those of one model together; equal rows once."""
+    """The rows (from 0) still to do, grouped by model; equal rows once."""
     missing: dict[str, int] = {}
     for pair in plan.pairs():
         if not pair.problem and not results.has(pair.key):
@@ -156,7 +156,7 @@ def _missing(plan: Plan, results: Results) -> list[int]:
 
 
 def _say_problems(plan: Plan, strict: bool, say: Say) -> None:
-    """Tells which rows cannot be run; raises EvaluationError where that is all of them."""
+    """Reports rows that cannot be run; raises EvaluationError if none can."""
     count = 0
     for number in range(len(plan)):
         pair = plan.pair(number)
@@ -183,9 +183,9 @@ def _summary(plan: Plan, results: Results, failed: dict[str, str]) -> Summary:
 def _run(
     ray: Any, plan: Plan, missing: list[int], workers: list[Any], results: Results, say: Say
 ) -> dict[str, str]:
-    """Gives every worker one pair after the other and writes each as it comes.
+    """Gives every worker one pair after another and writes each result as it arrives.
 
-    Returns the key of each pair that failed, with the reason.
+    Returns the key of each failed pair, with the reason.
     """
     waiting = iter(missing)
     busy: dict[Any, tuple[Pair, Any]] = {}
@@ -225,7 +225,7 @@ def _run(
 
 
 def _outcome(ray: Any, reference: Any, worker: Any) -> tuple[Outcome, bool]:
-    """What a task gave, and whether its worker can take another."""
+    """A task's outcome, and whether its worker can take another."""
     try:
         return ray.get(reference), True
     except ray.exceptions.RayActorError:
@@ -233,7 +233,7 @@ def _outcome(ray: Any, reference: Any, worker: Any) -> tuple[Outcome, bool]:
     except ray.exceptions.RayError as error:
         problem = _root_cause(error)
     try:
-        ray.get(worker.process.remote())  # waits for one that is being started anew
+        ray.get(worker.process.remote())  # waits for a worker that is restarting
     except ray.exceptions.RayError:
         return Outcome(problem=problem), False
     return Outcome(problem=problem), True
@@ -247,7 +247,7 @@ def _progress(finished: int, count: int, seconds: float, skipped: int) -> str:
 
 
 def _cells(plan: Plan, results: Results) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each done row of the table, in its order, with its key."""
+    """Each finished row of the table, in order, with its key."""
     names = plan.table.names()
     for number in range(len(plan)):
         pair = plan.pair(number)
@@ -256,6 +256,6 @@ def _cells(plan: Plan, results: Results) -> Iterator[tuple[dict[str, Any], str]]
 
 
 def _root_cause(error: BaseException) -> str:
-    """The last line of what a worker raised, without Ray's frames around it."""
+    """The last line of a worker's error, without Ray's frames around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

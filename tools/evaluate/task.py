@@ -1,4 +1,4 @@
-"""What travels between the driver and its workers. Imports nothing that takes time."""
+"""What travels between the driver and its workers. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
-Measured = tuple[tuple[str, str], ...]  # an IMACS node and what stands before its figures
+Measured = tuple[tuple[str, str], ...]  # an IMACS node and the prefix of its figures
 
 
 @dataclass(frozen=True)
 class Task:
-    """One run of the workflow, with everything it needs, as it travels to a worker."""
+    """One run of the workflow, with everything it needs, as sent to a worker."""
 
     prompt: Json
     measured: Measured
-    pictures: dict[str, bytes]  # by the name the prompt has for them
+    pictures: dict[str, bytes]  # by their names in the prompt
     target: bytes | None = None
     correspondence: bytes | None = None
     lpips: str = ""
@@ -23,9 +23,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task gave: for each picture of the run its figures, its file and its strip.
+    """A task's results: for each picture of the run, its figures, its file and its strip.
 
-    problem: what failed, empty if nothing did. seconds: of the run and its scores.
+    problem: what failed; empty if nothing did. seconds: of the run and its scores.
     """
 
     figures: tuple[dict[str, float], ...] = ()
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Setup:
-    """How a worker sets itself up. comfyui: used where the machine's own COMFYUI_PATH is unset."""
+    """How a worker sets itself up. comfyui: used if the machine has no COMFYUI_PATH of its own."""
 
     comfyui: str
     cpu: bool

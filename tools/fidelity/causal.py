@@ -137,7 +137,7 @@ def maps_over_reference(host: Host, scenes: Scenes, recording: Any) -> dict[str,
 
 
 def baselines(scenes: Scenes, result: Tensor) -> dict[str, Tensor]:
-    """Guesses that never look into the model, each (scenes, cells).
+    """Guesses made without looking into the model, each (scenes, cells).
 
     result: the finished pictures (B, H, W, 3).
     """

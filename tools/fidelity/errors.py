@@ -30,7 +30,7 @@ def mean_square(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
 
 def decibels(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
-    """The PSNR; not one of ERRORS, since it falls where those grow."""
+    """The PSNR; not in ERRORS, since it falls as those rise."""
     return -10 * mean_square(found, truth, mask).log10()
 
 

@@ -39,7 +39,7 @@ def environment_for(comfyui: ComfyUI) -> Path:
 
 
 def install(comfyui: ComfyUI) -> Path:
-    """Makes sure that everything is installed; gives the interpreter to use."""
+    """Makes sure that everything is installed; returns the interpreter to use."""
     venv = environment_for(comfyui)
     requirements = comfyui.path / "requirements.txt"
     wanted = digest(requirements.read_text("utf-8"))
@@ -112,7 +112,7 @@ def add_groups(python: Path, groups: tuple[str, ...]) -> None:
 
 
 def set_up(version: str | None, *groups: str) -> tuple[ComfyUI, Path]:
-    """Everything a command needs; gives the ComfyUI and the interpreter.
+    """Everything a command needs; returns the ComfyUI and the interpreter.
 
     groups: dependency groups that only some commands need.
     """

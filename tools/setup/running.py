@@ -49,7 +49,7 @@ def run_logged(
     env: dict[str, str] | None = None,
     growing: Path | None = None,
 ) -> None:
-    """Runs a long command quietly: a line now and then, its whole output in a log file.
+    """Runs a long command quietly: an occasional line, with all its output in a log file.
 
     growing: the folder that it fills, to report its size as well.
     """

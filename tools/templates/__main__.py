@@ -1,4 +1,4 @@
-"""All of ComfyUI's templates that use a reference, watched and run; writes docs/templates.md.
+"""Watches and runs all of ComfyUI's templates that use a reference; writes docs/templates.md.
 
 python dev.py templates            all
 python dev.py templates kontext    those with the word in their name, without writing the page

@@ -1,4 +1,4 @@
-"""The workflows that ComfyUI itself offers, and those of them that use a reference."""
+"""The templates that ComfyUI itself offers, and those that use a reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _BYPASSED = 4  # the mode of a node
-# Nodes that give a model a picture to go by.
+# Nodes that give a model a reference picture.
 REFERENCE_NODES = (
     *("ReferenceLatent", "TextEncodeQwenImageEdit", "TextEncodeQwenImageEditPlus"),
     *("FluxKontextMultiReferenceLatentMethod", "USOStyleReference", "StyleModelApply"),
@@ -21,7 +21,7 @@ REFERENCE_NODES = (
 
 @cache
 def folder() -> Path:
-    """Where the package comfyui-workflow-templates-json keeps them."""
+    """The folder in the package comfyui-workflow-templates-json."""
     import comfyui_workflow_templates_json
 
     return Path(comfyui_workflow_templates_json.__file__).parent / "templates"
@@ -32,13 +32,13 @@ def read(name: str) -> dict[str, Any]:
 
 
 def node_types(workflow: dict[str, Any]) -> set[str]:
-    """The types of all its nodes, those in subgraphs too."""
+    """The types of all its nodes, including those in subgraphs."""
     inner = workflow.get("definitions", {}).get("subgraphs", [])
     return {node["type"] for graph in (workflow, *inner) for node in graph["nodes"]}
 
 
 def with_reference() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each template that uses a reference, by name, and the nodes by which it does."""
+    """Each template that uses a reference, by name, and the nodes that bring it in."""
     for path in sorted(folder().glob("*.json")):
         workflow = json.loads(path.read_text("utf-8"))
         if not isinstance(workflow, dict) or "nodes" not in workflow:
@@ -50,7 +50,7 @@ def with_reference() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def bypasses(workflow: dict[str, Any]) -> bool:
-    """Whether it bypasses nodes: variants that its reader may switch on."""
+    """Whether it bypasses nodes: variants that the user may switch on."""
     inner = workflow.get("definitions", {}).get("subgraphs", [])
     return any(
         node.get("mode") == _BYPASSED for graph in (workflow, *inner) for node in graph["nodes"]
@@ -58,7 +58,7 @@ def bypasses(workflow: dict[str, Any]) -> bool:
 
 
 def one_of_each() -> list[tuple[str, tuple[str, ...]]]:
-    """For every kind of reference node the smallest template with it."""
+    """For every kind of reference node, the smallest template with it."""
     found = list(with_reference())
     size = {name: (folder() / f"{name}.json").stat().st_size for name, _ in found}
     smallest = {

@@ -1,4 +1,4 @@
-"""An official template in ComfyUI's page: opened, watched with one command, let go again."""
+"""An official template in ComfyUI's page: opened, watched with one command, and restored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 
 WATCH, STOP = "I2AM.Watch", "I2AM.StopWatching"
 
-# What is bypassed runs: templates offer their variants that way.
+# Bypassed nodes are switched on: templates offer variants that way.
 _SWITCH_ON = """
 () => {
   const root = app.rootGraph;
@@ -33,8 +33,8 @@ _SAVED = "() => JSON.stringify(app.rootGraph.serialize())"
 class Visit:
     """What one press of the command did to a template.
 
-    plain, watched: the page's API prompts without and with what watches. said: the messages shown.
-    restored: whether the graph, let go again, is saved as it was before, to the byte.
+    plain, watched: the page's API prompts without and with the watching nodes. said: the messages
+    shown. restored: whether the graph, after stopping, is saved byte for byte as before.
     """
 
     plain: dict[str, Any]
@@ -44,7 +44,7 @@ class Visit:
 
 
 def visit(page: Page, workflow: dict[str, Any], *, switched_on: bool = False) -> Visit:
-    """Opens a workflow, watches and lets go. switched_on: with all that it bypasses."""
+    """Opens a workflow, watches and stops. switched_on: with all its bypassed nodes."""
     page.evaluate("(data) => app.loadGraphData(data)", workflow)
     page.wait_for_timeout(200)  # the page fits its view, which is saved too
     if switched_on:

@@ -1,4 +1,4 @@
-"""Watch a template and run it small: is the picture the same, and what was recorded?"""
+"""Watches a template and runs it small: is the picture the same, and what was recorded?"""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .page import Visit, visit
 from .small import small, watched_links, with_digests
 
 _SECONDS = 300
-_ONE_TOKEN = 1.0  # half a one on either side, as sizes are rounded
+_ONE_TOKEN = 1.0  # half a token on either side, since sizes are rounded
 _SQUARE = ("CLIP image tokens", "vision tokens", "image tokens", "style tokens")
 _REFUSED_BY = ("I2AM_Capture", "I2AM_Collect")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of watching one template.
+    """The result of watching one template.
 
-    family: of the models that were read, as docs/models.md names them. samplers: how many were
-    watched. references: how many reference pictures all of them were given. said: what the page
-    said that was not found or cannot be watched. refused: what a node said instead of a record.
-    same: whether pictures and latents are the same to the last bit as without us; None if there is
-    nothing to compare. misplaced: pictures whose proportions are not those the model saw, in words.
-    restored: whether the graph was left as it was, to the byte.
+    family: of the models that were read, as named in docs/models.md. samplers: how many were
+    watched. references: how many reference pictures they were given in total. said: what the page
+    reported as not found or not watchable. refused: a node's message in place of a recording. same:
+    whether pictures and latents are bit for bit those of the unwatched run; None if there is
+    nothing to compare. misplaced: pictures whose proportions differ from what the model saw, in
+    words. restored: whether the graph was left byte for byte as before.
     """
 
     name: str
@@ -63,7 +63,7 @@ def try_out(
     *,
     switched_on: bool = False,
 ) -> Outcome:
-    """Opens a template, watches it, and runs it with and without what watches."""
+    """Opens a template, watches it, and runs it with and without the watching nodes."""
     seen = visit(page, read(name), switched_on=switched_on)
     links = watched_links(seen.watched)
     said = "; ".join(
@@ -117,13 +117,13 @@ def _references(seen: Visit) -> int:
 
 
 def _cut_by_collect(prompt: dict[str, Any], viewer: str) -> bool:
-    """Whether the Collect Attribution of a viewer was told to cut the pictures."""
+    """Whether a viewer's Collect Attribution was set to crop the pictures."""
     collect = prompt[prompt[viewer]["inputs"]["attribution"][0]]
     return collect["inputs"].get("reference_fit", "auto") != "auto"
 
 
 def _misplaced(server: ComfyServer, view: dict[str, Any]) -> list[str]:
-    """References whose picture is not cut as their tokens are. A vision encoder's are square."""
+    """References whose picture is not cropped like their tokens. A vision encoder's are square."""
     header = read_payload_header(server.download(view["payload"]))
     lines: list[str] = []
     for number, (seen, files) in enumerate(
@@ -140,7 +140,7 @@ def _misplaced(server: ComfyServer, view: dict[str, Any]) -> list[str]:
 
 
 def _digests(outputs: dict[str, Any]) -> dict[str, str]:
-    """What each digest node said. Raises ServerError if a picture is no picture."""
+    """The output of each digest node. Raises ServerError if a picture is not a picture."""
     found = {name: shown for name, shown in outputs.items() if "digest" in shown}
     for name, shown in found.items():
         if not shown["finite"][0]:

@@ -1,4 +1,4 @@
-"""A real ComfyUI with the stand-ins beside this pack."""
+"""A real ComfyUI with the stand-ins and this pack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""API prompts as the page makes them → the same, small enough to run here.
+"""API prompts from the page → the same prompts, small enough to run here.
 
-What loads files is replaced by the stand-ins, sizes and steps are cut down, and all that the
-watched pictures do not depend on is left out. Everything else stays as the template has it.
+Loaders are replaced by the stand-ins, sizes and steps are reduced, and everything the watched
+pictures do not depend on is left out. All else stays as in the template.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 Prompt = dict[str, Any]
 
-# The node that loads → its stand-in, and the input that says what to stand in for.
+# Loader node → its stand-in, and the input that says what to stand in for.
 _LOADERS = {
     "UNETLoader": ("StandIn_Model", "unet_name"),
     "CheckpointLoaderSimple": ("StandIn_Checkpoint", "ckpt_name"),
@@ -25,12 +25,12 @@ _LOADERS = {
     "GetVideoComponents": ("StandIn_Pictures", ""),
     "SCAIL2ColoredMask": ("StandIn_Pictures", ""),
 }
-# Nodes that only load what changes a model: what they are given goes on in their place.
+# Nodes that only load changes to a model: their input replaces their output.
 _HANDED_ON = {"LoraLoaderModelOnly": "model", "TextGenerate": "prompt"}
 _PICTURES = ("i2am_small_wide.png", "i2am_small_tall.png")
 _STEPS, _SIDE, _LENGTH, _TOTAL = 2, 128, 5, 0.02
 _SIZED_BY_PICTURE = "GetImageSize"
-# Inputs of any node, and what they become.
+# Inputs of any node, and their reduced values.
 _CUT: dict[str, Any] = {
     "steps": _STEPS,
     "width": _SIDE,
@@ -47,7 +47,7 @@ _CUT: dict[str, Any] = {
 
 
 def above(prompt: Prompt, ends: list[str]) -> Prompt:
-    """The part of a prompt that some nodes depend on, they included."""
+    """The part of a prompt that some nodes depend on, including those nodes."""
     kept: set[str] = set()
     left = list(ends)
     while left:
@@ -60,7 +60,7 @@ def above(prompt: Prompt, ends: list[str]) -> Prompt:
 
 
 def watched_links(prompt: Prompt) -> list[tuple[str, Any]]:
-    """What every Collect Attribution is given: the kind of a link ("latent", "picture") and it."""
+    """The inputs of every Collect Attribution: the kind ("latent", "picture") and the link."""
     links: list[tuple[str, Any]] = []
     for node in prompt.values():
         if node["class_type"] != "I2AM_Collect":
@@ -72,7 +72,7 @@ def watched_links(prompt: Prompt) -> list[tuple[str, Any]]:
 
 
 def with_digests(prompt: Prompt, links: list[tuple[str, Any]]) -> Prompt:
-    """The prompt with a node for each link that says what came out, and all these depend on."""
+    """The prompt with a digest node for each link, and everything these depend on."""
     ends = {
         f"digest {number}": {"class_type": "StandIn_Digest", "inputs": {kind: link}}
         for number, (kind, link) in enumerate(links)
@@ -82,7 +82,7 @@ def with_digests(prompt: Prompt, links: list[tuple[str, Any]]) -> Prompt:
 
 
 def small(prompt: Prompt) -> Prompt:
-    """The same with stand-ins, and small."""
+    """The same prompt with stand-ins and small values."""
     prompt = copy.deepcopy(prompt)
     for node in prompt.values():
         _stand_in(node)
@@ -114,5 +114,5 @@ def _is_link(value: Any) -> bool:
 
 
 def _is_sized(prompt: Prompt, value: Any) -> bool:
-    """Whether a size is that of a picture, which is small already."""
+    """Whether a size comes from a picture, which is small already."""
     return _is_link(value) and prompt[str(value[0])]["class_type"] == _SIZED_BY_PICTURE

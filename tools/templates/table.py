@@ -1,4 +1,4 @@
-"""docs/templates.md, from what came of trying every template."""
+"""docs/templates.md, from the results of trying every template."""
 
 from __future__ import annotations
 

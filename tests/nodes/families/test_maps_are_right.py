@@ -96,8 +96,8 @@ def test_flux_unconditional_branch(comfy: Any) -> None:
 def _unet_place(call: Seen) -> Place | None:
     """Latent 16×12; context of 5 text tokens, 12 image tokens (3×4), 2 text tokens.
 
-    Levels of 16×12 and 8×6. Cross-attention differs from self-attention by its number of keys, a
-    multiple of 19, which no level has.
+    Levels of 16×12 and 8×6. Cross-attention is told from self-attention by its keys: a
+    multiple of 19, and no level has that many tokens.
     """
     if call.k.shape[2] % 19:
         return None

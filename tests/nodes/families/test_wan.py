@@ -26,8 +26,7 @@ def clip(seed: int, pictures: int = 1) -> Any:
 
 
 def beside_the_text(pictures: int, columns: int = 5) -> Callable[[Seen], Place | None]:
-    """[CLS | 16×16] of each picture, attended to by 3×4×`columns` tokens of video, apart from the
-    text."""
+    """[CLS | 16×16] of each picture, seen by 3×4×`columns` video tokens, apart from the text."""
     spans = tuple((257 * n + 1, 257 * (n + 1)) for n in range(pictures))
 
     def place(call: Seen) -> Place | None:

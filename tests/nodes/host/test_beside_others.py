@@ -83,7 +83,7 @@ def test_flux_patches(run_graph: Any, name: str) -> None:
     plain, before, after = both_ways(graph, filled(name, **PATCHES[name]))
     run = same_both_ways(run_graph, plain, before, after)
     header = recording(run).header
-    if name == "LazyCache":  # which skips calls before any other wrapper runs
+    if name == "LazyCache":  # it skips calls without asking other nodes
         assert (header.evaluations, header.expected_evaluations) == (3, 3)
         assert len(header.steps) < len(header.run.schedule) - 1
     elif name == "EasyCache":

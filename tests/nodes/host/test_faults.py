@@ -45,7 +45,7 @@ def record_of(comfy: Any, store: Any) -> Callable[[Tensor], Any]:
 
 @pytest.fixture
 def arm(comfy: Any) -> Callable[[Any], Any]:
-    """Arms a model like Capture Attention."""
+    """Arms a model as Capture Attention does."""
     return partial(arm_model, comfy)
 
 

@@ -39,7 +39,7 @@ def model(tiny_nodes: None) -> Any:
 
 @pytest.fixture
 def arm(comfy: Any) -> Callable[..., Any]:
-    """Arms a model like Capture Attention: arm(model, layers=((0, 0),))."""
+    """Arms a model as Capture Attention does: arm(model, layers=((0, 0),))."""
     return partial(arm_model, comfy)
 
 
@@ -266,7 +266,7 @@ class TestNothingLeft:
         assert record_of(check()).header.steps == (0, 1, 2)
 
     def test_interrupt(self, check: Any, store: Any, record_of: Any) -> None:
-        """After the user pressed Stop."""
+        """After the user pressed stop."""
         from comfy import model_management
 
         def interrupt() -> None:

@@ -1,4 +1,4 @@
-"""The bundled demo model reads its reference, and the maps show it: its required values, held out.
+"""The bundled demo model reads its reference and maps show it: thresholds on held-out scenes.
 
 `python dev.py fidelity` measures the same on more scenes.
 """

@@ -1,6 +1,6 @@
 """Workflow file + table of pairs → a checked plan, before anything is sampled.
 
-A plan knows every pair's prompt and a key that names everything its figures depend on.
+A plan knows every pair's prompt, and a key that covers everything its figures depend on.
 """
 
 from .columns import Bindings, bind

@@ -11,7 +11,7 @@ from ..errors import EvaluationError
 from .table import LABEL, RESERVED, Table
 from .workflow import Workflow
 
-SHOWN_CHOICES = 8  # of a list, in a message
+SHOWN_CHOICES = 8  # choices of a list shown in a message
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Binding:
 
     @property
     def choices(self) -> list[Any] | None:
-        """What a list offers; None for any other input."""
+        """The choices of a list; None for any other input."""
         if isinstance(self.kind, list):
             return self.kind
         return self.options.get("options") if self.kind == "COMBO" else None
@@ -38,22 +38,22 @@ class Binding:
 
 @dataclass(frozen=True)
 class Bindings:
-    """What the columns of a table set, and those that are only carried along."""
+    """What the columns of a table set, and which columns are only carried along."""
 
     inputs: tuple[Binding, ...]
     labels: tuple[str, ...]
 
 
 def is_picture(options: dict[str, Any]) -> bool:
-    """Whether an input with these options takes the name of a picture in ComfyUI's folders."""
+    """Whether an input with these options takes a picture's name in ComfyUI's folders."""
     return bool(options.get("image_upload"))
 
 
 def bind(workflow: Workflow, table: Table) -> Bindings:
-    """Finds the input of each column: by the title of a picture loader, as “title.widget”, as
-    “node id.widget”, or by a widget's name that only one node has.
+    """Finds the input of each column: by a picture loader's title, as “title.widget”, as
+    “node id.widget”, or by the name of a widget that only one node has.
 
-    Raises EvaluationError for a column that is none of these, and for two that set one input.
+    Raises EvaluationError for any other column, and for two columns that set one input.
     """
     places = _places(workflow)
     found: list[Binding] = []
@@ -79,7 +79,7 @@ def bind(workflow: Workflow, table: Table) -> Bindings:
 
 
 def _places(workflow: Workflow) -> dict[str, list[tuple[str, str]]]:
-    """Every name a column may have, in small letters → the inputs it could mean."""
+    """Every name a column may have, in lower case → the inputs it could mean."""
     places: dict[str, list[tuple[str, str]]] = {}
     for node, found in workflow.prompt.items():
         title = workflow.title(node)
@@ -97,7 +97,7 @@ def _places(workflow: Workflow) -> dict[str, list[tuple[str, str]]]:
 def _full_name(
     workflow: Workflow, places: dict[str, list[tuple[str, str]]], node: str, name: str
 ) -> str:
-    """“title.widget” where that says which, else “node id.widget”."""
+    """“title.widget” if that is unique, else “node id.widget”."""
     full = f"{workflow.title(node)}.{name}"
     return full if len(places[full.casefold()]) == 1 else f"{node}.{name}"
 
@@ -125,7 +125,7 @@ def _which(
 
 
 def read_value(binding: Binding, cell: str) -> Any:
-    """A cell as the value of its input. Raises ValueError, in words, for one that does not fit."""
+    """A cell as its input's value. Raises a readable ValueError if it does not fit."""
     choices = binding.choices
     if choices is not None and not binding.picture:
         for choice in choices:

@@ -18,24 +18,24 @@ READERS = 4  # files read at a time
 
 @dataclass(frozen=True)
 class Found:
-    """A file that is there and whole (its digest), or what is wrong with it."""
+    """The digest of a complete file, or what is wrong with it."""
 
     digest: str = ""
     problem: str = ""
 
 
 def inspect_pictures(paths: Iterable[Path]) -> dict[Path, Found]:
-    """Every picture, decoded to its last pixel."""
+    """Checks every picture, decoding it completely."""
     return _inspect(paths, _decode)
 
 
 def inspect_correspondences(paths: Iterable[Path]) -> dict[Path, Found]:
-    """Every table of points: of the result and where in the reference each comes from."""
+    """Checks every table of points: places of the result, and where each comes from."""
     return _inspect(paths, read_points)
 
 
 def read_points(data: bytes) -> pd.DataFrame:
-    """The points of a correspondence. Raises ValueError, in words, for a table that has none."""
+    """The points of a correspondence. Raises a readable ValueError if there are none."""
     points = pd.read_csv(io.BytesIO(data))
     missing = [name for name in POINTS if name not in points]
     if missing:
@@ -53,7 +53,7 @@ def _inspect(paths: Iterable[Path], check: object) -> dict[Path, Found]:
             check(data)  # type: ignore[operator]
         except FileNotFoundError:
             return Found(problem=f"there is no file {path}")
-        except Exception as error:  # whatever a decoder says about a broken file
+        except Exception as error:  # decoders raise anything for a broken file
             return Found(problem=f"{path} cannot be read: {error}")
         return Found(hashlib.sha256(data).hexdigest()[:32])
 

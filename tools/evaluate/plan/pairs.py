@@ -1,4 +1,4 @@
-"""The plan: every row of the table as a prompt, with a key for all its figures depend on."""
+"""The plan: every row of the table as a prompt, with a key for everything its figures depend on."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ SHOWN_PROBLEMS = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """What figures depend on beside workflow, pictures and models."""
+    """What figures depend on besides workflow, pictures and models."""
 
     pack: str  # versions
     comfyui: str
     device: str  # cpu or cuda
-    threads: int  # of the processor, for one worker
-    lpips: str  # the network, empty without weights
+    threads: int  # CPU threads of one worker
+    lpips: str  # the network; empty without weights
     arguments: tuple[str, ...] = ()  # ComfyUI's
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A row of the table. problem: why it cannot be run, empty if it can."""
+    """A row of the table. problem: why it cannot be run; empty if it can."""
 
     number: int  # of the row, from 1
     name: str
     key: str = ""
     prompt: Json = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)  # by the name the prompt has for them
+    files: dict[str, Path] = field(default_factory=dict)  # by their names in the prompt
     target: Path | None = None
     correspondence: Path | None = None
     problem: str = ""
@@ -50,8 +50,7 @@ class Pair:
 class Plan:
     """A workflow, a table and what the columns set. `models`: fingerprints of model files by name.
 
-    Pairs are made when asked for; nothing here grows with their number but the table itself and a
-    digest for each file.
+    Pairs are made on demand. Only the table itself and one digest per file grow with their number.
     """
 
     workflow: Workflow
@@ -72,7 +71,7 @@ class Plan:
     ) -> Plan:
         """Binds the columns and checks every value; no picture is read yet.
 
-        fingerprints: names that may be model files → those that are, with a digest of each.
+        fingerprints: filters names for model files; returns a digest for each.
         folders: where to look for pictures that the workflow itself names.
         Raises EvaluationError for a table that does not fit the workflow.
         """
@@ -126,7 +125,7 @@ class Plan:
 
     @cached_property
     def pictures(self) -> dict[Path, Found]:
-        """What was found of every picture the table and the workflow name."""
+        """The findings for every picture that the table and the workflow name."""
         columns = [binding.column for binding in self.bindings.inputs if binding.picture]
         columns += [TARGET] if TARGET in self.table.frame else []
         cells = (cell for column in columns for cell in self.table.frame[column].unique())
@@ -135,14 +134,14 @@ class Plan:
 
     @cached_property
     def correspondences(self) -> dict[Path, Found]:
-        """The same of the tables of points."""
+        """The findings for the tables of points."""
         if CORRESPONDENCE not in self.table.frame:
             return {}
         cells = self.table.frame[CORRESPONDENCE].unique()
         return inspect_correspondences([self.table.path(cell) for cell in cells if cell])
 
     def pairs(self) -> Iterator[Pair]:
-        """Every row, in the order in which workers change models least."""
+        """Every row, in the order that makes workers change models least."""
         order = self.table.frame[self.model_columns]
         if len(order.columns):
             first = order.apply(tuple, axis=1)
@@ -154,7 +153,7 @@ class Plan:
             yield self.pair(number)
 
     def pair(self, number: int) -> Pair:
-        """A row, counted from 0, as a prompt; with the reason if it cannot be run."""
+        """A row, counted from 0, as a prompt; or the reason it cannot be run."""
         cells = self.table.row(number)
         name = cells.get(NAME) or str(number + 1)
         prompt = {
@@ -197,7 +196,7 @@ class Plan:
         return Pair(number + 1, name, key, prompt, files, target, points)
 
     def task(self, pair: Pair) -> Task:
-        """What a worker needs for a pair, its files read."""
+        """What a worker needs for a pair, with its files read."""
         return Task(
             pair.prompt,
             self.measured,
@@ -208,7 +207,7 @@ class Plan:
         )
 
     def cells(self, number: int) -> dict[str, Any]:
-        """A row for the results: numbers as numbers."""
+        """A row for the results, with numbers converted."""
         cells: dict[str, Any] = dict(self.table.row(number))
         for binding in self.bindings.inputs:
             if not binding.picture:
@@ -216,7 +215,7 @@ class Plan:
         return cells
 
     def described(self) -> Json:
-        """The facts that a report names."""
+        """The facts for a report."""
         return {
             "workflow": self.workflow.path.name,
             "folder": str(self.table.folder),
@@ -237,7 +236,7 @@ class Plan:
         }
 
     def _key(self, prompt: Json, truth: dict[str, str]) -> str:
-        """Everything a pair's figures depend on: equal keys mean equal figures."""
+        """A key over everything a pair's figures depend on: equal keys mean equal figures."""
         values = {
             value
             for found in prompt.values()

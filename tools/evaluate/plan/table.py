@@ -1,4 +1,4 @@
-"""The table of pairs: a CSV or Parquet file, one row a run of the workflow."""
+"""The table of pairs: a CSV or Parquet file, with one row per run of the workflow."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pandas as pd
 
 from ..errors import EvaluationError
 
-NAME = "name"  # of a pair, for the report and for comparing two runs; its row number by default
+NAME = "name"  # of a pair, for reports and comparing runs; the row number by default
 TARGET = "target"  # the picture that the result should be
 CORRESPONDENCE = "correspondence"  # where each place of the result should come from
-LABEL = "label."  # before the name of a column that is only carried along
+LABEL = "label."  # prefix of a column that is only carried along
 RESERVED = (NAME, TARGET, CORRESPONDENCE)
 
 
@@ -36,18 +36,18 @@ class Table:
         return dict(zip(self.columns, self.frame.iloc[number], strict=True))
 
     def names(self) -> list[str]:
-        """The name of each pair: its column, else its number from 1."""
+        """The name of each pair: from its column, else its number from 1."""
         if NAME in self.frame:
             return list(self.frame[NAME])
         return [str(number) for number in range(1, len(self) + 1)]
 
     def path(self, cell: str) -> Path:
-        """The file that a cell names, below the table's folder unless it is absolute."""
+        """The file that a cell names, relative to the table's folder unless it is absolute."""
         return self.folder / Path(cell).expanduser()
 
 
 def read_table(path: Path) -> Table:
-    """Reads a table. Raises EvaluationError for one that cannot be read or has no rows."""
+    """Reads a table. Raises EvaluationError if it cannot be read or has no rows."""
     if not path.is_file():
         raise EvaluationError(f"There is no table {path}. Give --pairs a CSV or Parquet file.")
     try:
@@ -55,7 +55,7 @@ def read_table(path: Path) -> Table:
             frame = pd.read_parquet(path).astype(object)
             frame = frame.where(frame.notna(), "").map(_text)
         else:
-            # With the header as a row: pandas would rename columns of one name.
+            # With the header as a row, since pandas would rename columns with the same name.
             text = pd.read_csv(
                 path, dtype=str, keep_default_na=False, skipinitialspace=True, header=None
             )
@@ -73,7 +73,7 @@ def read_table(path: Path) -> Table:
 
 
 def _text(cell: Any) -> str:
-    """A cell as it would stand in a CSV file: whole numbers without a point."""
+    """A cell as in a CSV file: whole numbers without a decimal point."""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell)

@@ -20,7 +20,7 @@ Json = dict[str, Any]
 class Workflow:
     """An API prompt, cut down to what its IMACS nodes need.
 
-    imacs: the ids of the IMACS nodes, in the order of the file. object_info: of its node types.
+    imacs: the ids of the IMACS nodes, in file order. object_info: of its node types.
     """
 
     path: Path
@@ -29,18 +29,18 @@ class Workflow:
     object_info: Json
 
     def title(self, node: str) -> str:
-        """What the page shows above a node."""
+        """The title the page shows above a node."""
         found = self.prompt[node]
         kind = found["class_type"]
         title = found.get("_meta", {}).get("title")
         return title or self.object_info[kind].get("display_name") or kind
 
     def name(self, node: str) -> str:
-        """A node in words, for messages."""
+        """A node's description for messages."""
         return f"“{self.title(node)}” (node {node})"
 
     def options(self, node: str, name: str) -> tuple[Any, Json]:
-        """The type of an input (or its list of choices), and its options, by its schema."""
+        """The type of an input (or its list of choices), and its options, from its schema."""
         inputs = self.object_info[self.prompt[node]["class_type"]]["input"]
         for part in ("required", "optional"):
             if name in inputs.get(part, {}):
@@ -49,14 +49,14 @@ class Workflow:
         return "*", {}
 
     def prefix(self, node: str) -> str:
-        """What stands before the figures of one of several IMACS nodes: its title and a point."""
+        """The prefix for the figures of one of several IMACS nodes: its title and a point."""
         return "" if len(self.imacs) == 1 else f"{self.title(node)}."
 
 
 def node_types(path: Path) -> list[str]:
-    """The node types a workflow file uses, read before ComfyUI is there.
+    """The node types a workflow file uses, read without ComfyUI.
 
-    Raises EvaluationError for a file that is no workflow or has nothing to score.
+    Raises EvaluationError if the file is not a workflow or has nothing to score.
     """
     data = _load(path)
     nodes = data["nodes"] if "nodes" in data else data.values()
@@ -70,10 +70,10 @@ def node_types(path: Path) -> list[str]:
 
 
 def read_workflow(path: Path, object_info: Json) -> Workflow:
-    """Reads a file of ComfyUI's page or of its API.
+    """Reads a workflow saved by ComfyUI's page or for its API.
 
-    object_info: of each node type that ComfyUI knows, as its server answers under that name.
-    Raises EvaluationError for a file that is no workflow or that cannot be scored.
+    object_info: of ComfyUI's node types, as its server returns it.
+    Raises EvaluationError if the file is not a workflow or cannot be scored.
     """
     data = _load(path)
     try:
@@ -122,7 +122,7 @@ def _load(path: Path) -> Json:
 
 
 def _check_scored(workflow: Workflow, node: str) -> None:
-    """That an IMACS node scores what Collect Attribution gives, with its picture."""
+    """Checks that an IMACS node scores Collect Attribution's output, with its picture."""
     source = workflow.prompt[node]["inputs"].get("attribution")
     if not isinstance(source, list):
         raise EvaluationError(

@@ -1,4 +1,4 @@
-"""Two folders of results, before and after a training say → what changed, pair by pair."""
+"""Two folders of results, such as before and after training → what changed, pair by pair."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NOT_MATCHED = ("row", "key", "seconds")
 def compare(before: Results, after: Results, folder: Path) -> list[Path]:
     """Writes compare.html and compare.md; returns the files.
 
-    Rows belong together where every column of the tables says the same, but for columns that have
-    no value in common (such as the model). Raises EvaluationError where rows cannot be matched.
+    Rows match if all columns of the tables agree, except columns with no value in common (such as
+    the model). Raises EvaluationError if rows cannot be matched.
     """
     sides = [read_data(one.table(), one.facts()) for one in (before, after)]
     both = _matched(sides[0], sides[1], (before, after))
@@ -60,7 +60,7 @@ def compare(before: Results, after: Results, folder: Path) -> list[Path]:
 
 
 def _matched(before: Data, after: Data, folders: tuple[Results, Results]) -> pd.DataFrame:
-    """The rows of both, side by side; those of `after` end in _after."""
+    """The rows of both tables, side by side; those of `after` end in _after."""
     one, other = before.frame, after.frame
     known = {*folders[0].facts()["table_columns"], "name", "picture"}
     shared = [
@@ -103,7 +103,7 @@ def _row(both: pd.DataFrame, figure: Figure) -> list[str]:
 def _most_changed(
     both: pd.DataFrame, figures: list[Figure], folders: tuple[Results, Results]
 ) -> dict[str, list[Picture]]:
-    """The rows that gained and lost most, before and after each."""
+    """The rows that gained and lost most, each before and after."""
     shown: dict[str, list[Picture]] = {}
     for figure in figures[:1]:
         change = (both[f"{figure.column}_after"] - both[figure.column]).dropna()

@@ -1,7 +1,7 @@
 """FID and KID of a set of results against their targets, by torchmetrics.
 
-They need the Inception weights of torch-fidelity. Nothing is downloaded: where the file is not at
-hand, the report says so and which file to put where.
+They need the Inception weights of torch-fidelity. Nothing is downloaded: if the file is missing,
+the report says so and where to put it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..plan.table import TARGET
 from ..worker.pictures import weights_folder
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
-FEW = 2048  # pictures: with fewer, FID mostly measures how few there are
+FEW = 2048  # pictures: with fewer, FID mostly measures their number
 SUBSET, SUBSETS = 50, 100  # of KID
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Distances:
-    """How FID and KID are had. picture: a key and an item → the file of a result.
+    """How FID and KID are computed. picture: a key and an item → the file of a result.
 
     extractor: what turns pictures into features, instead of Inception; for tests.
     """
@@ -44,7 +44,7 @@ class Distances:
 
     @property
     def note(self) -> str:
-        """What is to be said of the two columns."""
+        """A note on the two columns."""
         if not self.at_hand:
             home, folder = str(Path.home()), str(weights_folder())
             where = folder.replace(home, "~", 1) if folder.startswith(home) else folder
@@ -55,7 +55,7 @@ class Distances:
         return f"FID of fewer than {FEW} pictures is too high; compare equal numbers of rows alone."
 
     def of(self, rows: pd.DataFrame) -> tuple[str, str]:
-        """FID and KID of some rows, in words; dashes where there are none."""
+        """FID and KID of some rows as text; dashes if there are none."""
         if not self.at_hand or TARGET not in rows or len(rows) < 2:
             return "–", "–"
         import torch

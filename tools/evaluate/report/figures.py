@@ -1,4 +1,4 @@
-"""The figures of a results table: what each is called, how it is written, how it is grouped."""
+"""The figures of a results table: their names, formats and groups."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ OTHERS = (
 class Data:
     """A results table with what it takes to read it.
 
-    by: the columns whose values make a group. prefixes: of the IMACS nodes' figures.
+    by: the columns whose values define a group. prefixes: of the IMACS nodes' figures.
     """
 
     frame: pd.DataFrame
@@ -64,7 +64,7 @@ class Data:
     prefixes: tuple[str, ...]
 
     def groups(self) -> list[tuple[str, pd.DataFrame]]:
-        """The name and the rows of each group, in the order of the table, numbers by size."""
+        """The name and rows of each group, in table order, numbers by size."""
         if not self.by:
             return [("all", self.frame)]
         grouped: Any = self.frame.groupby(list(self.by), sort=self.numeric_by, dropna=False)
@@ -75,11 +75,11 @@ class Data:
 
     @property
     def numeric_by(self) -> bool:
-        """Whether all that makes a group is numbers."""
+        """Whether all columns that define a group are numbers."""
         return all(pd.api.types.is_numeric_dtype(self.frame[column]) for column in self.by)
 
     def there(self, wanted: tuple[Figure, ...]) -> list[Figure]:
-        """Those of these figures that the table has, once for each IMACS node."""
+        """The given figures that the table has, once per IMACS node."""
         found = [
             Figure(prefix + one.column, prefix.replace(".", ": ") + one.heading, one.better)
             if prefix
@@ -100,9 +100,9 @@ class Data:
 
 
 def read_data(frame: pd.DataFrame, facts: Json, by: tuple[str, ...] = ()) -> Data:
-    """Groups by what is asked for; else by the labels, else the models, else the settings.
+    """Groups by the given columns; else by the labels, else the models, else the settings.
 
-    Raises EvaluationError for a table without rows and for columns that it does not have.
+    Raises EvaluationError for a table without rows and for missing columns.
     """
     if not len(frame):
         raise EvaluationError("There is nothing to report: no pair was measured.")
@@ -128,7 +128,7 @@ def _makes_groups(frame: pd.DataFrame, column: str) -> bool:
 
 
 def _numbers(column: pd.Series) -> Any:
-    """A column of text that are all numbers, as numbers."""
+    """A text column as numbers, if all its cells are numbers."""
     if pd.api.types.is_numeric_dtype(column):
         return column
     try:

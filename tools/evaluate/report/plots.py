@@ -16,7 +16,7 @@ import pandas as pd
 from .figures import IMACS, TRUTH, Data, Figure
 from .statistics import mean
 
-MANY_POINTS = 5000  # drawn of a scatter plot, evenly chosen
+MANY_POINTS = 5000  # drawn in a scatter plot, evenly chosen
 COLOURS = plt.get_cmap("tab10")
 STYLE: Any = {
     "svg.hashsalt": "i2am",
@@ -28,7 +28,7 @@ STYLE: Any = {
 
 
 def draw(data: Data) -> dict[str, str]:
-    """Name → SVG: means by group, IMACS against the truth, how IMACS is spread."""
+    """Name → SVG: means by group, IMACS against the truth, the distribution of IMACS."""
     scores, truth = data.there(IMACS), data.there(TRUTH)
     plots: dict[str, str] = {}
     if len(data.groups()) > 1 and scores:
@@ -56,7 +56,7 @@ def paired(before: Any, after: Any, figure: Figure) -> str:
 
 
 def _means(data: Data, figures: list[Figure]) -> None:
-    """One panel a figure: lines over the last column of the groups, if it is numbers; else dots."""
+    """One panel per figure: lines over the groups' last column if it is numeric, else dots."""
     last = data.by[-1]
     lines = pd.api.types.is_numeric_dtype(data.frame[last])
     groups = data.groups()

@@ -17,13 +17,13 @@ from scipy import stats
 DRAWS = 2000
 BATCH = 100  # draws at a time: memory is this times the number of rows
 LEVEL = 0.95
-LEAST = 3  # values: fewer have no correlation
-FEW = 8  # values: fewer have no interval; drawn again, they would say more than they know
+LEAST = 3  # values; fewer give no correlation
+FEW = 8  # values; fewer give no interval, since resampling would overstate the precision
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of `count` rows and its 95 % interval; not a number where there is none."""
+    """A figure of `count` rows and its 95 % interval; NaN if there is none."""
 
     value: float
     low: float = float("nan")
@@ -34,7 +34,7 @@ class Estimate:
         return bool(np.isfinite(self.value))
 
     def text(self, digits: int) -> str:
-        """“0.43 (0.40 … 0.46)”, a dash where there is nothing."""
+        """“0.43 (0.40 … 0.46)”, or a dash if there is no value."""
         if not self:
             return "–"
         ends = [_written(end, digits) for end in (self.value, self.low, self.high)]
@@ -47,7 +47,7 @@ def _written(value: float, digits: int) -> str:
 
 
 def mean(values: Any) -> Estimate:
-    """The mean of those values that are finite."""
+    """The mean of the finite values."""
     given = np.asarray(values, np.float64)
     given = given[np.isfinite(given)]
     if not len(given):
@@ -61,7 +61,7 @@ def pearson(x: Any, y: Any) -> Estimate:
 
 
 def spearman(x: Any, y: Any) -> Estimate:
-    """Spearman's: Pearson's of the ranks."""
+    """Spearman's correlation: Pearson's of the ranks."""
     return _correlation(_spearman, x, y)
 
 
@@ -92,7 +92,7 @@ def _estimate(
             rng=np.random.default_rng(0),
         )
     draws = found.bootstrap_distribution
-    draws = draws[np.isfinite(draws)]  # a draw of one row alone has no correlation
+    draws = draws[np.isfinite(draws)]  # a draw of only one row has no correlation
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high), count)
 

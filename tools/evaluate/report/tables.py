@@ -19,7 +19,7 @@ CORRELATION_NOTE = (
 
 @dataclass(frozen=True)
 class Table:
-    """Words in rows below their headings, and what they mean."""
+    """Text in rows below their headings, and what they mean."""
 
     title: str
     headings: list[str]
@@ -46,7 +46,7 @@ def means(data: Data) -> list[Table]:
 
 
 def correlations(data: Data) -> list[Table]:
-    """IMACS against every figure that knows the truth: by group, over all rows, over groups."""
+    """IMACS against every figure that uses the truth: by group, over all rows, over groups."""
     scores, truth = data.there(IMACS), data.there(TRUTH)
     groups = data.groups()
     parts = list(groups)
@@ -82,7 +82,7 @@ def correlations(data: Data) -> list[Table]:
 
 
 def paper(data: Data, distances: Distances) -> list[Table]:
-    """The table of the I2AM paper: one line a model, FID to IMACS."""
+    """The table of the I2AM paper: one line per model, from FID to IMACS."""
     lpips, ssim = Figure("lpips", "LPIPS", "↓", 4), Figure("ssim", "SSIM", "↑", 4)
     scores = [
         Figure("imacs_generated", "IMACS_g", "↑", 4),
@@ -110,7 +110,7 @@ def _group(data: Data) -> str:
 
 
 def _means(rows: pd.DataFrame) -> pd.Series:
-    """The mean of each column of numbers, of its finite values."""
+    """The mean of the finite values in each numeric column."""
     numbers = rows.select_dtypes("number")
     return numbers.where(numbers.abs() != float("inf")).mean()
 

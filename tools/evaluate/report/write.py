@@ -1,4 +1,4 @@
-"""report.html, which stands alone, and report.md with its plots beside it."""
+"""report.html, which is self-contained, and report.md with its plots beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLOTS = "plots"
 
 @dataclass(frozen=True)
 class Picture:
-    """A row of results to look at: a strip of pictures and what stands below."""
+    """A row of results to show: a strip of pictures and its caption."""
 
     strip: str  # base64
     caption: str
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Page:
-    """All that a report says."""
+    """Everything a report says."""
 
     title: str
     intro: list[str]
@@ -44,7 +44,7 @@ class Page:
 def write_report(results: Results, by: tuple[str, ...] = ()) -> list[Path]:
     """Reads the table of a finished evaluation and writes its report; returns the files.
 
-    by: the columns to group by. Raises EvaluationError where there is nothing to report.
+    by: the columns to group by. Raises EvaluationError if there is nothing to report.
     """
     facts = results.facts()
     data = read_data(results.table(), facts, by)
@@ -63,7 +63,7 @@ def write_report(results: Results, by: tuple[str, ...] = ()) -> list[Path]:
 
 
 def write_page(page: Page, folder: Path, name: str) -> list[Path]:
-    """One page in both formats."""
+    """Writes one page in both formats."""
     (folder / PLOTS).mkdir(exist_ok=True)
     files: dict[str, str] = {}
     for number, (title, drawn) in enumerate(page.plots.items(), start=1):
@@ -119,7 +119,7 @@ def _best_and_worst(data: Data, results: Results) -> dict[str, list[Picture]]:
 
 
 def show(results: Results, row: Any, words: str) -> Picture:
-    """A row's strip; nothing where its file is gone."""
+    """A row's strip; nothing if its file is missing."""
     path = results.path(STRIPS, str(row["key"]), int(row["picture"]) - 1)
     data = path.read_bytes() if path.is_file() else b""
     return Picture(base64.b64encode(data).decode(), f"{row['name']} (row {row['row']}): {words}")

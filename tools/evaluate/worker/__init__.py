@@ -1,4 +1,4 @@
-"""One worker: ComfyUI in its process, models loaded once; a task in, figures and pictures out.
+"""One worker: ComfyUI in its process, models loaded once; tasks in, figures and pictures out.
 
-Nothing of torch or ComfyUI is imported before the worker has set up its device.
+torch and ComfyUI are imported only after the worker has set up its device.
 """

@@ -1,4 +1,4 @@
-"""The worker: what a Ray actor does in its own process."""
+"""The worker: a Ray actor in its own process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..task import Json, Outcome, Setup, Task
 
 
 class Worker:
-    """ComfyUI in this process. Run as a Ray actor, which starts it anew when it dies."""
+    """ComfyUI in this process. Runs as a Ray actor, which Ray restarts when it dies."""
 
     def __init__(self, setup: Setup) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
@@ -32,7 +32,7 @@ class Worker:
         import torch
 
         torch.set_num_threads(setup.threads)
-        # All that a task needs, now: what is edited during a run must not mix into it.
+        # Everything a task needs is imported now: edits made during a run must not mix into it.
         from . import pictures
         from .scores import Scores
 
@@ -40,7 +40,7 @@ class Worker:
         self._scores = Scores(self.comfyui.pack)
 
     def facts(self) -> Json:
-        """Versions and the device, for what the figures depend on."""
+        """Versions and the device, which the figures depend on."""
         import torch
 
         cuda = not self._cpu and torch.cuda.is_available()
@@ -54,15 +54,15 @@ class Worker:
         }
 
     def object_info(self, types: Sequence[str]) -> Json:
-        """Those of these node types that ComfyUI knows."""
+        """The given node types that ComfyUI knows."""
         return self.comfyui.object_info(types)
 
     def fingerprints(self, names: Sequence[str]) -> dict[str, str]:
-        """Those of these names that are model files, with a digest of each."""
+        """The given names that are model files, with a digest of each."""
         return self.comfyui.fingerprints(names)
 
     def refusals(self, task: Task) -> list[str]:
-        """What ComfyUI has against a task before running it."""
+        """ComfyUI's objections to a task, before running it."""
         self.comfyui.put(task.pictures)
         return self.comfyui.refusals(task.prompt, _targets(task))
 
@@ -71,17 +71,17 @@ class Worker:
         return os.getpid()
 
     def measure(self, task: Task) -> Outcome:
-        """Runs a task; whatever goes wrong in it is told, not raised."""
+        """Runs a task; any failure is returned, not raised."""
         start = time.perf_counter()
         try:
             figures, pictures, strips = self._measure(task)
-        except Exception as error:  # of any node, ours or others'
+        except Exception as error:  # from any node, ours or another pack's
             return Outcome(problem=str(error).strip() or type(error).__name__)
         seconds = time.perf_counter() - start
         return Outcome(tuple(figures), tuple(pictures), tuple(strips), round(seconds, 3))
 
     def close(self) -> None:
-        """Removes what the worker wrote."""
+        """Removes the files the worker wrote."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _measure(self, task: Task) -> tuple[list[dict[str, float]], list[bytes], list[bytes]]:
@@ -123,7 +123,7 @@ class Worker:
 
 
 def _targets(task: Task) -> list[str]:
-    """The nodes whose values the scores take: all that the IMACS nodes are connected to."""
+    """The nodes whose values the scores need: all that the IMACS nodes are connected to."""
     links = (
         value[0]
         for node, _ in task.measured

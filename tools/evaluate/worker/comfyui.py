@@ -1,4 +1,4 @@
-"""ComfyUI in this process: its own set-up, node types and executor, without its server."""
+"""ComfyUI in this process: its own setup, node types and executor, without its server."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ComfyUIError(Exception):
 
 
 class ComfyUI:
-    """ComfyUI as `main.py` sets it up, with this pack and, where a workflow needs more, all others.
+    """ComfyUI set up as in `main.py`, with this pack and, if a workflow needs more, all others.
 
-    Pictures and other files it writes go to `scratch`; models and input folder are its own.
+    It writes pictures and other files to `scratch`; its models and input folder are unchanged.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class ComfyUI:
         _import_from(path)
         own = ["--output-directory", str(scratch / "output"), "--temp-directory", str(scratch)]
         own += ["--disable-all-custom-nodes", "--disable-api-nodes", *(["--cpu"] if cpu else [])]
-        # ComfyUI wraps the streams; the wrapped ones would close with their last reference.
+        # ComfyUI wraps the streams; the originals would close with their last reference.
         self._streams = sys.stdout, sys.stderr
         previous, sys.argv = sys.argv, ["main.py", *own, *arguments]
         try:
-            importlib.import_module("main")  # what ComfyUI sets up before its nodes
+            importlib.import_module("main")  # the setup ComfyUI does before loading nodes
         except SystemExit:
             raise ComfyUIError(f"ComfyUI refused its arguments: {' '.join(arguments)}") from None
         finally:
@@ -97,7 +97,7 @@ class ComfyUI:
 
     @property
     def pack_version(self) -> str:
-        """The pack's version and a digest of its code: figures depend on both."""
+        """The pack's version and a digest of its code, since figures depend on both."""
         files = [*(ROOT / "i2am").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
         code = hashlib.sha256()
         for path in sorted(files):
@@ -112,15 +112,15 @@ class ComfyUI:
         return importlib.import_module(f"{name}.{module}")
 
     def object_info(self, types: Sequence[str]) -> Json:
-        """Those of these node types that exist, as the server answers under that name."""
+        """The given node types that exist, as the server would return them."""
         found = {name: self.nodes.NODE_CLASS_MAPPINGS.get(name) for name in types}
         infos = {name: _node_info(self.nodes, name, kind) for name, kind in found.items() if kind}
         return json.loads(
             json.dumps(infos, default=str)
-        )  # types of ComfyUI's own mean nothing there
+        )  # ComfyUI's own types mean nothing elsewhere
 
     def fingerprints(self, names: Sequence[str]) -> dict[str, str]:
-        """Those of these names that are model files, with a digest of parts of each."""
+        """The given names that are model files, with a digest of parts of each."""
         found: dict[str, str] = {}
         for name in names:
             for folder in self.folders.folder_names_and_paths:
@@ -131,7 +131,7 @@ class ComfyUI:
         return found
 
     def put(self, pictures: dict[str, bytes]) -> None:
-        """Writes pictures where a prompt finds them as “name [temp]”; drops the oldest others."""
+        """Writes pictures where a prompt finds them as “name [temp]”; deletes the oldest others."""
         for name, data in pictures.items():
             path = self.temp / name
             if not path.exists():
@@ -146,7 +146,7 @@ class ComfyUI:
             path.unlink(missing_ok=True)
 
     def refusals(self, prompt: Json, targets: Sequence[str]) -> list[str]:
-        """What ComfyUI has against a prompt before running it."""
+        """ComfyUI's objections to a prompt, before running it."""
         return self._loop.run_until_complete(self._refusals(prompt, targets))
 
     async def _refusals(self, prompt: Json, targets: Sequence[str]) -> list[str]:
@@ -160,7 +160,7 @@ class ComfyUI:
         ]
 
     def run(self, prompt: Json, targets: Sequence[str]) -> dict[str, list[Any]]:
-        """Runs what these nodes need; gives each one's outputs, every output a list of values.
+        """Runs what these nodes need; returns each node's outputs, each output a list of values.
 
         Raises ComfyUIError with the message of the node that failed.
         """
@@ -169,7 +169,7 @@ class ComfyUI:
             raise ComfyUIError("; ".join(refused))
         number = uuid.uuid4().hex
         with contextlib.redirect_stdout(None):
-            # Not `execute`: its asyncio.run writes out every result for its signal handler.
+            # Not `execute`: its asyncio.run formats every result for its signal handler.
             run = self.executor.execute_async(prompt, number, {"client_id": None}, list(targets))
             self._loop.run_until_complete(run)
         for kind, data in self.executor.status_messages:
@@ -192,7 +192,7 @@ class ComfyUI:
 
 
 class _Silent:
-    """What an executor asks of its server, with nobody listening."""
+    """A stand-in for the executor's server, with no listeners."""
 
     client_id: str | None = None
     last_node_id: str | None = None
@@ -205,7 +205,7 @@ class _Silent:
 
 
 def _import_from(path: Path) -> None:
-    """ComfyUI first: its nodes.py, not this pack's nodes/, is `nodes`."""
+    """Puts ComfyUI first, so that `nodes` is its nodes.py, not this pack's nodes/."""
     sys.path[:] = [str(path), *(entry for entry in sys.path if entry != str(path))]
     for name in ("nodes", "utils", "app", "server", "execution", "main"):
         module = sys.modules.get(name)
@@ -226,7 +226,7 @@ def _node_info(nodes: ModuleType, name: str, kind: Any) -> Json:
 
 
 def _model_file(folders: ModuleType, folder: str, name: str) -> Path | None:
-    """The file of this name among a folder's models."""
+    """The file with this name in a models folder."""
     if not Path(name).suffix or folder in ("custom_nodes", "configs"):
         return None
     found = folders.get_full_path(folder, name)
@@ -234,7 +234,7 @@ def _model_file(folders: ModuleType, folder: str, name: str) -> Path | None:
 
 
 def _fingerprint(path: Path) -> str:
-    """A digest of a model file's size and evenly spaced parts: quick, and new after training."""
+    """A digest of a model file's size and evenly spaced parts: fast, and new after training."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

@@ -1,6 +1,6 @@
 """Result and target → PSNR, SSIM and LPIPS, by torchmetrics; and the strip that a report shows.
 
-Pictures are compared as they are kept: with 8 bits a channel.
+Pictures are compared as saved: with 8 bits per channel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 STRIP = 96  # pixels: the height of a strip
 GAP = 3
 QUALITY = 85
-# The files torchvision keeps its weights in; torchmetrics brings LPIPS's own.
+# The files of weights that torchvision uses; torchmetrics includes those of LPIPS itself.
 LPIPS_WEIGHTS = {
     "alex": "alexnet-owt-7be5be79.pth",
     "vgg": "vgg16-397923af.pth",
@@ -35,7 +35,7 @@ def weights_folder() -> Path:
 
 
 def lpips_at_hand(wanted: str | None = None) -> str:
-    """The network to compute LPIPS with: the first whose weights are there, empty if none is."""
+    """The network for LPIPS: the first one with weights present; empty if there is none."""
     for network, file in LPIPS_WEIGHTS.items():
         if wanted in (None, network) and (weights_folder() / file).is_file():
             return network
@@ -43,14 +43,14 @@ def lpips_at_hand(wanted: str | None = None) -> str:
 
 
 def eight_bit(picture: Tensor) -> Tensor:
-    """A picture (height, width, 3) in 0 to 1, as its file has it."""
+    """A picture (height, width, 3) in 0 to 1, rounded as in its file."""
     return (picture.clamp(0, 1) * 255).round() / 255
 
 
 def quality(result: Tensor, data: bytes, mask: Tensor | None, lpips: str) -> dict[str, float]:
-    """A result (height, width, 3) against the target in a file.
+    """The quality of a result (height, width, 3) compared with the target in a file.
 
-    mask: (height, width), where the reference was meant to go. Raises ValueError for a target of
+    mask: (height, width), where the reference was meant to go. Raises ValueError for a target with
     another size.
     """
     from torchmetrics.functional.image import (
@@ -86,7 +86,7 @@ def _lpips(network: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def png(picture: Tensor) -> bytes:
-    """A picture (height, width, 3) as a file."""
+    """A picture (height, width, 3) as PNG bytes."""
     values = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG")
@@ -94,7 +94,7 @@ def png(picture: Tensor) -> bytes:
 
 
 def results(attribution: Any) -> Tensor:
-    """The result of each item of the batch, (batch, height, width, 3); of a video its middle."""
+    """The result of each batch item, (batch, height, width, 3); for a video, its middle picture."""
     batch = attribution.recording.header.run.batch
     pictures = attribution.image.float().cpu().unflatten(0, (batch, -1))
     return pictures[:, pictures.shape[1] // 2]
@@ -103,7 +103,7 @@ def results(attribution: Any) -> Tensor:
 def strip(
     display: ModuleType, attribution: Any, sides: Any, item: int, target: bytes | None
 ) -> bytes:
-    """Reference, result, target if there is one, R2G and G2R of a picture in a row, as JPEG."""
+    """Reference, result, target if any, R2G and G2R of a picture in a row, as JPEG."""
     result = results(attribution)[item]
     number = sides.reference
     given = attribution.references[number] if number < len(attribution.references) else None
@@ -132,7 +132,7 @@ def strip(
 
 
 def _tile(picture: Tensor | None) -> Tensor:
-    """A picture at the height of the strip; grey where there is none."""
+    """A picture at the height of the strip; grey if there is none."""
     if picture is None:
         return torch.full((STRIP, STRIP, 3), 0.5)
     width = max(1, round(picture.shape[1] * STRIP / picture.shape[0]))

@@ -1,6 +1,6 @@
-"""Attribution → figures: what the pack's scores say of one run, for each of its pictures.
+"""Attribution → figures: the pack's scores for each picture of one run.
 
-The numbers are those of the nodes: IMACS with the node's own settings and masks, shares as in
+Same numbers as the nodes: IMACS with the node's own settings and masks, shares as in
 Reference Influence, the box of Locate Object. docs/evaluate.md defines every figure.
 """
 
@@ -19,7 +19,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Sides:
-    """What the figures are made of. over_result, over_reference: the node's sides, map and mask.
+    """What the figures come from. over_result, over_reference: the node's sides, map and mask.
 
     reference: which one, counted from 0.
     """
@@ -43,9 +43,9 @@ class Scores:
     def figures(
         self, attribution: Any, given: dict[str, Any], points: bytes | None
     ) -> tuple[list[Figures], Sides]:
-        """The figures of each picture of a run, and the maps and masks they are made of.
+        """The figures of each picture of a run, and the maps and masks they come from.
 
-        given: what the IMACS node's inputs hold. points: a correspondence, if the truth is known.
+        given: the values of the IMACS node's inputs. points: a correspondence, if known.
         """
         over_result, over_reference = self._pack.score_sides(attribution, **given)
         sides = Sides(over_result, over_reference, int(given.get("reference", 1)) - 1)
@@ -64,7 +64,7 @@ class Scores:
         return rows, sides
 
     def _scores(self, name: str, side: Any) -> dict[str, Tensor]:
-        """The figures of one side."""
+        """The figures for one side."""
         if side.map is None:
             return {}
         figures = {f"entropy_{name}": self._pack.entropy(side.map.values[:, 0])}
@@ -92,7 +92,7 @@ class Scores:
         return columns
 
     def _box(self, side: Any, attribution: Any, complement: bool) -> dict[str, Tensor]:
-        """Overlap of the box that the map over the result finds with the box around the mask."""
+        """Overlap of the box found from the map over the result with the box around the mask."""
         if side.mask is None:
             return {}
         pack = self._pack
@@ -108,9 +108,9 @@ class Scores:
     def _correspondence(
         self, attribution: Any, definition: str, reference: int, data: bytes
     ) -> dict[str, Tensor]:
-        """How far the best match of each known place is from where it came from, in cells.
+        """The distance, in cells, from the best match of each known place to its true origin.
 
-        Zero is the right cell, one a neighbour of it: the larger of the distances in rows and
+        Zero is the right cell, one a neighbour: the larger of the distances in rows and
         columns.
         """
         from ..plan.files import read_points
@@ -134,7 +134,7 @@ class Scores:
 
 
 def _cells(down: Any, across: Any, grid: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The row, the column and the number of the cells that hold some places, given in 0 to 1."""
+    """The row, column and index of the cells that contain some places, given in 0 to 1."""
     height, width = grid.covered
     rows = (torch.tensor(down.to_numpy()) * height).floor().long().clamp(0, grid.height - 1)
     columns = (torch.tensor(across.to_numpy()) * width).floor().long().clamp(0, grid.width - 1)

@@ -1,7 +1,7 @@
-"""A node pack for tests: tiny models of ComfyUI's own classes, in the place of files.
+"""A node pack for tests: tiny models of ComfyUI's own classes, in place of files.
 
-Each node is given the name of the file the template loads, and makes what is tiny of that kind.
-Text encoders are the one thing that is no ComfyUI class: each text is random numbers of its own.
+Each node gets the name of the file the template loads, and makes a tiny model of that kind. Text
+encoders are the only exception to ComfyUI's classes: each text is its own random numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Loader:
 
 
 class Model(_Loader):
-    """In the place of UNETLoader."""
+    """Replaces UNETLoader."""
 
     RETURN_TYPES = ("MODEL",)
 
@@ -37,7 +37,7 @@ class Model(_Loader):
 
 
 class TextEncoder(_Loader):
-    """In the place of CLIPLoader and DualCLIPLoader; the name is the type."""
+    """Replaces CLIPLoader and DualCLIPLoader; the name is the type."""
 
     RETURN_TYPES = ("CLIP",)
 
@@ -46,7 +46,7 @@ class TextEncoder(_Loader):
 
 
 class Vae(_Loader):
-    """In the place of VAELoader."""
+    """Replaces VAELoader."""
 
     RETURN_TYPES = ("VAE",)
 
@@ -55,7 +55,7 @@ class Vae(_Loader):
 
 
 class Checkpoint(_Loader):
-    """In the place of CheckpointLoaderSimple."""
+    """Replaces CheckpointLoaderSimple."""
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
 
@@ -64,7 +64,7 @@ class Checkpoint(_Loader):
 
 
 class Vision(_Loader):
-    """In the place of CLIPVisionLoader."""
+    """Replaces CLIPVisionLoader."""
 
     RETURN_TYPES = ("CLIP_VISION",)
 
@@ -73,7 +73,7 @@ class Vision(_Loader):
 
 
 class Style(_Loader):
-    """In the place of StyleModelLoader."""
+    """Replaces StyleModelLoader."""
 
     RETURN_TYPES = ("STYLE_MODEL",)
 
@@ -82,7 +82,7 @@ class Style(_Loader):
 
 
 class Patch(_Loader):
-    """In the place of ModelPatchLoader: USO's."""
+    """Replaces ModelPatchLoader, for USO."""
 
     RETURN_TYPES = ("MODEL_PATCH",)
 
@@ -91,7 +91,7 @@ class Patch(_Loader):
 
 
 class Sound(_Loader):
-    """In the place of AudioEncoderEncode: what Whisper says of a few seconds."""
+    """Replaces AudioEncoderEncode: the output of Whisper for a few seconds."""
 
     RETURN_TYPES = ("AUDIO_ENCODER_OUTPUT",)
 
@@ -100,7 +100,7 @@ class Sound(_Loader):
 
 
 class Pictures(_Loader):
-    """In the place of what reads or segments a video: some frames, and others."""
+    """Replaces nodes that read or segment a video: some frames, and others."""
 
     RETURN_TYPES = ("IMAGE", "IMAGE")
 
@@ -109,7 +109,7 @@ class Pictures(_Loader):
 
 
 class Digest:
-    """Says which picture or latent this is, to the last bit."""
+    """A digest of a picture or latent, to the last bit."""
 
     RETURN_TYPES = ()
     OUTPUT_NODE = True

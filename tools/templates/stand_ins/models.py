@@ -1,4 +1,4 @@
-"""Tiny models of ComfyUI's own classes, by the name of the file that a template loads."""
+"""Tiny models of ComfyUI's own classes, chosen by the name of the file that a template loads."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ _SDXL: dict[str, Any] = {
     "use_temporal_attention": False,
 }
 
-# A pattern in the name of the file → class in comfy.supported_models, its network, its text.
+# Pattern in a file's name → class in comfy.supported_models, its network, its text.
 _FAMILIES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ("longcat", "LongCatImage", _LONGCAT, "longcat_image"),
     ("klein", "Flux2", _FLUX2 | {"guidance_embed": False}, "flux2"),
@@ -150,7 +150,7 @@ def _family(name: str) -> tuple[str, dict[str, Any], str]:
 
 
 def text_of(name: str) -> str:
-    """The type of text encoder that a checkpoint's file holds."""
+    """The type of text encoder in a checkpoint's file."""
     return _family(name)[2]
 
 
@@ -171,7 +171,7 @@ def weights(network: torch.nn.Module, seed: int) -> dict[str, Tensor]:
 
 @cache
 def model(name: str) -> Any:
-    """A model of the class that a file of this name holds."""
+    """A model of the class that belongs to a file of this name."""
     import comfy.model_patcher
     import comfy.supported_models
 
@@ -207,7 +207,7 @@ def vae(name: str) -> Any:
         flux2 = re.search("flux2|full_encoder", name.lower())
         channels = 128 if flux2 else 4 if "sd_xl" in name else 16
         network = comfy.taesd.taesd.TAESD(latent_channels=channels)
-        # Flux.2's is a VAE of 32 channels whose places are taken by fours: weights do not tell.
+        # Flux.2's VAE has 32 channels and groups places by fours, which weights do not show.
         made = comfy.sd.VAE(sd=weights(network, 1), metadata={"tae_latent_channels": channels})
         if flux2:
             made.downscale_ratio = made.upscale_ratio = 16
@@ -217,12 +217,12 @@ def vae(name: str) -> Any:
 
 @cache
 def vision(name: str) -> Any:
-    """A CLIP vision model: SigLIP of 27×27 patches, or CLIP of 16×16 behind a summary."""
+    """A CLIP vision model: SigLIP with 27×27 patches, or CLIP with 16×16 after a summary token."""
     from comfy.clip_vision import ClipVisionModel
 
     siglip = "sigclip" in name
     config = {
-        "num_hidden_layers": 20 if siglip else 2,  # USO looks at the last and the eleventh last
+        "num_hidden_layers": 20 if siglip else 2,  # USO uses the last and the eleventh last
         "hidden_size": 32 if siglip else 1664 if "_g" in name else 1280,
         "num_attention_heads": 2,
         "intermediate_size": 32,
@@ -243,7 +243,7 @@ def vision(name: str) -> Any:
 
 @cache
 def style() -> Any:
-    """A Redux for `vision` and Flux."""
+    """A Redux model for `vision` and Flux."""
     import comfy.ldm.flux.redux
     import comfy.sd
 
@@ -254,7 +254,7 @@ def style() -> Any:
 
 @cache
 def patch() -> Any:
-    """USO's projector of styles, for `vision` and Flux."""
+    """USO's style projector, for `vision` and Flux."""
     from comfy.model_patcher import CoreModelPatcher
     from comfy_extras.nodes_model_patch import SigLIPMultiFeatProjModel
 
@@ -265,13 +265,13 @@ def patch() -> Any:
 
 
 def random(text: str, *shape: int) -> Tensor:
-    """Numbers that belong to a text."""
+    """Random numbers that are fixed for a text."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def sound() -> dict[str, Any]:
-    """What Whisper gives of two seconds, all its layers."""
+    """Whisper's output for two seconds, with all its layers."""
     layers = [random(f"sound {layer}", 1, 100, 1280) for layer in range(33)]
     return {"encoded_audio_all_layers": layers, "audio_samples": 32000}
 
@@ -282,7 +282,7 @@ def frames(name: str) -> Tensor:
 
 
 class TextEncoder:
-    """A text encoder whose every text is random numbers of its own."""
+    """A text encoder that gives each text its own random numbers."""
 
     def __init__(self, kind: str) -> None:
         self.width = _TEXT_WIDTH.get(kind, 24)
