@@ -155,7 +155,7 @@ def correspondence_arrays(
 
 
 def _mean_map(generated: list[LayerMaps], grid: Grid, kinds: slice) -> Tensor:
-    """Some kinds of map, mean over layers, heads, steps and each cell's tokens: (B, kinds, h, w)."""
+    """Maps of some kinds, mean over layers, heads, steps and a cell's tokens: (B, kinds, h, w)."""
     total = torch.zeros(())
     for side in generated:
         mean = side.heads[:, :, kinds].mean(1)
