@@ -1,6 +1,6 @@
-"""Anything → pictures and words: colour maps, overlays, reports, the viewer's payload, live maps.
+"""Maps and recordings → pictures and words: overlays, reports, the viewer's payload, live maps.
 
-Nothing here measures; what is drawn never feeds back into a number.
+Nothing here measures. What is drawn never feeds back into a number.
 """
 
 from .colormaps import Colormap, Diverging, colorize

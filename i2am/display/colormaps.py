@@ -1,4 +1,4 @@
-"""Colour tables of 256 entries, the only ones in the pack: the viewer is sent them from here."""
+"""Colour tables of 256 entries. The pack has no others: the viewer gets its tables from here."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ ENTRIES = 256
 
 
 class Colormap(str, Enum):
-    """From low to high. All but turbo and jet grow steadily lighter, so they also read in grey."""
+    """From low to high. All but turbo and jet grow steadily lighter, so they also work in grey."""
 
     VIRIDIS = "viridis"
     INFERNO = "inferno"
     MAGMA = "magma"
     TURBO = "turbo"
     GREY = "grey"
-    JET = "jet"  # for comparing with the paper's figures; it invents edges where there are none
+    JET = "jet"  # for comparison with the paper's figures; it shows edges where there are none
 
 
 class Diverging(str, Enum):
-    """From less to more, with nothing in the middle."""
+    """From less to more, with zero in the middle."""
 
-    BLUE_ORANGE = "blue to orange"  # told apart by every kind of colour vision
+    BLUE_ORANGE = "blue to orange"  # distinct with every kind of colour vision
 
 
 # Every 17th entry of the published tables: viridis, inferno and magma by Stéfan van der Walt and
-# Nathaniel Smith (CC0), turbo by Anton Mikhailov (Google, Apache-2.0). Straight lines between
-# them in sRGB stay within 7/255 of the full tables; turbo's own polynomial strays by 32/255.
+# Nathaniel Smith (CC0), turbo by Anton Mikhailov (Google, Apache-2.0). Linear interpolation
+# between them in sRGB stays within 7/255 of the full tables; turbo's own polynomial is off by
+# 32/255.
 _STOPS = {
     Colormap.VIRIDIS: "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
     "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725",
@@ -49,19 +50,22 @@ _STOPS = {
 
 @cache
 def table(colormap: Colormap | Diverging) -> Tensor:
-    """The colours of a map, low to high: (256, 3), float32 sRGB in 0..1. Shared: do not write."""
+    """A colour map → its colours, low to high: (256, 3), float32 sRGB in 0..1.
+
+    The tensor is shared: do not write to it.
+    """
     x = torch.linspace(0, 1, ENTRIES)
     if colormap is Colormap.JET:
-        # Three trapezia, one for each channel, a quarter of the range apart.
+        # One trapezium for each channel, a quarter of the range apart.
         return (1.5 - 4 * (x[:, None] - torch.tensor([0.75, 0.5, 0.25])).abs()).clamp(0, 1)
     stops = [tuple(bytes.fromhex(stop)) for stop in _STOPS[colormap].split()]
     return _between(torch.tensor(stops) / 255, x)
 
 
 def colorize(values: Tensor, colormap: Colormap | Diverging) -> Tensor:
-    """Values in 0..1 (...) to colours (..., 3), in between entries too; others count as the ends.
+    """Values in 0..1 (...) → colours (..., 3), interpolated between entries.
 
-    Raises I2AMError for NaN, which no colour stands for.
+    Values outside 0..1 get the colours of the ends. Raises I2AMError for NaN.
     """
     if values.isnan().any():
         raise I2AMError(
@@ -73,7 +77,7 @@ def colorize(values: Tensor, colormap: Colormap | Diverging) -> Tensor:
 
 
 def _between(colors: Tensor, x: Tensor) -> Tensor:
-    """Straight lines through evenly spaced colours (n, 3), read at x in 0..1: (..., 3)."""
+    """x in 0..1 → linear interpolation of evenly spaced colours (n, 3): (..., 3)."""
     place = x * (len(colors) - 1)
     left = place.long().clamp(max=len(colors) - 2)
     return colors[left].lerp(colors[left + 1], (place - left)[..., None])

@@ -1,4 +1,4 @@
-"""What a map shows, in full sentences: what it is a mean of, what its numbers and colours mean."""
+"""Map → full sentences: what it shows, what it is a mean of, what numbers and colours mean."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SCALES = {
 def describe(
     map: AttributionMap, header: Header, reference: int, selection: Selection, scale: Scale
 ) -> str:
-    """What a map is a mean of, and what its numbers and colours mean."""
+    """A map → text: what it is a mean of, and what its numbers and colours mean."""
     arrow = "r2g" if map.direction is Direction.REFERENCE_TO_GENERATED else "g2r"
     side = "result" if map.direction is Direction.REFERENCE_TO_GENERATED else "reference"
     definition = DEFINITIONS[f"{map.definition.value}.{arrow}"]
@@ -93,7 +93,7 @@ _COLUMN = "softmax over the result's places for the picked point (SRAM the other
 def describe_point(
     map: AttributionMap, reference: int, made_of: str, scale: Scale, *, exact: bool
 ) -> str:
-    """What a point's map shows, what it was made from, and what its numbers and colours mean."""
+    """A point map → text: what it shows, what it was made from, what numbers and colours mean."""
     side = "result" if map.direction is Direction.REFERENCE_TO_GENERATED else "reference"
     shown = map.definition, map.direction
     paper_column = (Definition.PAPER, Direction.REFERENCE_TO_GENERATED)
@@ -109,7 +109,7 @@ def describe_point(
 
 
 def describe_pooled(pairs: Correspondence, header: Header) -> str:
-    """That a map was made from the correspondence, and what that is a mean of."""
+    """A sentence: the map was made from the correspondence, and what that is a mean of."""
     result, over = (
         "×".join(str(n) for n in grid.sides) for grid in (pairs.result, pairs.reference)
     )
@@ -121,7 +121,7 @@ def describe_pooled(pairs: Correspondence, header: Header) -> str:
 
 
 def describe_exact(map: AttributionMap, header: Header, selection: Selection) -> str:
-    """That a map was made from a point named before sampling, and what it is a mean of."""
+    """A sentence: the map is exact, of a point named before sampling, and what it is a mean of."""
     grid = "×".join(str(n) for n in map.grid.sides)
     steps, layers = (text.strip() or "all" for text in (selection.steps, selection.layers))
     return (

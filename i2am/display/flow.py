@@ -1,4 +1,4 @@
-"""Matches → pictures: where each place came from as a colour, and the surest as arrows."""
+"""Best matches → pictures: where each place came from as a colour, the surest matches as arrows."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from torch import Tensor
 from ..maps import BestMatches
 from ..tokens import WHOLE_PICTURE, Rectangle
 
-ARROW_GAP = 1.4  # cells of the result between two arrows, at least
+ARROW_GAP = 1.4  # least distance between two arrows, in cells of the result
 _PAPER = (22, 22, 24)
 _INK = (236, 236, 238)
-_WHEEL = 0.16  # of the shorter side of the picture
+_WHEEL = 0.16  # fraction of the shorter side of the picture
 _SMALLEST_WHEEL = 72  # pixels
-_SMOOTH = 4  # lines are drawn so much larger, then made small
+_SMOOTH = 4  # lines are drawn this many times larger, then scaled down
 
 
 def flow_image(matches: BestMatches, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The way from each place of the result to its match, as a colour, with the key beside it.
+    """Matches → the offset from each place of the result to its match, as a colour, with a key.
 
-    The hue is the direction in the two pictures laid over each other, full colour the longest way
-    of the picture, white no way at all; black is no confidence, full light the highest. Returns
-    (batch, height, width + key, 3) in 0–1 and the longest way of each, in parts of the picture.
+    The two pictures are taken as laid over each other. The hue is the direction of the offset.
+    The saturation is its length, from white for none to full colour for the longest offset of the
+    picture. The brightness is the confidence: black for none, full for the highest. Returns
+    (batch, height, width + key, 3) in 0–1 and the longest offset of each batch item, as a fraction
+    of the picture.
     """
     grid, steps = matches.result, matches.steps
     longest = steps.square().sum(-1).sqrt().amax(1).clamp(min=1e-6)
@@ -42,7 +44,7 @@ def flow_image(matches: BestMatches, size: tuple[int, int]) -> tuple[Tensor, Ten
 
 
 def _wheel(steps: Tensor) -> Tensor:
-    """Colours of ways (…, 2), x, y, at most one long: (…, 3). Right is red, down yellow-green."""
+    """Offsets (…, 2), x, y, of length ≤ 1 → colours (…, 3). Right is red, down yellow-green."""
     hue = (torch.atan2(steps[..., 1], steps[..., 0]) / (2 * math.pi)) % 1
     shift = torch.tensor([0, 2 / 3, 1 / 3])
     pure = ((((hue.unsqueeze(-1) + shift) % 1) * 6 - 3).abs() - 1).clamp(0, 1)
@@ -51,7 +53,7 @@ def _wheel(steps: Tensor) -> Tensor:
 
 
 def _key(height: int, side: int, longest: float) -> Tensor:
-    """The colour wheel and its radius in words: (height, width, 3)."""
+    """The colour wheel, with its radius and meaning in words: (height, width, 3)."""
     across = max(_SMALLEST_WHEEL, round(side * _WHEEL))
     letters, gap = across // 7, across // 12
     font = ImageFont.load_default(letters)
@@ -72,9 +74,9 @@ def _key(height: int, side: int, longest: float) -> Tensor:
 def most_confident(
     matches: BestMatches, item: int, count: int, inside: Tensor | None = None
 ) -> Tensor:
-    """The cells of the result with the most confident matches, the surest first, none side by side.
+    """The cells of the result with the most confident matches, the surest first.
 
-    inside: (cells,), bool, of which cells to choose.
+    No two are closer than ARROW_GAP. inside: (cells,), bool, the cells to choose from.
     """
     confidence = matches.confidence[item]
     allowed = confidence > 0 if inside is None else (confidence > 0) & inside
@@ -98,11 +100,11 @@ def arrow_image(
     cells: Tensor,
     part: Rectangle = WHOLE_PICTURE,
 ) -> Tensor:
-    """Both pictures side by side, the reference left, an arrow from each match to its place.
+    """Both pictures side by side, the reference left, with an arrow from each match to its place.
 
-    result, reference: (height, width, 3) in 0–1, of any sizes. Returns (1, height, width, 3). The
-    colour of an arrow goes through the wheel from the surest on; mutual matches have full lines.
-    part: of the reference, which its cells lie over.
+    result, reference: (height, width, 3) in 0–1, of any sizes. part: the part of the reference that
+    its cells lie over. Returns (1, height, width, 3). Arrows take their colours from around the
+    wheel, in the order of `cells`. Mutual matches have solid lines, the others dashed ones.
     """
     height = max(result.shape[0], reference.shape[0])
     pages = [_image(picture) for picture in (reference, result)]
@@ -167,5 +169,5 @@ def _shadow(colour: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _image(picture: Tensor) -> Image.Image:
-    """(height, width, 3) in 0–1 as a picture."""
+    """(height, width, 3) in 0–1 → a Pillow image."""
     return Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy())

@@ -1,4 +1,4 @@
-"""The maps so far, told a few times a second while a run is being sampled."""
+"""Recorder → the maps so far, sent a few times a second while a run is being sampled."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..recording import Direction, Recorder, kind_of
 from ..tokens import Grid, spread
 from .render import Scale, normalise, value_range
 
-INTERVAL = 1 / 3  # seconds between two tellings, at least
-SIDE = 32  # cells of the longer side of a map, at most
+INTERVAL = 1 / 3  # seconds between two messages, at least
+SIDE = 32  # cells of a map's longer side, at most
 Tell = Callable[[dict[str, Any]], None]
 
 
 class Live:
-    """Tells what a recorder has of finished steps. Owned by one run, gone with it.
+    """Sends the maps of a recorder's finished steps through `tell`. Belongs to one run.
 
-    It only reads what the recorder has brought to the CPU by itself, and works nothing out until
-    it is time to tell. clock: in seconds.
+    It reads only what the recorder has already moved to the CPU, and computes nothing until a
+    message is due. clock: in seconds.
 
-    What is told is plain values of the first picture of the batch, mean over the layers and steps
-    seen so far, over a video its mean frame: `step` (how far the schedule has come, from 1) and
-    `steps` (its length) · `done`: whether it is the last word · `definition`, the one to look at
-    first · `unit` of the numbers, as `render.unit` has it · `share` {text, self, references: [one
-    for each]} · `grid` (height, width) and `covered` in cells · `maps` [{low, high, values}, one
-    for each reference]: R2G in the numbers of `render.display_values`, where a byte b of `values`
-    (base64, row by row from the top left) stands for low + b / 255 × (high - low).
+    A message holds plain values for the first picture of the batch, mean over the layers and steps
+    recorded so far; for a video, the mean frame: `step` (the latest in the schedule, from 1) and
+    `steps` (its length) · `done`: whether it is the last message · `definition`, the one to show
+    first · `unit` of the numbers, from `maps.unit` · `share` {text, self, references: [one for
+    each]} · `grid` (height, width) and `covered` in cells · `maps` [{low, high, values}, one for
+    each reference]: R2G in the units of `maps.display_values`, where a byte b of `values` (base64,
+    row by row from the top left) stands for low + b / 255 × (high - low).
     """
 
     def __init__(
@@ -48,20 +48,20 @@ class Live:
         self._count = 0
 
     def look(self) -> None:
-        """Tell what is new, if there is anything and it is time."""
+        """Send a message if there is anything new and INTERVAL has passed."""
         now = self._clock()
         if now - self._told >= INTERVAL and self._take_in():
             self._told = now
             self._tell(self._facts(done=False))
 
     def finish(self) -> None:
-        """The run is over: tell all of it, whatever the time."""
+        """The run is over: send the last message at once."""
         self._take_in()
         if self._count:
             self._tell(self._facts(done=True))
 
     def _take_in(self) -> bool:
-        """Add what was finished since the last time; whether there was anything."""
+        """Add the steps finished since the last time; return whether there were any."""
         self._rows, finished = self._recorder.finished_maps(self._rows)
         for grid, maps in finished:
             total = self._sums.get(grid)

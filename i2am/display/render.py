@@ -19,26 +19,26 @@ from ..tokens import resample_nonnegative
 from .colormaps import Colormap, Diverging, colorize, table
 
 ABSOLUTE_HIGH = 4.0  # times an even spread: the top of the absolute scale
-DIM = 0.35  # of the picture's light, taken where the map is low, at opacity 1
-FADE = 0.5  # of the picture's colour, likewise
+DIM = 0.35  # fraction of the picture's light removed where the map is low, at opacity 1
+FADE = 0.5  # fraction of the picture's colour, likewise
 _PAPER = (22, 22, 24)  # behind labels, sRGB
 _INK = (236, 236, 238)
-_UNDRAWN = str.maketrans("×–—", "x--")  # signs that Pillow's own font lacks
-_CAPTION_FROM = 160  # pixels of width: a narrower picture has room for numbers alone
+_UNDRAWN = str.maketrans("×–—", "x--")  # characters that Pillow's own font lacks
+_CAPTION_FROM = 160  # pixels of width: a narrower picture has room only for numbers
 
 
 class Scale(str, Enum):
-    """What the two ends of the colours stand for."""
+    """What the two ends of the colour map stand for."""
 
     PER_MAP = "per map"  # each map's own lowest and highest: shows its pattern
-    SHARED = "shared"  # the lowest and highest of all: shows how maps compare
+    SHARED = "shared"  # the lowest and highest of all maps: shows how they compare
     ABSOLUTE = "absolute"  # the same for every run: shows how runs compare
     PAPER = "paper"  # the authors' code: min-max before and after resizing, cut at 0.4
-    PAPER_COMPLEMENT = "paper, complement"  # one minus that before the cut
+    PAPER_COMPLEMENT = "paper, complement"  # likewise, but one minus the map before the cut
 
 
 def value_range(values: Tensor, scale: Scale, map: AttributionMap) -> tuple[Tensor, Tensor]:
-    """The (low, high) to paint each map between: two of (batch, maps).
+    """The range to paint each map in: low and high, each (batch, maps).
 
     values: `display_values` of the map, resized or not, (batch, maps, height, width).
     """
@@ -55,7 +55,7 @@ def value_range(values: Tensor, scale: Scale, map: AttributionMap) -> tuple[Tens
 class Painted:
     """Values to colour, 0 to 1: (batch, maps, height, width), and what their ends stand for.
 
-    low, high: (batch, maps), in the numbers of `unit`; words: what was done to them, for captions.
+    low, high: (batch, maps), in `unit`s. words: what was done to the values, for captions.
     """
 
     values: Tensor
@@ -66,7 +66,7 @@ class Painted:
 
 
 def paint(map: AttributionMap, scale: Scale, size: tuple[int, int]) -> Painted:
-    """A map over a picture of (height, width) pixels, brought to the range of the colours."""
+    """A map → its values over a picture of (height, width) pixels, scaled to colour."""
     if scale in (Scale.PAPER, Scale.PAPER_COMPLEMENT):
         values = paper_normalise(map.values, map.grid, size)
         words = f"min-max, cut at {THRESHOLD}"
@@ -81,10 +81,10 @@ def paint(map: AttributionMap, scale: Scale, size: tuple[int, int]) -> Painted:
 
 
 def normalise(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Values (..., height, width) to 0..1 between their low and high (...), clamped.
+    """Values (..., height, width) → 0..1 between their low and high (...), clamped.
 
-    A range narrower than a thousandth of its level is flat: all of it is drawn as low, for
-    stretching it would turn rounding noise into a pattern.
+    A range narrower than a thousandth of `high` is flat: all of it is drawn as low. Stretching it
+    would turn rounding noise into a pattern.
     """
     low, high = low[..., None, None], high[..., None, None]
     flat = high - low <= FLAT * high.abs()
@@ -92,24 +92,24 @@ def normalise(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def heatmap(values: Tensor, colormap: Colormap) -> Tensor:
-    """The map alone in colours: (batch, height, width) in 0..1 to (batch, height, width, 3)."""
+    """(batch, height, width) in 0..1 → the map alone in colours: (batch, height, width, 3)."""
     return colorize(values, colormap)
 
 
 def overlay(image: Tensor, values: Tensor, colormap: Colormap, opacity: float) -> Tensor:
-    """A map laid over its picture: the picture, a little dimmed, shows where the map is low.
+    """A map and its picture → the map over the picture, which is dimmed and shows where it is low.
 
     image: (batch, height, width, 3) in 0..1; values: (batch, height, width) in 0..1. Opacity 0
-    gives the picture itself; opacity 1 the pure colour where the map is 1.
+    gives the picture itself. Opacity 1 gives the pure colour where the map is 1.
     """
-    alpha = (opacity * values * (2 - values))[..., None]  # levels off, so that middling places show
+    alpha = (opacity * values * (2 - values))[..., None]  # levels off, so that middle values show
     luma = (image * image.new_tensor([0.2126, 0.7152, 0.0722])).sum(-1, keepdim=True)
     dimmed = image.lerp(luma, opacity * FADE) * (1 - opacity * DIM)
     return dimmed.lerp(colorize(values, colormap).to(image), alpha)
 
 
 def difference_overlay(image: Tensor, values: Tensor) -> Tensor:
-    """A difference laid over its picture, which shows where there is none.
+    """A difference and its picture → the difference over the picture, which shows where it is zero.
 
     image: (batch, height, width, 3) in 0..1; values: (batch, height, width) in -1..1.
     """
@@ -128,11 +128,11 @@ def legend(
     caption: str,
     unit: str,
 ) -> Tensor:
-    """Pictures with a strip below that explains the colours: (batch, height + strip, width, 3).
+    """Pictures → with a strip below that explains the colours: (batch, height + strip, width, 3).
 
-    low, high: (batch,), the range painted, in the numbers of `display_values`; unit: "×" or "%".
-    The caption moves to rows of its own where it takes too much of the first, and is left out of
-    pictures too narrow to read it, as are numbers that would run into each other.
+    low, high: (batch,), the range painted, in the units of `display_values`. unit: "×" or "%".
+    A caption that takes too much of the first row moves to rows of its own. It is left out if the
+    picture is too narrow for it, and so are numbers that would overlap.
     """
     _, height, width, _ = image.shape
     font = _font(height, width)
@@ -165,10 +165,10 @@ def legend(
 
 
 def contact_sheet(images: Tensor, labels: Sequence[str], columns: int | None = None) -> Tensor:
-    """All maps on one picture, row by row, each under its label.
+    """Maps → all of them on one picture, row by row, each under its label.
 
     images: (batch, maps, height, width, 3). Returns (batch, sheet height, sheet width, 3).
-    columns: as many as make the sheet nearest to a 4:3 picture if left out.
+    columns: by default the number that brings the sheet closest to 4:3.
     """
     batch, maps, height, width, _ = images.shape
     font = _font(height, width)
@@ -198,7 +198,7 @@ def _font(height: int, width: int) -> ImageFont.FreeTypeFont:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text as the font can draw it, cut short with an ellipsis if it is too wide."""
+    """A text → what the font can draw of it, with an ellipsis if it is too wide."""
     whole = text = text.translate(_UNDRAWN)
     while text and font.getlength(whole) > width:
         text = text[:-1]
@@ -207,7 +207,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def _lines(caption: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """A caption in as many lines as it needs, broken between its parts."""
+    """A caption → as many lines as it needs, broken between its parts."""
     lines = [""]
     for part in caption.split(" · "):
         longer = f"{lines[-1]} · {part}" if lines[-1] else part
@@ -219,18 +219,18 @@ def _lines(caption: str, font: ImageFont.FreeTypeFont, width: float) -> list[str
 
 
 def _number(value: float, unit: str) -> str:
-    """A value with its unit, in few digits and signs the font has: "0.23x", "12.5%"."""
+    """A value → few digits and its unit, in characters the font has: "0.23x", "12.5%"."""
     value = 100 * value if unit == "%" else value
     short = f"{round(value, 1 if abs(value) >= 10 else 2):g}"
     return (f"{value:.1g}" if short == "0" else short) + unit.translate(_UNDRAWN)
 
 
 def _tensor(picture: Image.Image) -> Tensor:
-    """An RGB picture as (height, width, 3) in 0..1."""
+    """An RGB picture → (height, width, 3) in 0..1."""
     return torch.as_tensor(np.array(picture)).float() / 255
 
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; the ninth source starts anew.
+# Okabe and Ito's colours, distinct for the colour-blind; the ninth source reuses the first.
 SOURCE_COLORS = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
     *((0, 114, 178), (213, 94, 0), (204, 121, 167), (245, 245, 245)),
@@ -239,10 +239,9 @@ _SOURCE_OPACITY = 0.55
 
 
 def paint_sources(image: Tensor, strongest: Tensor) -> Tensor:
-    """Each place in its source's colour over the picture in grey: (batch, height, width, 3).
+    """Pictures → in grey, each place in its source's colour: (batch, height, width, 3).
 
-    strongest: (batch, height, width) whole numbers, 0 for a place that is left uncoloured, n for
-    source n.
+    strongest: (batch, height, width) integers, n for source n, 0 for no colour.
     """
     luma = (image * image.new_tensor([0.2126, 0.7152, 0.0722])).sum(-1, keepdim=True)
     grey = (luma * (1 - DIM)).expand_as(image)
@@ -252,9 +251,9 @@ def paint_sources(image: Tensor, strongest: Tensor) -> Tensor:
 
 
 def source_legend(image: Tensor, texts: Sequence[Sequence[str]], rest: str) -> Tensor:
-    """Pictures with a row below for each source: its colour and its text, then a row for the rest.
+    """Pictures → with a row below for each source, its colour and text, and a row for the rest.
 
-    texts: for each picture one text for each source. (batch, height + rows, width, 3).
+    texts: for each picture one text for each source. Returns (batch, height + rows, width, 3).
     """
     _, height, width, _ = image.shape
     font = _font(height, width)

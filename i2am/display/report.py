@@ -1,4 +1,4 @@
-"""Recording → words and numbers: what was recorded, of what, and how completely."""
+"""Recording → words and numbers: what was recorded, of which model, and how completely."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..tokens import RESULT
 
 
 def recording_summary(recording: Recording) -> dict[str, Any]:
-    """The recording in plain values, fit for JSON."""
+    """Recording → plain values, fit for JSON."""
     header = recording.header
     return {
         "model": header.run.model,
@@ -45,7 +45,7 @@ def recording_summary(recording: Recording) -> dict[str, Any]:
 
 
 def _plan_line(header: Header) -> str:
-    """What was planned, before anything was seen."""
+    """What was planned, before anything was recorded."""
     plan, steps = header.plan, len(header.run.schedule) - 1
     scratch = SCRATCH_BYTES // 2**20
     side = BUDGETS[plan.budget].side
@@ -57,7 +57,7 @@ def _plan_line(header: Header) -> str:
 
 
 def recording_report(recording: Recording) -> str:
-    """The recording in an artist's words."""
+    """Recording → a report in an artist's words."""
     header, mean = recording.header, mean_shares(recording)
     frames = header.generated.grid.frames
     made = "pictures" if header.run.batch > 1 else "picture"
@@ -84,7 +84,7 @@ def recording_report(recording: Recording) -> str:
 
 
 def support_lines(recording: Recording) -> list[str]:
-    """What helps others to help: the model, and how completely it was recorded. Nothing private."""
+    """Recording → lines for a support report: the model and what was recorded, nothing private."""
     header = recording.header
     references = [
         f"{picture.kind} {'×'.join(map(str, picture.grid.shape))}" for picture in header.references
@@ -121,7 +121,7 @@ def _warnings(recording: Recording) -> list[str]:
 
 
 def _place_lines(recording: Recording) -> list[str]:
-    """The points named before sampling, and how they were kept."""
+    """The points named before sampling, and how they were recorded."""
     header = recording.header
     places = header.plan.places
     if not places:

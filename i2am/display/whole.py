@@ -1,4 +1,4 @@
-"""What is drawn over the part that the model saw → over the whole picture, the rest dimmed."""
+"""Drawn over the part that the model saw → drawn over the whole picture, the rest dimmed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 from ..recording import Whole
 
-UNSEEN_LIGHT = 0.25  # of the picture, where the model did not see it
+UNSEEN_LIGHT = 0.25  # fraction of the light kept where the model did not see the picture
 
 
 def place_pictures(drawn: Tensor, whole: Whole | None, pictures: Tensor | None = None) -> Tensor:
-    """Drawn parts (count, height, width, 3) in their whole, which is dimmed around them.
+    """Drawn parts (count, height, width, 3) → placed in the whole, which is dimmed around them.
 
-    pictures: the whole to use, (1 or count, height, width, 3); the one of `whole` if left out.
-    Without a whole the part is all there is.
+    pictures: the whole to use, (1 or count, height, width, 3); by default that of `whole`. Without
+    a whole, the parts are returned as they are.
     """
     if whole is None:
         return drawn
@@ -27,7 +27,7 @@ def place_pictures(drawn: Tensor, whole: Whole | None, pictures: Tensor | None =
 
 
 def place_values(values: Tensor, whole: Whole | None) -> Tensor:
-    """Values of the part, (…, height, width), over the whole: zero where nothing was seen."""
+    """Values of the part, (…, height, width) → over the whole, zero outside the part."""
     if whole is None:
         return values
     placed = torch.zeros(*values.shape[:-2], *whole.size).to(values)

@@ -1,6 +1,6 @@
-"""Recording → attribution maps: levels, points, correspondence, sinks, and comparing two runs.
+"""Recording → attribution maps: levels, points, correspondence, sinks, comparison of two runs.
 
-A map is raw attention over one grid; nothing here is scaled for display.
+A map is raw attention over one grid. Nothing here is scaled for display.
 """
 
 from .comparison import Comparison, compare_maps

@@ -1,4 +1,4 @@
-"""Two attribution maps → what differs between them."""
+"""Two attribution maps → their difference."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .values import FLAT, AttributionMap, caption, display_values
 class Comparison:
     """How two maps differ over a picture, for each batch item.
 
-    difference: (batch, height, width), the second minus the first, in the numbers of
-    `display_values`. correlation: (batch,), Pearson's over the picture's pixels, -1 to 1; not a
-    number where a map is the same everywhere. highest: (batch,), the largest absolute difference;
-    zero where it is rounding noise.
+    difference: (batch, height, width), the second minus the first, in the units of
+    `display_values`. correlation: (batch,), Pearson's over the picture's pixels, -1 to 1; NaN where
+    a map is flat. highest: (batch,), the largest absolute difference; zero where it is rounding
+    noise.
     """
 
     difference: Tensor
@@ -30,9 +30,9 @@ class Comparison:
 def compare_maps(
     first: AttributionMap, second: AttributionMap, size: tuple[int, int]
 ) -> Comparison:
-    """Hold two maps of one kind against each other, over a picture of (height, width) pixels.
+    """Two maps of one kind → how they differ, over a picture of (height, width) pixels.
 
-    They may lie on different grids. One map for all goes with a batch of the other.
+    Their grids may differ. A single map is compared with every item of the other's batch.
 
     Raises I2AMError for maps of different kinds or of batches that do not match.
     """
@@ -61,7 +61,7 @@ def _correlation(one: Tensor, two: Tensor) -> Tensor:
 
 
 def _standard(values: Tensor) -> Tensor:
-    """Mean 0 and variance 1, each of (batch, pixels); not a number where all is the same."""
+    """(batch, pixels) → each item with mean 0 and variance 1; NaN where it is flat."""
     low, high = values.aminmax(dim=1, keepdim=True)
     centred = values - values.mean(1, keepdim=True)
     flat = high - low <= FLAT * high

@@ -1,4 +1,4 @@
-"""Which place of the result attends to which place of a reference, pooled."""
+"""Attention between places of the result and places of a reference, pooled."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..tokens import Grid
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Which place of the result looked at which place of a reference, pooled.
+    """Attention from each place of the result to each place of a reference, pooled.
 
-    values: (batch, result cells, reference cells), mean over heads, layers and steps. Each row of
-    the paper's definition sums to one, of the model's to its share, of the effect to what
-    all its cells change, squared. result, reference: the grids.
+    values: (batch, result cells, reference cells), mean over heads, layers and steps. In the
+    paper's definition each row sums to one, in the model's to the place's share. An effect row
+    sums to the squared change that all its cells make. result, reference: the grids.
     """
 
     values: Tensor
@@ -30,7 +30,7 @@ class Correspondence:
     def looks(self) -> Tensor:
         """Each row as a distribution over the reference: (batch, result cells, reference cells).
 
-        A place that gave the reference no attention at all has a row of zeros.
+        A place that gave the reference no attention has a row of zeros.
         """
         total = self.values.sum(-1, keepdim=True)
         return torch.where(total > 0, self.values / total, 0)
@@ -39,7 +39,7 @@ class Correspondence:
 def correspondence_of(
     recording: Recording, definition: Definition, reference: int
 ) -> Correspondence:
-    """The correspondence of a recording. Raises I2AMError if it was not recorded."""
+    """Recording → its correspondence. Raises I2AMError if it was not recorded."""
     check_definition(recording.header, definition)
     values = recording.arrays.get(correspondence_name(definition, reference))
     if values is None:

@@ -34,10 +34,10 @@ from .values import (
 
 
 def paper_selection(recording: Recording, selection: Selection) -> Selection:
-    """The same steps, layers and heads, averaged as the authors' code does.
+    """A selection → the same steps, layers and heads, averaged as in the authors' code.
 
-    Layers weigh by value, in the official order. Where no layers were picked, a UNet's middle
-    block is left out.
+    Layers are weighted by value and resampled in the official order. If no layers were picked, a
+    UNet's middle block is left out.
     """
     layers = selection.layers
     if not layers.strip():
@@ -57,18 +57,18 @@ def attribution_map(
     within: Tensor | None = None,
     frame: int = MEAN_FRAME,
 ) -> AttributionMap:
-    """Average a recording down to a level: the paper's ULAM, TLAM, LLAM or HLAM.
+    """Recording → its map at one level: the paper's ULAM, TLAM, LLAM or HLAM.
 
-    reference: from 0. Steps, layers and heads are numbered as they were recorded, from 0; every
-    step and head weighs the same, and layers as `selection.weight` says. within: a mask over the
-    result, (1 or batch, height, width); G2R then is of the places inside alone, which only the
-    unified level over everything can tell, from the correspondence (the authors' generated-side
-    mask). frame: of a video, the latent frame, MEAN_FRAME or EVERY_FRAME, which gives a map for
-    each; a still picture has but one.
+    reference: from 0. Steps, layers and heads are numbered as they were recorded, from 0. All
+    steps weigh the same, and so do all heads; `selection.weight` sets the weight of layers.
+    within: a mask over the result, (1 or batch, height, width), the authors' generated-side mask.
+    It limits G2R to the places inside. That needs the correspondence, so it works only at the
+    unified level, over all steps, layers and heads. frame: for a video, a latent frame,
+    MEAN_FRAME, or EVERY_FRAME for one map a frame. A still picture has a single frame.
 
-    Raises I2AMError for a reference, range or combination of ranges the recording cannot answer:
-    it holds sums over steps × layers and layers × heads, so a range of heads cannot be joined with
-    a range of steps.
+    Raises I2AMError for a reference, range or combination of ranges that was not recorded. A
+    recording holds sums over steps × layers and over layers × heads, so a range of heads cannot be
+    combined with a range of steps.
     """
     header = recording.header
     check_definition(header, definition)
@@ -97,7 +97,7 @@ def attribution_map(
         return _g2r_within(recording, definition, reference, within)
     name = "r2g" if direction is Direction.REFERENCE_TO_GENERATED else "g2r"
     maps, seen = _map_table(recording, f"{definition.value}.{name}.{reference}", by_head)
-    # One axis of the two, steps and heads, is averaged already.
+    # Either steps or heads are already averaged.
     steps, heads = ([0], heads) if by_head else (steps, [0])
     match level:
         case Level.UNIFIED:
@@ -132,9 +132,9 @@ def attribution_map(
 
 
 def _map_table(recording: Recording, name: str, by_head: bool) -> tuple[Tensor, Tensor]:
-    """The maps of a name, (batch, steps, layers, heads, cells), and which of them were seen.
+    """An array's name → its maps, (batch, steps, layers, heads, cells), and which were recorded.
 
-    Either the heads are one, their mean, or the steps are.
+    One axis has length 1 and holds a mean: steps if `by_head`, heads otherwise.
     """
     header, most = recording.header, max(recording.header.heads)
     if by_head:
@@ -146,8 +146,11 @@ def _map_table(recording: Recording, name: str, by_head: bool) -> tuple[Tensor, 
 
 
 def _layer_grids(header: Header, direction: Direction, grid: Grid) -> tuple[Grid, ...]:
-    """The grid each layer has over one side. Only a result that looks at itself has several over
-    the reference: what a model is given comes as the same tokens to all of its layers."""
+    """The grid of each layer over one side.
+
+    All layers receive the same tokens of a reference, so they share its grid. Only when the result
+    attends to itself do the layers have different grids over the reference.
+    """
     if direction is Direction.REFERENCE_TO_GENERATED or header.plan.within:
         return header.layer_grids
     return (grid,) * len(header.layers)
@@ -156,7 +159,7 @@ def _layer_grids(header: Header, direction: Direction, grid: Grid) -> tuple[Grid
 def _layer_factors(
     maps: Tensor, seen: Tensor, grids: tuple[Grid, ...], layers: list[int], weight: LayerWeight
 ) -> Tensor:
-    """What each layer's maps are multiplied by: (batch or 1, 1, layers, 1, 1)."""
+    """The factor for each layer's maps: (batch or 1, 1, layers, 1, 1)."""
     if weight is LayerWeight.VALUE:
         factors = torch.tensor([[1 / grid.area for grid in grids]])
         factors = factors / factors[:, layers].mean()
@@ -169,7 +172,10 @@ def _layer_factors(
 def _check_weight_from_a_mask(
     header: Header, definition: Definition, over: Grid, selection: Selection
 ) -> None:
-    """The correspondence is a mean of all layers as they are, which is not every weighting."""
+    """Raises I2AMError for a layer weight or order that the correspondence cannot give.
+
+    It is the mean of all layers as recorded.
+    """
     grids = _layer_grids(header, Direction.GENERATED_TO_REFERENCE, over)
     as_recorded = selection.weight is LayerWeight.MASS or (
         definition is Definition.PAPER
@@ -187,9 +193,9 @@ def _check_weight_from_a_mask(
 def _of_frames(
     values: Tensor, labels: tuple[str, ...], frame: int
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """The maps of one or every frame, or their mean: (batch, maps, frames, h, w) to (…, h, w).
+    """(batch, maps, frames, h, w) → the maps of one frame, of every frame, or their mean.
 
-    What a video's map adds up to is kept by the mean over its frames.
+    A video's map sums to the same as its mean over frames.
     """
     frames = values.shape[2]
     if frame == MEAN_FRAME:
@@ -211,7 +217,7 @@ def _of_frames(
 def _g2r_within(
     recording: Recording, definition: Definition, reference: int, within: Tensor
 ) -> AttributionMap:
-    """G2R of the places inside a mask: the mean of their rows of the correspondence."""
+    """A mask over the result → G2R of the places inside: the mean of their correspondence rows."""
     pairs = correspondence_of(recording, definition, reference)
     inside = mask_coverage(within, pairs.result)  # (1 or batch, cells)
     if not bool((inside.sum(1) > 0).all()):
@@ -238,7 +244,7 @@ def _mean(
     layers: list[int],
     heads: list[int],
 ) -> Tensor:
-    """Mean of `_map_table`'s maps over the recorded entries, (batch, …); the others are zero."""
+    """`_map_table`'s maps → their mean over the recorded entries, (batch, …). The rest are zero."""
     count = seen[steps][:, layers][:, :, heads].sum().clamp(min=1)
     some = maps[:, steps][:, :, layers][:, :, :, heads].sum(1)  # (batch, layers, heads, cells)
     if order is ResampleOrder.OFFICIAL:
@@ -251,7 +257,7 @@ def _mean(
 
 
 def _split(numbers: list[int], groups: int) -> list[list[int]]:
-    """Into so many groups in order, the first of them one longer where it does not come out."""
+    """Numbers → consecutive groups, as equal as possible, longer ones first."""
     shorter, longer = divmod(len(numbers), groups)
     sizes = [shorter + 1] * longer + [shorter] * (groups - longer)
     starts = [sum(sizes[:group]) for group in range(groups)]

@@ -13,11 +13,12 @@ from .correspondence import Correspondence
 
 @dataclass(frozen=True)
 class BestMatches:
-    """Each place of the result and the place of the reference it looks at most.
+    """For each place of the result, the place of the reference it attends to most.
 
-    best: (batch, result cells), a reference cell. confidence: the part of what the place gives
-    the reference that falls on that cell, 0 to 1. mutual: whether no other place of the result
-    gives that cell a larger part. None of it means anything where a place looks nowhere.
+    best: (batch, result cells), a reference cell. confidence: the fraction of the place's attention
+    to the reference that falls on that cell, 0 to 1. mutual: whether no other place of the result
+    gives that cell a larger fraction. None of these has a meaning for a place that gives the
+    reference no attention.
     """
 
     best: Tensor
@@ -28,16 +29,16 @@ class BestMatches:
 
     @property
     def steps(self) -> Tensor:
-        """From each place to its match, in parts of the picture: (batch, result cells, 2), x, y."""
+        """From each place to its match: (batch, result cells, 2), x, y in parts of the picture."""
         return _centres(self.reference)[self.best] - _centres(self.result)
 
     def ends(self, item: int, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Where some cells of the result are, and their matches: two of (cells, 2), x, y in 0–1."""
+        """Cells of the result → their centres and their matches: two of (cells, 2), x, y in 0–1."""
         return _centres(self.result)[cells], _centres(self.reference)[self.best[item, cells]]
 
 
 def best_matches(pairs: Correspondence) -> BestMatches:
-    """Every place of the result and its best match in the reference."""
+    """Correspondence → the best match in the reference for every place of the result."""
     looks = pairs.looks
     confidence, best = looks.max(-1)
     back = looks.argmax(1).gather(1, best)
@@ -46,7 +47,7 @@ def best_matches(pairs: Correspondence) -> BestMatches:
 
 
 def _centres(grid: Grid) -> Tensor:
-    """The middle of every cell, in parts of the picture: (area, 2), x, y."""
+    """The centre of every cell, as fractions of the picture: (area, 2), x, y."""
     rows = (torch.arange(grid.height) + 0.5) / grid.covered[0]
     columns = (torch.arange(grid.width) + 0.5) / grid.covered[1]
     y, x = torch.meshgrid(rows, columns, indexing="ij")

@@ -1,4 +1,4 @@
-"""Maps of one point or region, from the pooled correspondence or exact if named in advance."""
+"""Maps of one point or region: from the pooled correspondence, or exact if named in advance."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .values import AttributionMap, Level, Selection
 
 @dataclass(frozen=True)
 class Location:
-    """What is asked about: a point, as parts of the picture from the top left, or a region.
+    """A point, as fractions of the picture from the top left, or a region.
 
-    region: (1 or batch, height, width), 1 inside; where there is one, it counts and not the point.
+    region: (1 or batch, height, width), 1 inside. A region replaces the point.
     """
 
     x: float = 0.5
@@ -28,13 +28,13 @@ class Location:
 
     @property
     def name(self) -> str:
-        """Short, for labels."""
+        """A short name for labels."""
         return "a region" if self.region is not None else f"{self.x:.2f}, {self.y:.2f}"
 
     def weights(self, grid: Grid) -> Tensor:
-        """How much of each cell is asked about, 0 to 1: (1 or batch, area).
+        """How much of each cell the place covers, 0 to 1: (1 or batch, area).
 
-        Raises I2AMError if it is nothing.
+        Raises I2AMError for an empty region.
         """
         if self.region is None:
             weights = torch.zeros(1, grid.area)
@@ -49,12 +49,12 @@ class Location:
 def point_map(
     pairs: Correspondence, definition: Definition, direction: Direction, place: Location
 ) -> AttributionMap:
-    """What a place looked at, or from where it was looked at.
+    """A place → its map over the other picture.
 
     direction: generated to reference for a place of the result, the paper's SRAM: the mean of its
-    rows over the reference. Reference to generated for a place of the reference, its inverse: how
-    much of its attention each place of the result gave it, all of it for the model's definition,
-    what it gave this reference for the paper's.
+    rows over the reference. Reference to generated for a place of the reference, the inverse: the
+    fraction of its attention that each place of the result gave to it. That is a fraction of all
+    its attention in the model's definition, and of its attention to this reference in the paper's.
     """
     if direction is Direction.GENERATED_TO_REFERENCE:
         weights, grid = place.weights(pairs.result), pairs.reference
@@ -72,7 +72,7 @@ def point_map(
 
 
 def check_pooled(header: Header, selection: Selection, place: Location) -> None:
-    """Raises I2AMError for steps or layers that the correspondence, their mean, cannot tell of."""
+    """Raises I2AMError for a range of steps or layers: the correspondence is a mean of all."""
     layers = [layer.name for layer in header.layers]
     for name, text, count in (
         ("steps", selection.steps, len(header.steps)),
@@ -87,12 +87,12 @@ def check_pooled(header: Header, selection: Selection, place: Location) -> None:
 
 
 def recorded_places(header: Header, reference: int) -> tuple[PointQuery, ...]:
-    """What was asked about before sampling in one picture: a reference, from 0, or the RESULT."""
+    """The places named before sampling in one picture: a reference, from 0, or the RESULT."""
     return tuple(place for place in header.plan.places if place.reference == reference)
 
 
 def recorded_point(header: Header, reference: int, x: float, y: float) -> int | None:
-    """The number, among those of its picture, of a point recorded in the token that holds x, y."""
+    """The number, within its picture, of the point recorded in the token at x, y; None without."""
     if not header.token_grids:
         return None
     grid = header.token_grids[0 if reference == RESULT else 1 + reference]
@@ -111,13 +111,13 @@ def exact_point_map(
     number: int,
     selection: Selection,
 ) -> AttributionMap:
-    """What a place asked about before sampling looked at, or from where it was looked at.
+    """A place named before sampling → its exact map, on the finest grid of tokens.
 
-    direction: as of `point_map`. number: of the place among those recorded in its picture, from 0.
-    selection: whose steps and layers count, on the finest grid of tokens; of a video, the mean
-    frame. Over the result, the paper's is how all of the result divides up the place, M_g.
+    direction: as in `point_map`. number: of the place among those recorded in its picture, from 0.
+    selection: the steps and layers to average over. For a video the map is of the mean frame. Over
+    the result, the paper's definition is the place's softmax over the whole result, M_g.
 
-    Raises I2AMError for steps that were kept together with others that are not asked for.
+    Raises I2AMError if a selected step was recorded together with one that is not selected.
     """
     header = recording.header
     check_definition(header, definition)
@@ -133,7 +133,7 @@ def exact_point_map(
     of_group = torch.tensor(header.step_groups) == torch.tensor(groups)[:, None]
     seen = (of_group.float() @ counts.float())[:, layers]  # (groups, layers)
     values, paper = (maps[:, groups][:, :, layers].flatten(3) for maps in (kept, paper))
-    # Where a conditioning never acted at the place, there is nothing, which weighs on no mean.
+    # A conditioning that never acted at the place has no attention there: left out of the mean.
     weight = seen * (paper.sum(-1) > 0)
     mean = (weight.unsqueeze(-1) * values).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)[:, None]
     grid = header.token_grids[1 + reference if over_reference else 0]
@@ -150,7 +150,7 @@ def exact_point_map(
 
 
 def _groups(header: Header, steps: list[int]) -> list[int]:
-    """The groups of steps that hold exactly these recorded steps."""
+    """Recorded steps → the groups that hold exactly these. Raises I2AMError if none do."""
     groups = sorted({header.step_groups[step] for step in steps})
     held = [step for step, group in enumerate(header.step_groups) if group in groups]
     if held != steps:

@@ -1,9 +1,9 @@
-"""Attention rollout: from tokens a projector made of a picture back to the picture's patches.
+"""Attention rollout: tokens that a projector made from a picture → the picture's patches.
 
-A resampler starts from learned tokens that look at a picture's patches and at each other, layer
-after layer. How much of a finished token came from which patch follows from the attention of those
-layers, half of each layer's output being what went in (Abnar and Zuidema, Quantifying Attention
-Flow in Transformers, ACL 2020).
+A resampler starts from learned tokens. In each layer they attend to the picture's patches and to
+each other. Multiplying the attention of the layers gives how much of a finished token came from
+each patch. Half of each layer's output is its input (Abnar and Zuidema, Quantifying Attention Flow
+in Transformers, ACL 2020).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..tokens import Picture
 
 
 def attention_rollout(layers: Iterable[Tensor]) -> Tensor:
-    """What each finished token owes each patch: (pictures, tokens, patches).
+    """Attention of each layer → how much each finished token owes each patch.
 
     layers: first to last, each the attention of the tokens to [patches | tokens], (pictures,
-    heads, tokens, patches + tokens), rows that sum to one. What is left to one in a row of the
-    result belongs to the learned token the row began as.
+    heads, tokens, patches + tokens); rows sum to one. Returns (pictures, tokens, patches). The
+    rows sum to less than one: the remainder belongs to the learned tokens.
     """
     owed = torch.zeros((), dtype=torch.float64)
     for attention in layers:
@@ -38,10 +38,10 @@ def attention_rollout(layers: Iterable[Tensor]) -> Tensor:
 def trace_reference(
     recording: Recording, reference: int, owed: Tensor, picture: Picture
 ) -> Recording:
-    """The recording with one reference's tokens traced to the patches of a picture.
+    """Recording → the same with one reference's tokens traced to the patches of a picture.
 
-    owed: (1 or batch, tokens, patches of `picture`), from `attention_rollout`. Each token's credit
-    is handed on in these proportions, all of it, so that every sum stays what it was.
+    owed: (1 or batch, tokens, patches of `picture`), from `attention_rollout`. Each token's
+    attention is divided among the patches in these proportions. All sums stay the same.
     """
     portions = (owed / owed.sum(-1, keepdim=True)).float()
     header, arrays = recording.header, dict(recording.arrays)

@@ -1,4 +1,4 @@
-"""Shares of attention by source, and how much of the plan was recorded."""
+"""Recording → shares of attention by source, and how much of the plan was recorded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..recording import Recording
 
 
 def item_shares(recording: Recording) -> Tensor:
-    """Share of the model's attention on text, the picture itself, each reference: (batch, 2 + R).
+    """Shares of the model's attention: (batch, 2 + R) for text, the picture itself, references.
 
-    Mean over all generated tokens, heads, recorded layers and steps; each row adds up to one.
+    Mean over all generated tokens, heads, recorded layers and steps. Each row sums to one.
     """
     seen = torch.tensor(recording.header.counts) > 0
     return recording.arrays["share.step_layer"][:, seen].mean(1)
@@ -26,7 +26,7 @@ def mean_shares(recording: Recording) -> dict[str, Any]:
 
 
 def recording_coverage(recording: Recording) -> dict[str, int]:
-    """How much of what was planned was seen."""
+    """How many of the planned evaluations and layers were recorded."""
     header = recording.header
     return {
         "evaluations": header.evaluations,

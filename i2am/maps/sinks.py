@@ -14,15 +14,15 @@ from .correspondence import Correspondence, correspondence_of
 from .values import AttributionMap
 
 SINK_LEVEL = 4.0  # times an even spread
-SINK_PART = 0.75  # of the result's places
+SINK_PART = 0.75  # fraction of the result's places
 
 
 def find_sinks(pairs: Correspondence) -> Tensor:
-    """Places of the reference that are looked at from wherever: (batch, reference cells), bool.
+    """Correspondence → which places of the reference are sinks: (batch, reference cells), bool.
 
     A sink gets at least SINK_LEVEL times an even spread from at least SINK_PART of the result's
-    places, each asked how it spreads the attention it gives this reference. Such places, often
-    at borders, take up attention that has nowhere to go, and say nothing of their content.
+    places. Only each place's attention to this reference counts. Sinks, often at borders, absorb
+    attention that has nowhere else to go, whatever they show.
     """
     least = pairs.looks.quantile(1 - SINK_PART, dim=1, interpolation="lower")
     return least * pairs.reference.area >= SINK_LEVEL
@@ -31,28 +31,28 @@ def find_sinks(pairs: Correspondence) -> Tensor:
 def sink_correspondence(
     recording: Recording, definition: Definition, reference: int
 ) -> Correspondence:
-    """What sinks are found in: how attention is spread, for the effect too."""
+    """The correspondence to find sinks in. For the effect too, it is one of attention."""
     definition = attention_definition(definition, recording.header.joint)
     return correspondence_of(recording, definition, reference)
 
 
 def sink_mass(pairs: Correspondence, found: Tensor) -> Tensor:
-    """The part of the reference's attention that its sinks got: (batch,)."""
+    """The fraction of the reference's attention that its sinks got: (batch,)."""
     columns = pairs.values.sum(1)
     return (columns * found).sum(-1) / columns.sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def remove_sinks(pairs: Correspondence, found: Tensor) -> Correspondence:
-    """The same with nothing where the sinks are."""
+    """The correspondence with zeros at the sinks."""
     return replace(pairs, values=pairs.values * ~found.unsqueeze(1))
 
 
 def without_sinks(map: AttributionMap, pairs: Correspondence) -> AttributionMap:
-    """A map over the reference with nothing where the sinks are; what was taken is in its notes.
+    """A map over the reference → the same with zeros at the sinks, and a note of what was removed.
 
     pairs: from `sink_correspondence`.
 
-    Raises I2AMError for a map over the result, which is a mean over all of the reference's tokens.
+    Raises I2AMError for a map over the result: it is a mean over all of the reference's tokens.
     """
     if map.direction is not Direction.GENERATED_TO_REFERENCE:
         raise I2AMError(
@@ -69,7 +69,7 @@ def without_sinks(map: AttributionMap, pairs: Correspondence) -> AttributionMap:
 
 
 def describe_sinks(found: Tensor, taken: Tensor) -> str:
-    """What was taken out, in words: "2 sinks out (31% of it)", of each batch item."""
+    """What was removed from each batch item, in words: "2 sinks out (31% of it)"."""
     counts = [int(count) for count in found.sum(-1)]
     if not any(counts):
         return "no sinks found"

@@ -11,11 +11,11 @@ from torch import Tensor
 from ..recording import Definition, Direction
 from ..tokens import Grid
 
-FLAT = 1e-3  # of a map's level: a range narrower than this is rounding noise, not a pattern
+FLAT = 1e-3  # of a map's highest value: a narrower range is rounding noise, not a pattern
 
 
 def is_share(map: AttributionMap) -> bool:
-    """Whether a map shows the part of each place's attention that the reference got."""
+    """Whether a map's values are shares: the fraction of each place's attention."""
     return (
         map.definition is Definition.MODEL
         and map.direction is Direction.REFERENCE_TO_GENERATED
@@ -25,12 +25,12 @@ def is_share(map: AttributionMap) -> bool:
 
 
 def unit(map: AttributionMap) -> str:
-    """What the numbers of `display_values` count: "%" of attention or "×" an even spread."""
+    """The unit of `display_values`: "%" of attention or "×" an even spread."""
     return "%" if is_share(map) else "×"
 
 
 def caption(map: AttributionMap) -> str:
-    """What was measured, in short: "R2G · model · unified · layers by value"."""
+    """What a map measures, in short: "R2G · model · unified · layers by value"."""
     parts = ["R2G" if map.direction is Direction.REFERENCE_TO_GENERATED else "G2R"]
     parts += [map.definition.value, map.level.value]
     if map.weight is not LayerWeight.MASS:
@@ -41,12 +41,12 @@ def caption(map: AttributionMap) -> str:
 
 
 def display_values(map: AttributionMap) -> Tensor:
-    """A map in numbers that mean something: (batch, maps, height, width).
+    """A map → its values in `unit`s: (batch, maps, height, width).
 
-    Model R2G: the share (0..1) of its attention that each place gives the reference. All others:
-    1 is what each place would have if all the attention of an average map were spread evenly.
-    Maps of one batch item keep their proportions: one that holds twice the attention is twice
-    as high everywhere.
+    Model R2G: the share (0..1) of each place's attention that goes to the reference. All others:
+    1 is what each place would have if the attention of an average map were spread evenly. Maps of
+    one batch item keep their proportions: a map that holds twice the attention has values twice as
+    high.
     """
     values = map.values.float() * map.grid.area
     if is_share(map):
@@ -55,12 +55,12 @@ def display_values(map: AttributionMap) -> Tensor:
     return values / torch.where(even > 0, even, 1)
 
 
-# Which frames of a video a map is of, beside the number of one, from 0.
+# Special values of `frame`, beside a frame's number.
 MEAN_FRAME, EVERY_FRAME = -1, -2
 
 
 class Level(str, Enum):
-    """What is not averaged away."""
+    """What a map does not average away."""
 
     UNIFIED = "unified"
     TIME = "time"
@@ -69,35 +69,37 @@ class Level(str, Enum):
 
 
 class LayerWeight(str, Enum):
-    """How much a layer counts in a mean of layers: its map times a factor, on average one.
+    """How much a layer counts in a mean of layers. Its map is multiplied by a factor, 1 on average.
 
-    Layers of one grid weigh the same by value as by mass; in the paper's definition every layer
-    gives the same attention, so that equal is the same as by mass.
+    Value and mass are the same for layers on one grid. Equal and mass are the same in the paper's
+    definition, where all layers have the same mass.
     """
 
-    MASS = "mass"  # as recorded: by the attention it gave
-    VALUE = "value"  # by the height of its values, attention per token: the authors' code
-    EQUAL = "equal"  # all the same: each layer's map is first brought to the sum one
+    MASS = "mass"  # as recorded: by the attention the layer gave
+    VALUE = "value"  # by attention per token, as in the authors' code
+    EQUAL = "equal"  # each layer's map is first scaled to sum to one
 
 
 class ResampleOrder(str, Enum):
-    """How a layer's map comes to the grid all layers share."""
+    """How a layer's map is resampled to the grid that all layers share."""
 
-    MASS_KEPT = "mass kept"  # each cell spread evenly over the place it covers
-    OFFICIAL = "official"  # the authors' code: summed over steps, bicubic, no value below zero
+    MASS_KEPT = "mass kept"  # each cell is spread evenly over the area it covers
+    OFFICIAL = "official"  # the authors' code: summed over steps, bicubic, clamped at zero
 
 
 @dataclass(frozen=True)
 class AttributionMap:
-    """Values over one grid, un-normalised: a share credited to each place.
+    """Values over one grid, not normalised: the attention credited to each place.
 
     values: (batch, maps, height, width), float32, >= 0. `maps` is 1 at the unified level. In the
     paper definition each map sums to one, in the model definition to the attention it is made of.
+    For a video, a map shows one frame or every frame; the sums above then hold for the mean over
+    frames.
     labels: one short name for each of `maps` ("steps 0-3", "double 2", "head 5", "frame 1").
-    Of a video it is a map of one frame, or of each, and then their mean is what is said above.
-    weight, order: how layers were averaged; with other than the first of each, the sums said above
-    hold for the paper's definition by value, and by equal all maps of one layer sum to one.
-    notes: what else was done to it, in words, for its caption.
+    weight, order: how layers were averaged. The sums above are those of `MASS` and `MASS_KEPT`.
+    With `VALUE` they hold in the paper's definition only. With `EQUAL` the maps of each layer sum
+    to one.
+    notes: what else was done to the map, in words, for its caption.
     """
 
     values: Tensor
@@ -113,9 +115,10 @@ class AttributionMap:
 
 @dataclass(frozen=True)
 class Selection:
-    """What to average over, as range texts (empty for all), and into how many groups of steps.
+    """What to average over, as range texts (empty for all).
 
-    weight, order: how layers are averaged.
+    time_groups: how many groups of steps the time level has. weight, order: how layers are
+    averaged.
     """
 
     steps: str = ""

@@ -1,6 +1,6 @@
 """One sampling run → a recording, its store and its files.
 
-To follow one attention call: `recorder` decides whether it is wanted, `call` computes its sums,
+To follow one attention call: `recorder` decides whether it is recorded, `call` computes its sums,
 `running_sums` adds them up, `freeze` makes the `Recording`. Memory grows with tokens, layers and
 steps, never with the square of the tokens.
 """

@@ -1,4 +1,4 @@
-"""A recording with its pictures: the value that travels between the nodes."""
+"""A recording with its pictures: what travels between the nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .definitions import Definition, first_definition
 from .recording import Header, Recording
 from .seen import Whole
 
-_MAX_SIDE = 4096  # pixels of a picture whose latent is eight times smaller
+_MAX_SIDE = 4096  # pixels, for a picture with a latent eight times smaller
 
 
 class Direction(str, Enum):
@@ -26,16 +26,16 @@ class Direction(str, Enum):
 
 @dataclass(frozen=True)
 class Attribution:
-    """A recording and the pictures to lay its maps over. Any of the pictures may be missing.
+    """A recording and the pictures to draw its maps on. Any of the pictures may be missing.
 
     image: the result, (batch, height, width, 3) in 0–1. references: one for each reference,
-    (1 or batch, height, width, 3) in 0–1; `batch` where each batch item was given its own.
+    (1 or batch, height, width, 3) in 0–1; `batch` if each batch item was given its own.
     mask: (1 or batch, height, width), 1 where the reference was meant to go. mask_sampled: whether
-    it is the inpainting mask of the run itself. wholes: of each reference whose picture the model
-    saw a part of, all of it; `references` then holds the part alone.
+    it is the run's own inpainting mask. wholes: for each reference, the whole picture if the model
+    saw only a part; `references` then holds only the part.
 
-    A video is all of its pictures one after the other: (batch × pictures, …) for the result,
-    (pictures, …) for a reference.
+    The pictures of a video follow one another on the first axis: (batch × pictures, …) for the
+    result, (pictures, …) for a reference.
     """
 
     recording: Recording
@@ -46,7 +46,7 @@ class Attribution:
     wholes: tuple[Whole | None, ...] = ()
 
     def whole(self, direction: Direction, reference: int) -> Whole | None:
-        """All of the picture that maps of this direction lie over, if the model saw but a part."""
+        """The whole picture under maps of this direction, if the model saw only a part of it."""
         if direction is Direction.REFERENCE_TO_GENERATED or reference >= len(self.wholes):
             return None
         return self.wholes[reference]
@@ -68,7 +68,7 @@ class Attribution:
             return None
         if self.frames(direction, reference) == 1:
             return picture.unsqueeze(1)
-        # All results share a video given as reference; within one picture the result is both.
+        # All results share a reference video. With `within`, the reference is the result itself.
         of_results = (
             direction is Direction.REFERENCE_TO_GENERATED or self.recording.header.plan.within
         )
@@ -76,7 +76,7 @@ class Attribution:
         return rearrange(picture, "(b pictures) h w c -> b pictures h w c", b=batch)
 
     def size(self, direction: Direction, reference: int) -> tuple[int, int]:
-        """The (height, width) in pixels of `picture`, or what its latent says if there is none.
+        """The (height, width) in pixels of `picture`, or from its latent if there is no picture.
 
         A latent is eight times smaller than its picture. One too large for that is in pixels.
         """
@@ -99,7 +99,7 @@ def side_of(recording: Recording, direction: Direction, reference: int) -> Pictu
 
 
 def fits_results(count: int, header: Header) -> bool:
-    """Whether `count` pictures are one for each result, or every picture of each result's video."""
+    """Whether `count` pictures are one for each result, or all pictures of each result's video."""
     each, rest = divmod(count, header.run.batch)
     return rest == 0 and bool(frames_of(each, header.generated.grid.frames))
 

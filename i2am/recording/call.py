@@ -1,4 +1,4 @@
-"""One attention call as it is recorded: within its region, thinned by a budget, summed."""
+"""One attention call → its sums: limited to its region, thinned by the budget, added up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ..tokens import (
 )
 from .plan import THINNED_SIDE
 
-_NOWHERE = torch.zeros(())  # the portions of a call without a region
+_NOWHERE = torch.zeros(())  # portions, for a call without a region
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class RecordedCall:
 
     q, k, layout, scale, mask, weights, observed: as in `attention_marginals`. v: as in
     `attention_effects`, if the effect is recorded. region: where the conditioning acts, if it is
-    one of several or limited to a part; portions: its share of each of its tokens, (1 or batch,
-    tokens). output_weights: the weights without the region's portions among them.
+    one of several or limited to a part. portions: how much it counts at each of the region's
+    tokens, (1 or batch, tokens). output_weights: the weights without the region's portions.
     """
 
     q: Tensor
@@ -58,7 +58,7 @@ class RecordedCall:
     observed: SoftmaxSums | None = None
 
     def in_region(self) -> RecordedCall:
-        """The call with its region's portions among the weights of its softmaxes."""
+        """The call with its region's portions included in the weights of its softmaxes."""
         if self.region is None:
             return replace(self, output_weights=self.weights)
         portions = self.region.token_portions(grid_of(self.layout.generated))
@@ -66,11 +66,11 @@ class RecordedCall:
         return replace(self, portions=portions, weights=weights, output_weights=self.weights)
 
     def thinned(self, side: int, turn: int) -> RecordedCall:
-        """The call with one query of each `side` × `side` generated tokens, standing for them all.
+        """The call with one query for each `side` × `side` generated tokens, in place of them all.
 
-        turn: which of the `side`² tokens it is, counted on. Over that many layers or steps each
-        has its turn, so that a mean over them leaves no token out. A grid with fewer than
-        THINNED_SIDE tokens a side is left as it is, and so is the call of a region.
+        turn: selects one of the `side`² tokens. Consecutive turns go through all of them, so a mean
+        over that many layers or steps leaves no token out. A grid with fewer than THINNED_SIDE
+        tokens a side is not thinned, nor is the call of a region.
         """
         span, grid = self.layout.generated, self.layout.generated.grid
         if side == 1 or self.region is not None or grid is None or min(grid.sides) < THINNED_SIDE:
@@ -100,15 +100,17 @@ class RecordedCall:
 
     @property
     def signature(self) -> CallSignature | None:
-        """What it must share with other small calls to be computed with them; None if it is large,
-        observed, masked or weighted."""
+        """What small calls must share to be computed together.
+
+        None if the call is large, observed, masked or weighted.
+        """
         if self.observed is not None or self.mask is not None or self.weights is not None:
             return None
         signature = CallSignature.of(self.q, self.k, self.layout, self.scale)
         return signature if signature.is_small else None
 
     def marginals(self, correspondence: bool, workspace: Workspace) -> Marginals:
-        """Its sums over the result and over each reference."""
+        """The call's sums over the result and over each reference."""
         marginals = attention_marginals(
             self.q,
             self.k,
@@ -125,7 +127,7 @@ class RecordedCall:
         return replace(marginals, effects=self._effects(correspondence=correspondence))
 
     def _effects(self, **asked: Any) -> Effects:
-        """What its references change. asked: further arguments of `attention_effects`."""
+        """The effects of the call's references. asked: more arguments of `attention_effects`."""
         assert self.v is not None
         return attention_effects(
             self.q,
@@ -164,5 +166,5 @@ class RecordedCall:
 
 
 def _rows_of(weights: Tensor | None, tokens: Tensor) -> Tensor | None:
-    """The weights of a call's softmaxes at some of its queries."""
+    """The weights of a call's softmaxes → the same at some of its queries."""
     return None if weights is None else weights[..., tokens]

@@ -6,14 +6,14 @@ from enum import Enum
 
 
 class Definition(str, Enum):
-    """What a map is made from."""
+    """What a map is made of."""
 
     PAPER = "paper"  # softmax over one picture's tokens alone: M_g and M_r of I2AM, section 3
     MODEL = "model"  # the model's own softmax, over all keys
     EFFECT = "effect"  # how far the attention's output moves with the reference left out
 
 
-# In the order that arrays hold them.
+# In the order in which arrays hold them.
 RECORDED = {
     "both": (Definition.PAPER, Definition.MODEL),
     "all": (Definition.PAPER, Definition.MODEL, Definition.EFFECT),
@@ -21,12 +21,12 @@ RECORDED = {
 
 
 def first_definition(recorded: tuple[Definition, ...], joint: bool) -> Definition:
-    """The one of the definitions recorded to show first.
+    """The recorded definitions → the one to show first.
 
-    The effect predicts best what leaving a place out changes (docs/fidelity.md). Else the model's
-    where all keys share one softmax (`joint`): there most layers hardly attend to the reference,
-    and the few that do must weigh more, while the paper's would weigh all layers alike. Else the
-    paper's.
+    The effect, if recorded: it predicts best what leaving a place out changes (docs/fidelity.md).
+    Otherwise the model's, if all keys share one softmax (`joint`). There most layers hardly attend
+    to the reference, and the few that do must weigh more; the paper's weighs all layers the same.
+    Otherwise the paper's.
     """
     if Definition.EFFECT in recorded:
         return Definition.EFFECT
@@ -34,7 +34,7 @@ def first_definition(recorded: tuple[Definition, ...], joint: bool) -> Definitio
 
 
 def attention_definition(definition: Definition, joint: bool) -> Definition:
-    """The definition itself if it is one of attention; for the effect, the one to show first."""
+    """A definition → itself; the effect → the definition of attention to show first."""
     if definition is not Definition.EFFECT:
         return definition
     return first_definition((Definition.PAPER, Definition.MODEL), joint)

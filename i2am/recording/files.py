@@ -25,14 +25,15 @@ from .header_json import MAX_PICTURE_SIDE, FormatError, metadata_of, read_metada
 from .recording import Header, Recording, correspondence_name
 from .reference_latents import latents_metadata, read_latents
 
-MAX_BYTES = 16 * 2**30  # of all arrays and pictures, as float32 in memory
+MAX_BYTES = 16 * 2**30  # for all arrays and pictures, as float32 in memory
 _TOO_LARGE = "it would take more memory than any recording"
 
 
 def save_attribution(path: Path, attribution: Attribution) -> None:
-    """Write an attribution, pictures included; all of it or nothing. Raises OSError.
+    """Write an attribution with its pictures, completely or not at all. Raises OSError.
 
-    Maps are rounded to float16, each array scaled by its largest value; pictures to eight bits.
+    Arrays are divided by their largest value and rounded to float16. Pictures are rounded to eight
+    bits.
     """
     tensors: dict[str, Tensor] = {}
     scales: dict[str, float] = {}
@@ -48,13 +49,13 @@ def save_attribution(path: Path, attribution: Attribution) -> None:
         tensors["mask"] = _to_bytes(attribution.mask)
     for r, picture in enumerate(attribution.references):
         if picture is not None:
-            # One picture for all batch items needs no batch axis.
+            # One picture for all batch items is stored without a batch axis.
             tensors[f"reference.{r}"] = _to_bytes(picture[0] if len(picture) == 1 else picture)
     _write(path, tensors, _metadata(attribution.recording, scales))
 
 
 def save_recording(path: Path, recording: Recording) -> None:
-    """Write a recording alone, exactly as it is (float32). Raises OSError."""
+    """Write a recording without pictures, exactly (float32). Raises OSError."""
     _write(path, dict(recording.arrays), _metadata(recording, {}))
 
 
@@ -63,7 +64,7 @@ def _metadata(recording: Recording, scales: dict[str, float]) -> dict[str, str]:
 
 
 def load_attribution(path: Path) -> Attribution:
-    """Read what `save_attribution` wrote. Raises I2AMError for anything else, OSError."""
+    """A file of `save_attribution` → the attribution. Raises I2AMError for other files, OSError."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FormatError(_TOO_LARGE)
@@ -78,14 +79,14 @@ def load_attribution(path: Path) -> Attribution:
 
 
 def load_recording(path: Path) -> Recording:
-    """Read what `save_recording` wrote. Raises I2AMError for anything else, OSError."""
+    """A file of `save_recording` → the recording. Raises I2AMError for other files, OSError."""
     return load_attribution(path).recording
 
 
 def array_shapes(header: Header) -> dict[str, tuple[int, ...]]:
-    """The shape of every array of a recording, by name.
+    """Header → the shape of every array of its recording, by name.
 
-    The sides of a correspondence are 0: they may have any length up to CORRESPONDENCE_SIDE.
+    The sides of a correspondence are given as 0: any length up to CORRESPONDENCE_SIDE is allowed.
     """
     batch, references = header.run.batch, len(header.references)
     steps, layers, heads = len(header.steps), len(header.layers), max(header.heads)
@@ -134,7 +135,7 @@ def _to_bytes(picture: Tensor) -> Tensor:
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        # Written by ourselves: save_file would leave a file that only its owner may read.
+        # Not save_file: its files can only be read by their owner.
         part.write_bytes(save({name: tensor.clone() for name, tensor in tensors.items()}, metadata))
         os.replace(part, path)
     except SafetensorError as error:
@@ -144,7 +145,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 
 def _read(file: Any) -> Attribution:
-    """An open file → its attribution. Raises FormatError before any tensor is read if it can."""
+    """An open file → its attribution. Raises FormatError, if possible before reading any tensor."""
     metadata: dict[str, str] = file.metadata() or {}
     header, scales = read_metadata(metadata)
     latents = read_latents(metadata, header)
@@ -162,9 +163,10 @@ def _read(file: Any) -> Attribution:
 
 
 def _check_tensors(file: Any, shapes: dict[str, tuple[int, ...]], header: Header) -> list[str]:
-    """The names of the pictures in a file. Raises FormatError before any tensor is read.
+    """An open file → the names of its pictures. Raises FormatError before any tensor is read.
 
-    shapes: of the arrays it must hold. A missing, unknown or wrongly shaped tensor is an error.
+    shapes: of the arrays the file must hold. A missing, unknown or wrongly shaped tensor is an
+    error.
     """
     names = set(file.keys())
     if missing := shapes.keys() - names:
@@ -187,7 +189,7 @@ def _check_tensors(file: Any, shapes: dict[str, tuple[int, ...]], header: Header
 
 
 def _fits_array(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether an array has the expected shape, in which 0 is a free side of a correspondence."""
+    """Whether an array has the expected shape. 0 stands for any length of a correspondence side."""
     return len(shape) == len(expected) and all(
         length == wanted or (wanted == 0 and 0 < length <= CORRESPONDENCE_SIDE)
         for length, wanted in zip(shape, expected, strict=True)
@@ -220,7 +222,7 @@ def _fits_count(count: int, name: str, header: Header) -> bool:
 
 
 def _attention(name: str, array: Tensor, scale: float) -> Tensor:
-    """An array as it was recorded, float32. Raises FormatError for values attention cannot have."""
+    """A stored array → as recorded, float32. Raises FormatError for values no attention has."""
     values = array.float() * scale
     if not bool(values.isfinite().all()) or float(values.min()) < 0:
         raise FormatError(f"“{name}” holds values that attention cannot have")

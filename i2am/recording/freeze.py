@@ -22,9 +22,9 @@ from .running_sums import LayerMaps, RunningSums, kind_of
 def freeze(
     sums: RunningSums, log: RunLog, points: PointSums | None, header: Header, rows: list[int]
 ) -> Recording:
-    """The recording with this header, made of the steps with these rows in the log.
+    """The sums of a run → its recording. rows: the recorded steps' rows in the log.
 
-    Raises I2AMError if the model's attention was not made of numbers.
+    Raises I2AMError if the model's attention held values that are not numbers.
     """
     arrays = map_arrays(sums, rows, header.layers, header.plan.recorded)
     arrays |= correspondence_arrays(sums, header.plan.recorded)
@@ -50,10 +50,10 @@ def header_of(
     references: tuple[Picture, ...],
     seconds: float,
 ) -> Header:
-    """Everything about a recording that is no array.
+    """The facts of a run → the header of its recording.
 
-    asked: the layers the plan asks for. rows: the steps in the log that were recorded. references:
-    what the model was given, on the grids of its tokens.
+    asked: the layers the plan asks for. rows: the recorded steps' rows in the log. references: what
+    the model was given, on the grids of its tokens.
     """
     layers = tuple(layer for layer in asked if layer in sums.generated)
     grid, reference_grids = picture_grids(sums, layers)
@@ -89,7 +89,7 @@ def finest_grid(grids: Iterable[Grid]) -> Grid:
 
 
 def picture_grids(sums: RunningSums, layers: tuple[Layer, ...]) -> tuple[Grid, list[Grid]]:
-    """The finest grid of any layer, of the result and of each reference."""
+    """The finest grid of any layer: over the result, and over each reference."""
     over_references = [
         finest_grid(sums.references[layer][r].grid for layer in layers)
         for r in range(sums.reference_count)
@@ -103,7 +103,7 @@ def map_arrays(
     layers: tuple[Layer, ...],
     definitions: tuple[Definition, ...],
 ) -> dict[str, Tensor]:
-    """The maps of all definitions and directions, and the shares, all layers on one grid."""
+    """Running sums → the maps of all definitions and directions, and the shares, on one grid."""
     grid, reference_grids = picture_grids(sums, layers)
     generated = [sums.generated[layer] for layer in layers]
     count = sums.reference_count
@@ -132,7 +132,7 @@ def map_arrays(
 def correspondence_arrays(
     sums: RunningSums, definitions: tuple[Definition, ...]
 ) -> dict[str, Tensor]:
-    """The correspondence of each reference; layers on coarser grids are brought to the finest."""
+    """Running sums → the correspondence of each reference, with all layers on the finest grid."""
     arrays: dict[str, Tensor] = {}
     for r in range(sums.reference_count) if sums.correspondence else ():
         pairs = {key[1:]: running for key, running in sums.correspondence.items() if key[0] == r}
@@ -155,8 +155,7 @@ def correspondence_arrays(
 
 
 def _mean_map(generated: list[LayerMaps], grid: Grid, kinds: slice) -> Tensor:
-    """What the tokens of a cell have of some kinds, mean over layers, heads and steps: (B, kinds,
-    h, w)."""
+    """Maps of some kinds, mean over layers, heads, steps and a cell's tokens: (B, kinds, h, w)."""
     total = torch.zeros(())
     for side in generated:
         mean = side.heads[:, :, kinds].mean(1)
@@ -167,9 +166,9 @@ def _mean_map(generated: list[LayerMaps], grid: Grid, kinds: slice) -> Tensor:
 
 
 def _stack_layers(steps: list[int], sides: list[LayerMaps], grid: Grid) -> tuple[Tensor, Tensor]:
-    """Layers side by side on one grid: (B, S, L, kinds, h, w) and (B, L, H, kinds, h, w).
+    """The maps of layers → on one grid: (B, S, L, kinds, h, w) and (B, L, H, kinds, h, w).
 
-    A video has its frames before h, w. A step a layer was not recorded in, and a head a layer does
+    A video has its frames before h, w. Steps in which a layer was not recorded, and heads it does
     not have, are zero.
     """
     some = sides[0].heads

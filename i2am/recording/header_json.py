@@ -1,7 +1,7 @@
 """A recording's `Header` ↔ the metadata of its .safetensors file, checked field by field.
 
-The metadata is two strings: `format` names the format and its version, `i2am` is the header as
-JSON, with the scale of each array (`scales`) and what each array means (`definitions`).
+The metadata consists of two strings. `format` names the format and its version. `i2am` is the
+header as JSON, with the scale of each array (`scales`) and its meaning (`definitions`).
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from .recording import Header, Run, definitions_of, map_grid
 FORMAT = "i2am.attribution/1"
 MAX_PICTURE_SIDE = 32768
 MAX_LATENT_SIDE = MAX_PICTURE_SIDE // 8
-MAX_FRAMES = 4096  # of a latent
+MAX_FRAMES = 4096  # in a latent
 MAX_HEADER = 16 * 2**20  # characters; hundreds of layers and steps take less than one million
-_MAX_LENGTH = 10_000  # of any axis of an array but its cells
-_MAX_CALLS = 10_000_000  # of one layer in one step
+_MAX_LENGTH = 10_000  # for any axis of an array except its cells
+_MAX_CALLS = 10_000_000  # for one layer in one step
 
-# What reading JSON of any shape as a header can raise.
+# What can be raised when arbitrary JSON is read as a header.
 _NOT_A_HEADER = (
     *(LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError),
 )
 
 
 class FormatError(ValueError):
-    """What in a file breaks the format, as a clause: “it lacks …”."""
+    """How a file breaks the format, as a clause: “it lacks …”."""
 
 
 def metadata_of(header: Header, scales: Mapping[str, float]) -> dict[str, str]:
-    """The metadata of a file. scales: what each array was divided by before it was written."""
+    """Header → the metadata of a file. scales: the number each written array was divided by."""
     values = asdict(header) | {"scales": scales, "definitions": definitions_of(header.plan)}
     return {"format": FORMAT, "i2am": json.dumps(values)}
 
 
 def read_metadata(metadata: Mapping[str, str]) -> tuple[Header, dict[str, float]]:
-    """The header and the scales in a file's metadata. Raises FormatError."""
+    """A file's metadata → its header and scales. Raises FormatError."""
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "unknown")[:40]
         raise FormatError(f"its format is “{found}”, not “{FORMAT}”")
@@ -63,7 +63,7 @@ def read_metadata(metadata: Mapping[str, str]) -> tuple[Header, dict[str, float]
 
 
 def _header(values: dict[str, Any]) -> Header:
-    """A header from its JSON. Fields that older files do not have get their defaults."""
+    """JSON → header. Fields that older files lack get their defaults."""
     return Header(
         run=_run(values["run"]),
         plan=_plan(values["plan"]),
@@ -180,7 +180,7 @@ def _check_points(header: Header) -> None:
 
 
 def _check_pictures(header: Header) -> None:
-    """Raises ValueError for a grid or latent larger than any that is recorded."""
+    """Raises ValueError for a grid or latent that is larger than any recorded one."""
     for picture in (header.generated, *header.references):
         if picture.grid.frames > MAX_FRAMES or picture.grid != map_grid(picture.grid):
             raise ValueError("a map has more cells than are ever kept")

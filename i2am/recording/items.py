@@ -9,7 +9,7 @@ from .recording import Recording
 
 
 def take_items(recording: Recording, items: Sequence[int]) -> Recording:
-    """The recording of these items of its batch, by number from 0, in this order."""
+    """Recording → the recording of these items of its batch, by number from 0, in this order."""
     numbers = list(items)
     arrays = {name: array[numbers] for name, array in recording.arrays.items()}
     header, latents = recording.header, recording.reference_latents

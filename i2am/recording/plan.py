@@ -12,11 +12,11 @@ from .definitions import RECORDED, Definition
 
 @dataclass(frozen=True)
 class Budget:
-    """Which part of what a plan asks for is watched, to save time.
+    """How much of a plan is recorded, to save time.
 
-    steps: one step of every `steps`, evenly spread. side: one generated token of every `side` ×
-    `side`, another one in the next layer and step; grids with fewer than THINNED_SIDE tokens a side
-    are watched whole.
+    steps: one step in every `steps` is recorded, evenly spread. side: one generated token in every
+    `side` × `side` is recorded, a different one in the next layer and step. Grids with fewer than
+    THINNED_SIDE tokens a side are recorded in full.
     """
 
     steps: int = 1
@@ -36,8 +36,8 @@ class Plan:
     """What to record: layers and steps (empty for all), the branch, the correspondence.
 
     within: record the result's attention to itself instead of to references. budget: a name in
-    BUDGETS. places: point queries, each recorded with its exact row or column of attention.
-    definitions: a name in RECORDED.
+    BUDGETS. places: the point queries; the exact row or column of each is recorded. definitions: a
+    name in RECORDED.
     """
 
     layers: Ranges = ()
@@ -63,11 +63,11 @@ class Plan:
 
     @property
     def effect(self) -> bool:
-        """Whether the effect is recorded, which takes the values as well as queries and keys."""
+        """Whether the effect is recorded. It needs the values as well as queries and keys."""
         return Definition.EFFECT in self.recorded
 
     def resolved(self, layers: Sequence[str], steps: int) -> Plan:
-        """The same plan with plain numbers for a model of these layers, by name, and so many steps.
+        """The plan with plain numbers, for a model with these layer names and a number of steps.
 
         Raises I2AMError for a layer the model does not have.
         """
@@ -76,17 +76,17 @@ class Plan:
 
 
 def step_of_sigma(schedule: tuple[float, ...], sigma: float) -> int:
-    """The step of a schedule that a noise level belongs to: the last that starts at or above it.
+    """A noise level → its step in the schedule: the last one that starts at or above it.
 
     schedule: the level each step starts at, then the level the last one ends at. Levels may be off
-    by a ten-thousandth: hosts round them.
+    by a ten-thousandth, because hosts round them.
     """
     levels = enumerate(schedule[:-1])
     return max((step for step, level in levels if level >= sigma * (1 - 1e-4)), default=0)
 
 
 def planned_steps(plan: Plan, count: int) -> list[int]:
-    """The numbers of the steps that a plan watches in a schedule of `count` steps."""
+    """Plan → the numbers of the steps it records in a schedule of `count` steps."""
     asked = [step for step in range(count) if in_ranges(plan.steps, step)]
     kept = math.ceil(len(asked) / BUDGETS[plan.budget].steps)
     # The middle of each of `kept` equal parts of the steps asked for.

@@ -1,4 +1,4 @@
-"""Running sums of the exact rows and columns of one run's point queries."""
+"""The exact rows and columns of one run's point queries, added up."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..tokens.architectures.base import Layer
 from .definitions import Definition
 
 _TINY = torch.finfo(torch.float32).tiny
-POINT_BYTES = 128 * 2**20  # of a run; beyond it, neighbouring steps are kept together
+POINT_BYTES = 128 * 2**20  # for a run; beyond it, neighbouring steps are summed together
 
 
 class _Track(NamedTuple):
-    """One kind of what a call gives for its points, in the order of `PointMarginals.sums`."""
+    """One entry of `PointMarginals.sums`: what it holds for a call's points."""
 
     direction: str  # g2r: rows over a reference; r2g: columns over the result
     reference: int
-    picture: int  # whose grid it is on: 0 the result, then each reference
+    picture: int  # the picture with its grid: 0 the result, then each reference
 
 
 class PointSums:
     """One run's rows and columns: means over the calls of a step, summed over groups of steps.
 
-    Each layer is kept on its own. planned: how many steps will be recorded. The size of the first
-    step decides how many neighbouring steps form a group, so that all groups together take at most
-    POINT_BYTES, or as much as one step.
+    Layers are kept apart. planned: how many steps will be recorded. The size of the first step
+    decides how many neighbouring steps form a group: all groups together take at most POINT_BYTES,
+    or the size of one step if that is more.
     """
 
     def __init__(self, points: tuple[PointQuery, ...], planned: int) -> None:
@@ -40,7 +40,7 @@ class PointSums:
         self._group_size = 1  # steps; known once the first step is finished
         self._open: dict[Layer, PointMarginals] = {}
         self._grids: dict[Layer, tuple[Grid, ...]] = {}  # of the result and of each reference
-        # By layer and group, for each track: the sum of its steps' means, and how many steps.
+        # By layer and group, for each track: the sum of the steps' means, and the number of steps.
         self._closed: dict[tuple[Layer, int], list[tuple[Tensor, Tensor]]] = {}
 
     def add(self, layer: Layer, marginals: PointMarginals) -> None:
@@ -50,7 +50,7 @@ class PointSums:
         self._open[layer] = marginals if before is None else _sum(before, marginals)
 
     def close(self, step: int) -> None:
-        """Finish the open step, the recorded step of this number: move its means to the CPU."""
+        """Finish the open step, the recorded step number `step`: move its means to the CPU."""
         if not self._open:
             return
         if not self._closed:
@@ -69,7 +69,7 @@ class PointSums:
         self._open = {}
 
     def groups(self, steps: list[int]) -> tuple[int, ...]:
-        """For each of these recorded steps, the number of the group it is kept in, from 0."""
+        """Recorded steps → for each, the number of its group, from 0."""
         numbers = [step // self._group_size for step in steps]
         order = sorted(set(numbers))
         return tuple(order.index(number) for number in numbers)
@@ -84,7 +84,7 @@ class PointSums:
     def arrays(
         self, steps: list[int], layers: tuple[Layer, ...], definitions: tuple[Definition, ...]
     ) -> dict[str, Tensor]:
-        """The arrays `point.…` of a `Recording`; zero for a layer not recorded in a group."""
+        """The arrays `point.…` of a `Recording`; zero where a layer was not recorded in a group."""
         grids = self.grids()
         groups = sorted({step // self._group_size for step in steps})
         arrays: dict[str, Tensor] = {}
@@ -106,8 +106,10 @@ class PointSums:
         return arrays
 
     def _mean(self, layer: Layer, group: int, index: int, track: _Track, grid: Grid) -> Tensor:
-        """A track's mean over a group's steps, on `grid`: (B, definitions, points, cells), or () if
-        there is none."""
+        """A track's mean over a group's steps, on `grid`: (B, definitions, points, cells).
+
+        () if there is none.
+        """
         closed = self._closed.get((layer, group))
         if closed is None:
             return torch.zeros(())
@@ -115,7 +117,7 @@ class PointSums:
         return spread(sums / count.clamp(min=1), self._grids[layer][track.picture], grid)
 
     def _step_bytes(self) -> int:
-        """What the open step will take in a recording, with its layers on the finest grids."""
+        """The bytes of the open step in a recording, with its layers on the finest grids."""
         finest, tracks = self.grids(), self._tracks()
         return sum(
             4 * sums.shape[:-1].numel() * finest[track.picture].area
@@ -132,7 +134,7 @@ class PointSums:
 
 
 def _sum(a: PointMarginals, b: PointMarginals) -> PointMarginals:
-    """Two calls of one layer, added up."""
+    """Two calls of one layer → their sum."""
     return PointMarginals(
         tuple(x + y for x, y in zip(a.rows, b.rows, strict=True)),
         a.row_weight + b.row_weight,

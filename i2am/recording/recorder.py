@@ -21,10 +21,10 @@ from .running_sums import RunningSums
 
 
 class Recorder:
-    """Records the attention of one sampling run. Owned by that run, gone with it.
+    """Records the attention of one sampling run. Belongs to that run.
 
-    Calls are added up as they come. Several evaluations of one step, and several conditionings of
-    one branch, count as one by their mean. Safe to call from several threads.
+    Calls are added up as they come. Several evaluations of one step are averaged, and so are
+    several conditionings of one branch. Safe to call from several threads.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Recorder:
         self._small_calls = CallBatch[Layer]()  # of the open step
 
     def begin_evaluation(self, sigma: float) -> bool:
-        """The model is about to be evaluated at this noise level; whether to record it."""
+        """Start an evaluation of the model at this noise level; return whether to record it."""
         step = step_of_sigma(self.run.schedule, sigma)
         if step not in self._wanted:
             return False
@@ -58,8 +58,10 @@ class Recorder:
     def softmax_sums(
         self, layer: Layer, layout: TokenLayout, region: Region | None
     ) -> SoftmaxSums | None:
-        """Where a tap adds up a call's softmax before the call is added; None if that is of no use
-        for this call."""
+        """The sums that a tap fills with a call's softmax before the call is added.
+
+        None if they are of no use for this call.
+        """
         if layer not in self.layers or region is not None or self._budget.side > 1:
             return None
         return SoftmaxSums(layout, self.plan.correspondence) if SoftmaxSums.suits(layout) else None
@@ -78,9 +80,9 @@ class Recorder:
         region: Region | None = None,
         observed: SoftmaxSums | None = None,
     ) -> None:
-        """Add one attention call, the rows of one conditioning; arguments as in `RecordedCall`.
+        """Add the rows of one conditioning in one attention call; arguments as in `RecordedCall`.
 
-        Raises I2AMError if the references are not those of earlier calls.
+        Raises I2AMError if the references differ from those of earlier calls.
         """
         if layer not in self.layers:
             return
@@ -116,13 +118,13 @@ class Recorder:
 
     @property
     def _workspace(self) -> Workspace:
-        """This thread's own."""
+        """This thread's workspace."""
         if not hasattr(self._threads, "workspace"):
             self._threads.workspace = Workspace()
         return self._threads.workspace
 
     def _add_small_calls(self) -> None:
-        """Compute and add the small calls that were batched."""
+        """Compute the batched small calls together and add them."""
         batch = self._small_calls.take()
         if batch is None:
             return
@@ -132,7 +134,7 @@ class Recorder:
         self._sums.add(batch.names, marginals, call.layout, None, call.portions)
 
     def _close_step(self) -> None:
-        """Move what the finished step added up to the CPU: once a step, not once a layer."""
+        """Move the sums of the finished step to the CPU, once a step, not once a layer."""
         self._add_small_calls()
         row = len(self._log.steps) - 1
         self._log.close_step(self._sums.close_step(row))
@@ -146,18 +148,18 @@ class Recorder:
 
     @property
     def best_definition(self) -> Definition:
-        """The definition to show first, as far as calls have shown."""
+        """The definition to show first, judging by the calls so far."""
         return first_definition(self.plan.recorded, self._log.joint)
 
     def step_of(self, row: int) -> int:
-        """The number in the schedule of a recorded step."""
+        """A recorded step's row → its number in the schedule."""
         return self._log.steps[row][0]
 
     def finished_maps(self, since: int) -> tuple[int, list[tuple[Grid, Tensor]]]:
         """The maps over the result of finished steps, from the recorded step `since` on.
 
-        Returns how many steps are finished by now, and for each new one and each layer the maps on
-        their grid, (batch, kinds, cells), mean over heads; `kind_of` numbers the kinds.
+        Returns how many steps are finished, and the maps of each new step and layer with their
+        grid: (batch, kinds, cells), mean over heads. `kind_of` numbers the kinds.
         """
         with self._lock:
             return self._log.finished, [
@@ -168,10 +170,10 @@ class Recorder:
             ]
 
     def finish(self, references: tuple[Picture, ...], seconds: float = 0.0) -> Recording:
-        """Freeze what was added up.
+        """Freeze the sums → the recording.
 
         references: what the model was given, on the grids of its tokens. Raises I2AMError if
-        nothing was recorded, or the model's attention was not made of numbers.
+        nothing was recorded, or if the model's attention held values that are not numbers.
         """
         with self._lock:
             self._close_step()

@@ -1,4 +1,4 @@
-"""What is kept of one sampling run: facts, header and frozen sums."""
+"""What is kept from one sampling run: facts, header and frozen sums."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ class Header:
     joint: whether text, result and references share one softmax.
     steps, sigmas: the number in the schedule and the noise level of each recorded step, in the
     order they ran.
-    layers, layer_grids, heads: each recorded layer, the grid of its queries, its number of heads.
+    layers, layer_grids, heads: each recorded layer, its grid of queries, its number of heads.
     counts: how many calls were recorded, by step and layer.
-    generated, references: the grids of the maps over each picture, and the latents.
+    generated, references: for each picture, the grid of the maps over it and the latent.
     evaluations, expected_evaluations: how many model evaluations were recorded, and how many ran
     within the plan. expected_layers: how many layers the plan asks for.
     seconds: how long the run took, recording included.
-    keys: how many keys are text, the result itself, reference 1, …, in the layer with the most;
-    empty where they do not share one softmax, and in older files.
+    keys: how many keys are text, the result itself, reference 1, …, in the layer with the most
+    keys; empty in older files and if they do not share one softmax.
 
     With point queries in the plan:
     token_grids: the finest token grid of any layer, for the result and each reference.
-    step_groups: for each of `steps`, the number of the group it is kept in, from 0.
+    step_groups: for each of `steps`, the number of its group, from 0.
     """
 
     run: Run
@@ -80,9 +80,9 @@ class Header:
 class Recording:
     """The frozen sums of one sampling run, on the CPU, float32; never written to again.
 
-    B batch items, S steps, L layers, H heads, R references from 0; definition D is one that the
-    plan recorded: `paper`, `model` or `effect`. Maps are raw means: a `paper` map sums to one, a
-    `model` map to the attention it is made of, an `effect` map to the squared change of the output.
+    B batch items, S steps, L layers, H heads, R references from 0. D is a definition that was
+    recorded: `paper`, `model` or `effect`. Maps are raw means: a `paper` map sums to one, a `model`
+    map to the attention it is made of, an `effect` map to the squared change of the output.
     Maps over a video have a frame axis before h, w.
 
     D.r2g.{r}.step_layer     (B, S, L, h, w)       over the result, mean over heads
@@ -94,19 +94,18 @@ class Recording:
     correspondence.model.{r} (B, hg, wg, hr, wr)   the model's: each row sums to its share
     correspondence.effect.{r}                      the effect's: squared change by each place
 
-    With the effect, which is in units of the output squared:
+    With the effect, in units of the output squared:
 
     output.step_layer        (B, S, L)             squared length of the output, mean over places
     output.map               (B, h, w)             the same at each place, mean over all else
 
-    A correspondence of a video is that of its mean frame.
+    The correspondence of a video is that of its mean frame.
 
-    reference_latents: what the model was given, by the number of the reference, from 0: float16,
-    (1 or B, channels, height, width), of some models with an axis for frames; only of references
-    that were given as latents.
+    reference_latents: the references that were given as latents, by number from 0: float16,
+    (1 or B, channels, height, width); some models add an axis for frames.
 
     With point queries in the plan, P on the result and Q on reference r, T groups of steps. Each
-    layer is brought to the finest token grid; mean over heads and the steps of a group.
+    layer is resampled to the finest token grid; mean over heads and the steps of a group.
 
     point.D.g2r.{r}          (B, T, L, P, hr, wr)  rows: the paper's M_r, the model's attention
     point.D.r2g.{r}          (B, T, L, Q, h, w)    columns: the paper's M_g, the model's attention
@@ -166,7 +165,7 @@ DEFINITIONS = {
 
 
 def definitions_of(plan: Plan) -> dict[str, str]:
-    """The DEFINITIONS of what a plan records."""
+    """Plan → the DEFINITIONS of what it records."""
     return {
         name: text
         for name, text in DEFINITIONS.items()

@@ -1,7 +1,7 @@
 """The latents that the model was given as references: kept with a recording, and in its file.
 
-In a file they are one more string of the metadata, which readers of 1.0.0 pass over: a tensor they
-do not know they would refuse.
+A file holds them as one more string of the metadata. Readers of 1.0.0 ignore that, but would refuse
+a tensor they do not know.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .recording import Header, Recording
 
 KEY = "i2am.reference_latents"
 _KIND = "reference latent"
-_MAX_VALUES = 2**26  # of all latents of a file: 128 MiB
+_MAX_VALUES = 2**26  # in all latents of a file: 128 MiB
 _MAX_CHANNELS, _MAX_AXES = 4096, 5
 
 
 def with_reference_latents(recording: Recording, given: Sequence[Tensor]) -> Recording:
-    """The same recording with the latents its references were given by, in half precision.
+    """Recording → the same with the latents of its references, in half precision.
 
-    given: in the order of the references. Left out where they are not the references' own.
+    given: in the order of the references. They are left out if they are not the references' own.
     """
     header = recording.header
     numbers = [r for r, side in enumerate(header.references) if side.kind == _KIND]
@@ -45,7 +45,7 @@ def with_reference_latents(recording: Recording, given: Sequence[Tensor]) -> Rec
 
 
 def latents_metadata(recording: Recording) -> dict[str, str]:
-    """The entry of a file's metadata that holds the latents; none without any."""
+    """Recording → the entry of a file's metadata that holds its latents; empty if it has none."""
     if not recording.reference_latents:
         return {}
     values = {
@@ -59,7 +59,7 @@ def latents_metadata(recording: Recording) -> dict[str, str]:
 
 
 def read_latents(metadata: Mapping[str, str], header: Header) -> dict[int, Tensor]:
-    """The latents in a file's metadata, by the number of their reference. Raises FormatError."""
+    """A file's metadata → its latents, by the number of their reference. Raises FormatError."""
     if KEY not in metadata:
         return {}
     if len(metadata[KEY]) > 4 * _MAX_VALUES:

@@ -14,41 +14,44 @@ class RunLog:
         self.steps: list[tuple[int, float]] = []  # number in the schedule, noise level
         self.counts: list[dict[Layer, int]] = []  # calls of each layer, step by step
         self.expected = 0  # evaluations of the model within the plan
-        self.recorded = 0  # of them, those with a recorded call
+        self.recorded = 0  # those of them with a recorded call
         self.finished = 0  # steps that were closed
-        self.keys: tuple[int, ...] = ()  # text, the picture's own, each reference: of the most
-        self._pending = False  # no call of the current evaluation was recorded so far
+        self.keys: tuple[int, ...] = ()  # text, own, each reference, in the call with the most
+        self._pending = False  # whether no call of the current evaluation was recorded yet
 
     def is_new(self, step: int) -> bool:
         """Whether an evaluation at this step begins another step."""
         return not self.steps or self.steps[-1][0] != step
 
     def begin_step(self, step: int, sigma: float) -> None:
-        """The model is evaluated at another step of the schedule."""
+        """Note that the model is evaluated at another step of the schedule."""
         self.steps.append((step, sigma))
         self.counts.append({})
 
     def begin_evaluation(self) -> None:
-        """The model is evaluated again."""
+        """Note another evaluation of the model."""
         self.expected += 1
         self._pending = True
 
     def note_call(self, layout: TokenLayout) -> None:
-        """A call of the current evaluation is recorded."""
+        """Note that a call of the current evaluation is recorded."""
         self.joint = any(span.role is Role.GENERATED for span in layout.keys)
         self.keys = max(self.keys, _key_counts(layout), key=sum)
         self.recorded += self._pending
         self._pending = False
 
     def close_step(self, counts: dict[Layer, int]) -> None:
-        """The newest step is finished, with so many calls of each layer."""
+        """Finish the newest step. counts: how many calls each layer had."""
         if counts:
             self.counts[-1] |= counts
         self.finished = len(self.steps)
 
 
 def _key_counts(layout: TokenLayout) -> tuple[int, ...]:
-    """How many keys are text, the picture's own and each reference's; () for several softmaxes."""
+    """A call's layout → how many keys are text, the picture's own and each reference's.
+
+    () if they do not share one softmax.
+    """
     if any(span.softmax for span in layout.keys):
         return ()
     own = sum(span.length for span in layout.keys if span.role is Role.GENERATED)

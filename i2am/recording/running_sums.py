@@ -1,6 +1,6 @@
-"""What a run adds up: the open step on the model's device, finished steps on the CPU.
+"""The sums of a run: the open step on the model's device, finished steps on the CPU.
 
-Nothing is kept per call, so memory grows with layers, steps and cells.
+Nothing is kept for each call, so memory grows with layers, steps and cells.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 def kind_of(definition: Definition, references: int) -> int:
-    """The kind (`StepSums`) that is the first reference's map over the result."""
+    """A definition → the number of the kind (`StepSums`) for reference 0's map over the result."""
     order = (Definition.MODEL, Definition.PAPER, Definition.EFFECT)
     return 2 + references * order.index(definition)
 
@@ -38,11 +38,11 @@ def kind_of(definition: Definition, references: int) -> int:
 class StepSums:
     """One layer's sums within the open step.
 
-    generated: (batch, heads, kinds, cells) over the result, kinds = text, self, each reference in
-    the model's definition, each in the paper's; then, if recorded, each one's effect and the
-    output. references: for each reference (batch, heads, definitions, cells). weight: how many
-    evaluations of the whole picture this is; (batch,) where conditionings act on regions. count:
-    calls.
+    generated: (batch, heads, kinds, cells) over the result. The kinds are text, self, each
+    reference in the model's definition, each in the paper's; then, if recorded, each one's effect
+    and the output. references: for each reference (batch, heads, definitions, cells). weight: the
+    number of evaluations of the whole picture that the sums amount to; (batch,) if conditionings
+    act on regions. count: the number of calls.
     """
 
     generated: Tensor
@@ -59,7 +59,7 @@ class StepSums:
         self.count += other.count
 
     def split(self, layers: int) -> list[StepSums]:
-        """The sums of each of `layers` layers that were stacked along the batch."""
+        """Split the sums of `layers` layers, stacked along the batch, into those of each layer."""
         if layers == 1:
             return [self]
         chunks = (maps.chunk(layers) for maps in (self.generated, *self.references))
@@ -73,7 +73,7 @@ class StepSums:
 
 
 class LayerMaps:
-    """The maps of one layer over one picture, on the CPU, of all finished steps."""
+    """The maps of one layer over one picture, from all finished steps, on the CPU."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
@@ -95,7 +95,7 @@ class LayerMaps:
 class RunningCorrespondence:
     """Correspondence between one pair of grids: the sums of the open step and of finished ones.
 
-    Each row is a mean of its own: over the calls, then over the steps, that attended from there.
+    Each row has its own mean: first over the calls, then over the steps, that attended from there.
     """
 
     open: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -114,7 +114,7 @@ class RunningCorrespondence:
         self.layers.update(layers)
 
     def close(self) -> None:
-        """Finish the step: it counts once, however many calls it had."""
+        """Finish the step. It counts once, however many calls it had."""
         if isinstance(self.weight, Tensor):
             self.closed = self.closed + (self.open / self.weight.clamp(min=_TINY)).cpu()
             self.steps = self.steps + (self.weight > 0).cpu()
@@ -125,7 +125,7 @@ class RunningCorrespondence:
 
     @property
     def mean(self) -> Tensor:
-        """Mean over steps, zero where none attended; of the shape that was added."""
+        """Mean over steps, in the shape that was added; zero where none attended."""
         return self.closed / self.steps.clamp(min=1)
 
 
@@ -137,7 +137,7 @@ class RunningSums:
         self.references: dict[Layer, tuple[LayerMaps, ...]] = {}
         self.token_grids: dict[Layer, Grid] = {}  # of the whole result, as each layer attends
         self.reference_grids: dict[Layer, tuple[Grid, ...]] = {}
-        # By reference and the pair of grids that its correspondence is pooled to.
+        # By reference and the two grids that its correspondence is pooled to.
         self.correspondence: dict[tuple[int, Grid, Grid], RunningCorrespondence] = {}
         self._open: dict[Layer, StepSums] = {}
 
@@ -147,7 +147,7 @@ class RunningSums:
         return len(next(iter(self.reference_grids.values()), ()))
 
     def admit(self, layer: Layer, layout: TokenLayout, region: Region | None) -> bool:
-        """Prepare for a layer's call; False if its references are not those of earlier calls."""
+        """Prepare for a layer's call; False if its references differ from earlier calls'."""
         grids = tuple(grid_of(span) for span in layout.references)
         if self.reference_grids.setdefault(layer, grids) != grids:
             return False
@@ -167,7 +167,7 @@ class RunningSums:
         region: Region | None,
         portions: Tensor,
     ) -> None:
-        """Add one call of each of these layers, stacked along the batch. All were admitted."""
+        """Add one call of each of these layers, stacked along the batch. Call `admit` first."""
         tokens = grid_of(layout.generated)
         references = self.reference_grids[layers[0]]  # the same for all: they share a layout
         sums = to_map_grids(marginals, tokens, references, region, portions)
@@ -189,7 +189,7 @@ class RunningSums:
                 running.add(match, layers, weight)
 
     def close_step(self, step: int) -> dict[Layer, int]:
-        """Move the open step to the CPU, once a step; returns how many calls each layer had."""
+        """Move the open step's means to the CPU; return how many calls each layer had."""
         counts: dict[Layer, int] = {}
         for layer, sums in self._open.items():
             sides = (self.generated[layer], *self.references[layer])
@@ -211,10 +211,12 @@ def to_map_grids(
 ) -> StepSums:
     """One call's marginals → its sums on the grids that maps are kept on. Mass is preserved.
 
-    tokens: the grid of the generated tokens. portions: for a region, its share of each token; the
-    sums then count as the part of an evaluation of the whole picture that the region makes up.
+    tokens: the grid of the generated tokens. portions: for a region, how much it counts at each
+    token; the sums then count as the fraction of a whole-picture evaluation that the region makes
+    up.
     """
-    # A share is a fraction of one token's attention; over all tokens it is mass, mean over tokens.
+    # A share is a fraction of one token's attention. Divided by the token count, shares sum to
+    # their mean.
     over_result, paper = [marginals.share / tokens.area], marginals.paper_r2g
     if marginals.effects is not None:
         effects = marginals.effects.r2g, marginals.effects.output.unsqueeze(2)
@@ -225,7 +227,7 @@ def to_map_grids(
         weight = part.area * portions.mean(1).to(paper).expand(len(paper))
         each = weight[:, None, None, None]
         over_result, paper = [maps * part.area for maps in over_result], paper * each
-        # The paper's maps sum to one, the others to what the portions left of them.
+        # The paper's maps sum to one; the others are already weighted by the portions.
         others = torch.full_like(each, part.area)
         factors = torch.cat((each, *(others,) * (over_references[0].shape[2] - 1)), dim=2)
         over_references = tuple(maps * factors for maps in over_references)
@@ -243,16 +245,17 @@ def to_map_grids(
 def region_correspondence(
     match: Tensor, tokens: Grid, rows: Grid, part: Rectangle, portions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """A region's correspondence (batch, definitions, its cells, reference cells) on the rows of the
-    whole picture.
+    """A region's correspondence → the same on `rows`, the grid of the whole picture.
 
-    Returns (batch, definitions, cells of `rows`, reference cells), and the weights to divide by
-    once all regions are added up, (batch, 1, cells of `rows`, 1).
+    match: (batch, definitions, the region's cells, reference cells). Returns (batch, definitions,
+    cells of `rows`, reference cells), and the weights to divide by once all regions are added up,
+    (batch, 1, cells of `rows`, 1).
     """
     cells = correspondence_grid(tokens)
     portions = portions.to(match)
     mean_portion = portions.mean(1)[:, None, None, None]
-    # The paper's rows count by their portion relative to the mean portion, the others' by it.
+    # The paper's rows are weighted by their portion divided by the mean portion, the others' by
+    # their portion.
     match = torch.cat((match[:, :1] * mean_portion, match[:, 1:]), 1)
     portions = mean_over_cells(portions.mT, tokens, cells).mT.expand(len(match), -1)
     weight = spread(portions, cells, rows, part)

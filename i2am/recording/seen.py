@@ -1,7 +1,7 @@
-"""What of a reference picture the model saw: all of it, or a part in its middle.
+"""A reference picture → what the model saw of it: the whole, or a part in its middle.
 
-A vision encoder cuts a square out of the middle, a scaler crops to the sizes its model knows. Maps
-lie on what was seen, so a picture is held against the grid that the model had.
+A vision encoder cuts a square out of the middle; a scaler crops to the sizes its model knows. Maps
+lie over what was seen, so the picture's proportions are compared with the model's grid.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from torch import Tensor
 
 from ..tokens import ADAPTER_TOKENS, Picture
 
-_HALF = 0.5  # a token: two sizes that differ by less are the same picture
-# Tokens of a vision encoder, which is given a square cut out of the middle unless told otherwise.
+_HALF = 0.5  # tokens: sizes that differ by less can be of the same picture
+# Tokens of a vision encoder, which by default is given a square cut out of the middle.
 _ENCODED = frozenset(
     {"image tokens", "vision tokens", "CLIP image tokens", "IP-Adapter image", ADAPTER_TOKENS}
 )
-# What ComfyUI's nodes for video crop in the middle, to the proportions of the video.
+# References that ComfyUI's video nodes crop in the middle, to the proportions of the video.
 _CROPPED = frozenset({"guide", "reference"})
 
 
 class ReferenceFit(str, Enum):
     """Which part of a picture the model saw."""
 
-    AUTO = "auto"  # as far as it is known
-    WHOLE = "whole picture"  # all of it, stretched if need be
+    AUTO = "auto"  # decided from what is known
+    WHOLE = "whole picture"  # all of it, stretched if needed
     SQUARE = "centre square"  # the largest square in its middle
     CROP = "centre crop"  # the largest part in its middle with the proportions of the grid
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A picture of which the model saw a part.
+    """A picture of which the model saw only a part.
 
-    pictures: all of it, (1 or batch, height, width, 3) in 0–1. top, left, height, width: the part,
+    pictures: the whole, (1 or batch, height, width, 3) in 0–1. top, left, height, width: the part,
     in pixels.
     """
 
@@ -47,7 +47,7 @@ class Whole:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of all of it."""
+        """(height, width) of the whole."""
         return self.pictures.shape[1], self.pictures.shape[2]
 
     @property
@@ -62,13 +62,13 @@ class Whole:
         return self.pictures[:, rows, columns]
 
     def within(self, x: float, y: float) -> tuple[float, float] | None:
-        """A point in fractions of all of it → in fractions of the part; None outside of it."""
+        """A point in fractions of the whole → in fractions of the part; None outside the part."""
         tall, wide = self.size
         inside = (x * wide - self.left) / self.width, (y * tall - self.top) / self.height
         return inside if all(0 <= at <= 1 for at in inside) else None
 
     def enlarged(self, pictures: Tensor, factor: int) -> Whole:
-        """The same part of the same pictures, so many times larger."""
+        """The same part of the same pictures, enlarged `factor` times."""
         sides = (self.top, self.left, self.height, self.width)
         top, left, height, width = (side * factor for side in sides)
         return replace(self, pictures=pictures, top=top, left=left, height=height, width=width)
@@ -80,15 +80,15 @@ def is_encoded(side: Picture) -> bool:
 
 
 def is_cropped(side: Picture) -> bool:
-    """Whether the model's own node crops the picture in the middle before it is encoded."""
+    """Whether the model's own node crops the picture to its middle before encoding it."""
     return side.kind in _CROPPED
 
 
 def fits_grid(size: tuple[int, int], side: Picture) -> bool:
-    """Whether a picture of (height, width) has the proportions that the model had.
+    """Whether a picture of (height, width) has the proportions of what the model saw.
 
-    Both sides, at one scale, must come within half a cell of its map, or within a pixel of its
-    latent: encoders cut off what does not fill one. Tokens without places fit any picture.
+    At one scale, both sides must match to within half a cell of the map, or a pixel of the latent:
+    encoders cut off what does not fill one. Tokens without places fit any picture.
     """
     tall, wide = _proportions(side)
     if not tall:
@@ -105,7 +105,7 @@ def fits_grid(size: tuple[int, int], side: Picture) -> bool:
 
 
 def cut(pictures: Tensor, side: Picture, fit: ReferenceFit) -> Whole | None:
-    """The part of pictures (count, height, width, 3) that the model saw; None if it is all."""
+    """Pictures (count, height, width, 3) → the part that the model saw; None if it saw all."""
     tall, wide = pictures.shape[1:3]
     down, across = _proportions(side)
     if fit is ReferenceFit.SQUARE or not down:
@@ -123,5 +123,5 @@ def cut(pictures: Tensor, side: Picture, fit: ReferenceFit) -> Whole | None:
 
 
 def _proportions(side: Picture) -> tuple[float, float]:
-    """The (height, width) of what the model had, in cells; (0, 0) if it does not tell."""
+    """The (height, width) of what the model saw, in cells; (0, 0) if unknown."""
     return side.grid.covered if side.has_places else (0.0, 0.0)

@@ -1,7 +1,7 @@
-"""Recordings, found by the latent that their run made.
+"""A latent → the recording of the run that made it.
 
-The fingerprint of a sampler's output names its recording. Whatever the order of nodes, the cache or
-the seed, a latent leads to the recording of exactly the run that made it, or to none.
+Recordings are found by the fingerprint of the sampler's output. Whatever the order of nodes, the
+cache or the seed, a latent leads to the recording of exactly the run that made it, or to none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .recording import Recording
 
 _log = logging.getLogger(__name__)
 
-# A host may round its latents on the way; each precision leads to the same recording.
+# A host may round its latents; each precision leads to the same recording.
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -34,8 +34,8 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 class Refusal:
     """A run that could not be recorded, and why: for the node that asks for its recording.
 
-    model, architecture: of the run. fault: if the reason quotes an error that is not ours, which
-    may hold paths or prompts, the part of it that may be shared (`fault_of`).
+    model, architecture: of the run. fault: what may be shared of an error (`fault_of`), if the
+    reason quotes one that is not ours: its message may hold paths or prompts.
     """
 
     plan: Plan
@@ -46,7 +46,7 @@ class Refusal:
 
 
 def fingerprint(latent: Tensor) -> str:
-    """A tensor → its name, which only equal tensors share."""
+    """A tensor → its fingerprint, which only equal tensors share."""
     data = latent.detach().cpu().contiguous()
     digest = hashlib.blake2b(f"{tuple(data.shape)} {data.dtype}".encode(), digest_size=16)
     digest.update(data.view(torch.uint8).numpy().tobytes())
@@ -54,14 +54,14 @@ def fingerprint(latent: Tensor) -> str:
 
 
 def fingerprints(latent: Tensor) -> tuple[str, ...]:
-    """A sampled latent → its name in each precision a host may round it to."""
+    """A sampled latent → its fingerprint in each precision a host may round it to."""
     return tuple(fingerprint(latent.to(dtype)) for dtype in _DTYPES)
 
 
 def item_fingerprints(latents: Sequence[Tensor]) -> tuple[tuple[str, ...], ...]:
-    """Latents of one batch → for each item its name in each latent and precision.
+    """Latents of one batch → for each item its fingerprints, one for each latent and precision.
 
-    () for a single item, whose names are those of the whole latent.
+    () for a single item: its fingerprints are those of the whole latent.
     """
     if any(latent.is_nested or len(latent) != len(latents[0]) for latent in latents):
         return ()
@@ -75,8 +75,8 @@ def item_fingerprints(latents: Sequence[Tensor]) -> tuple[tuple[str, ...], ...]:
 class Store:
     """Recordings by fingerprint: the most recently used in memory, the others in files.
 
-    memory_bytes, file_bytes: how much to keep in each. Once files are full the oldest are lost.
-    folder: gives the folder for files; called when one is written.
+    memory_bytes, file_bytes: how much to keep in each. When the files exceed that, the oldest are
+    deleted. folder: returns the folder for files; called when one is written.
     """
 
     def __init__(self, memory_bytes: int, file_bytes: int, folder: Callable[[], Path]) -> None:
@@ -85,7 +85,7 @@ class Store:
         self._folder = folder
         self._lock = threading.Lock()
         self._names: dict[str, list[str]] = {}  # fingerprint → ids of its records, newest last
-        self._items: dict[str, dict[str, int]] = {}  # an item's → ids of its batches, its number
+        self._items: dict[str, dict[str, int]] = {}  # an item's → id of its batch → its number
         self._plans: dict[str, Plan] = {}
         self._memory: OrderedDict[str, Recording | Refusal] = OrderedDict()
         self._files: OrderedDict[str, Path] = OrderedDict()
@@ -99,9 +99,9 @@ class Store:
     ) -> None:
         """Keep a record under the fingerprints of the latents that its run made.
 
-        It replaces the record of the same run sampled before with the same plan. items: of a batch,
-        the fingerprints of each of its latents alone. plan: as it was asked for, by which the
-        record is found; the record's own if left out.
+        It replaces an earlier record of the same run with the same plan. items: for a batch, the
+        fingerprints of each item's own latents. plan: the plan to find the record by, as it was
+        given; by default the record's own.
         """
         if plan is None:
             plan = record.plan if isinstance(record, Refusal) else record.header.plan
@@ -115,15 +115,15 @@ class Store:
                 self._names.setdefault(name, []).append(identity)
             for number, own in enumerate(items):
                 for name in own:
-                    # Equal latents in one batch were sampled alike: the first stands for them.
+                    # Equal latents in one batch were sampled the same way: keep the first.
                     self._items.setdefault(name, {}).setdefault(identity, number)
             self._make_room()
 
     def get(self, name: str, plans: Sequence[Plan] = ()) -> Recording | Refusal | None:
-        """The record of the run that made the latent with this fingerprint, or None.
+        """A latent's fingerprint → the record of the run that made it, or None.
 
         Recording does not change a latent, so runs with different plans can make the same one.
-        plans: which of them to look for, the likeliest first; the newest record if empty.
+        plans: the plans to look for, the likeliest first; if empty, the newest record is returned.
         """
         with self._lock:
             matches = self._names.get(name, [])[::-1]
@@ -134,10 +134,10 @@ class Store:
     def get_items(
         self, names: Sequence[str], plans: Sequence[Plan] = ()
     ) -> tuple[Recording | Refusal | None, tuple[int, ...]]:
-        """The record of the one run that sampled all of these latents in a batch, and their numbers
-        in it, from 0; (None, ()) if there is none.
+        """Single latents → the record of the run that sampled them in one batch, and their numbers.
 
-        names: the fingerprint of each latent alone. plans: as in `get`.
+        names: the fingerprint of each latent alone. plans: as in `get`. Numbers count from 0.
+        Returns (None, ()) if there is no such run.
         """
         with self._lock:
             found = [self._items.get(name, {}) for name in names]
@@ -160,7 +160,7 @@ class Store:
                 self._forget(identity)
 
     def _fetch(self, identity: str) -> Recording | Refusal | None:
-        """A record, brought back to memory from its file; None if the file is gone or damaged."""
+        """A record, loaded into memory if it is in a file; None if that is gone or damaged."""
         if identity in self._memory:
             self._memory.move_to_end(identity)
             return self._memory[identity]
@@ -226,6 +226,6 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file; one that cannot be deleted stays."""
+    """Delete a file; keep it if it cannot be deleted."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)

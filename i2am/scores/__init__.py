@@ -1,6 +1,6 @@
 """Maps → numbers and masks: IMACS, influence, boxes, masks, and the truth test.
 
-Each score normalises for itself, from the raw map.
+Each score starts from the raw map and normalises it itself.
 """
 
 from .effect import output_change

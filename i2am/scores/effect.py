@@ -1,4 +1,4 @@
-"""Recording → how much of attention's output each reference makes, by the effect definition."""
+"""Recording → how much each reference contributes to attention's output: the effect definition."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..tokens import mask_coverage
 
 
 def output_change(recording: Recording, region: Tensor | None = None) -> Tensor:
-    """How far the output of attention moves with a reference left out: (batch, references).
+    """Recording → how far attention's output moves with a reference left out: (batch, references).
 
-    √(Σ ‖Δ‖² / Σ ‖o‖²) over the region's places, and all heads, layers and steps: 0 for no change,
-    1 for a change as large as the output itself. region: (1 or batch, height, width), over the
-    result; all of it by default. A video counts by its mean frame.
+    √(Σ ‖Δ‖² / Σ ‖o‖²) over the region's places and all heads, layers and steps. 0 is no change, 1 a
+    change as large as the output itself. region: (1 or batch, height, width), over the result; all
+    of it by default. For a video, the mean frame is used.
 
-    Raises I2AMError if the effect was not recorded, and for an empty region.
+    Raises I2AMError for an empty region or if the effect was not recorded.
     """
     header, arrays = recording.header, recording.arrays
     check_definition(header, Definition.EFFECT)

@@ -1,4 +1,4 @@
-"""Masks held against the pictures they belong to."""
+"""Masks → masks checked against the pictures they belong to, and resized to them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch.nn.functional import interpolate
 
 from ..errors import I2AMError
 
-SAME = 0.01  # by how much the proportions of a mask and its picture may differ
-_SAME_SMALL = 0.03  # likewise, where rounding the smaller one to whole pixels explains it
+SAME = 0.01  # how much the proportions of a mask and its picture may differ
+_SAME_SMALL = 0.03  # likewise, if rounding the smaller one to whole pixels explains it
 
 
 def fitting_mask(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -> Tensor:
-    """A mask held against its picture of (height, width): (batch or 1, height, width).
+    """A mask → checked and resized to its picture's (height, width): (batch or 1, height, width).
 
-    One of the same proportions is resized, as everywhere in ComfyUI. name: the mask, for messages.
-    Raises I2AMError for one that is not a number somewhere, or of other proportions or batch.
+    A mask of the same proportions is resized, as everywhere in ComfyUI. name: the mask, for
+    messages. Raises I2AMError for a mask with NaN, other proportions or another batch size.
     """
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3:
@@ -45,7 +45,7 @@ def fitting_mask(mask: Tensor, batch: int, size: tuple[int, int] | None, name: s
 
 
 def resized_mask(mask: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """A mask (batch, height, width) at its picture's (height, width); itself if it has that."""
+    """A mask (batch, height, width) → resized to its picture's (height, width) if it differs."""
     if size is None or tuple(mask.shape[1:]) == tuple(size):
         return mask
     few = mask.float()[:, None]
@@ -53,8 +53,8 @@ def resized_mask(mask: Tensor, size: tuple[int, int] | None) -> Tensor:
 
 
 def has_proportions(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two (height, width) have the same proportions, but for rounding to whole pixels."""
+    """Whether two (height, width) have the same proportions, up to rounding to whole pixels."""
     (height, width), (tall, wide) = one, other
     difference, whole = abs(width * tall - height * wide), height * wide
-    rounding = max(height + width, tall + wide) / 2  # half a pixel of the smaller one, each side
+    rounding = max(height + width, tall + wide) / 2  # half a pixel of the smaller one on each side
     return difference <= max(SAME * whole, min(_SAME_SMALL * whole, rounding))

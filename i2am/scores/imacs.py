@@ -1,4 +1,4 @@
-"""IMACS: does the attention lie where the mask says it should? I2AM's score, as its code has it."""
+"""IMACS: does the attention lie where the mask says it should? I2AM's score, as in its code."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..maps import AttributionMap
 from ..tokens import Grid, mask_coverage, resample
 from .fitting import fitting_mask
 
-EPSILON = 1e-8  # of the authors' norm: keeps a flat map at 0
+EPSILON = 1e-8  # in the authors' norm: keeps a flat map at 0
 PENALTY = 3.0  # the authors' lambda
 THRESHOLD = 0.4  # the authors' cut
-TAIL = 0.01  # of the cells, cut off at each end by the robust preset
+TAIL = 0.01  # fraction of the cells that the robust preset cuts off at each end
 
 
 class Preset(str, Enum):
-    """How a map is brought to 0..1."""
+    """How a map is scaled to 0..1."""
 
     PAPER = "paper"  # `paper_normalise` and the cut: comparable with published numbers
     ROBUST = "robust"  # `robust_normalise` and no cut: one stray cell cannot flatten the rest
@@ -29,14 +29,13 @@ class Preset(str, Enum):
 
 @dataclass(frozen=True)
 class Score:
-    """IMACS and what stands beside it, one of each for every batch item: (batch,).
+    """IMACS and the numbers reported with it, each (batch,).
 
-    inside, outside: the two means it is made of. share_inside: the part of the raw map's attention
-    that lies inside the mask, 0 to 1; area: the part of the picture the mask covers, which is what
-    share_inside would be if attention were spread evenly. entropy: how far the raw map is spread,
-    Shannon's over its cells divided by its highest: 0 all in one cell, 1 evenly. The last three
-    know no preset, penalty, threshold or complement. A map of nothing has neither share nor
-    entropy: not a number.
+    inside, outside: the two means IMACS is made of. share_inside: the fraction of the raw map's
+    attention inside the mask, 0 to 1. area: the fraction of the picture the mask covers, which is
+    share_inside for an even spread. entropy: how far the raw map is spread, Shannon's entropy over
+    its cells divided by its maximum: 0 one cell, 1 even. Preset, penalty, threshold and complement
+    do not affect these last three. A map of zeros has NaN for share_inside and entropy.
     """
 
     imacs: Tensor
@@ -58,15 +57,15 @@ def imacs_score(
     size: tuple[int, int] | None = None,
     name: str = "mask",
 ) -> Score:
-    """Mean of the map inside the mask minus `penalty` times its mean outside: -penalty to 1.
+    """Map and mask → the mean inside the mask minus `penalty` times that outside: -penalty to 1.
 
     mask: (height, width) or (batch or 1, height, width), inside where >= 0.5.
-    threshold: what is not above it counts as 0; the robust preset has none.
+    threshold: values not above it count as 0; the robust preset has none.
     complement: score 1 - map, as the authors' code does for models with one reference token.
-    size: (height, width) of the picture, to hold the mask against; name: the mask, for messages.
+    size: (height, width) of the picture, to check the mask against. name: the mask, for messages.
 
-    Raises I2AMError for several maps, and for a mask that is not a number somewhere, of other
-    proportions or batch, empty or full. Source: `cal_IMACS` in the authors' hook.py.
+    Raises I2AMError for several maps, and for a mask that is empty or full or has NaN, other
+    proportions or another batch size. Source: `cal_IMACS` in the authors' hook.py.
     """
     batch, maps = map.values.shape[:2]
     if maps != 1:
@@ -96,36 +95,37 @@ def imacs_score(
 
 
 def share_inside(values: Tensor, grid: Grid, inside: Tensor) -> Tensor:
-    """The part of each map's mass that lies inside a mask: (batch, h, w) to (batch,), 0 to 1.
+    """(batch, h, w) → the fraction of each map's mass inside a mask: (batch,), 0 to 1.
 
-    inside: (batch or 1, height, width), over the picture; a cell it covers in part counts in part.
+    inside: (batch or 1, height, width), over the picture. A partly covered cell counts in part.
     """
     cells = values.double().flatten(1)
     return ((cells * mask_coverage(inside.float(), grid)).sum(1) / cells.sum(1)).float()
 
 
 def entropy(values: Tensor) -> Tensor:
-    """How far each map is spread over its cells: (batch, h, w) to (batch,), 0 one cell, 1 even."""
+    """(batch, h, w) → how far each map is spread over its cells: (batch,), 0 one cell, 1 even."""
     cells = values.double().flatten(1)
     parts = cells / cells.sum(1, keepdim=True)
     return (-torch.xlogy(parts, parts).sum(1) / math.log(cells.shape[1])).float()
 
 
 def paper_normalise(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Maps over a grid to 0..1 over a picture: (..., h, w) to (..., height, width).
+    """Maps over a grid → 0..1 over a picture: (..., h, w) to (..., height, width).
 
     The authors' norm, bicubic without a clamp, norm again; norm(x) = (x - min) / (max - min + e).
-    Their e = 1e-8 bends maps whose values are about 1e-6, which means over thousands of tokens
-    are, so a map is first brought to mean one: nothing else in min-max depends on its scale.
+    Their e = 1e-8 distorts maps with values of about 1e-6, typical of means over thousands of
+    tokens. A map is therefore first scaled to mean one; the rest of min-max does not depend on
+    scale.
     """
     return _norm(resample(_norm(_mean_one(values)), grid, size))
 
 
 def robust_normalise(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """As `paper_normalise`, from the 1st to the 99th percentile of the cells instead of min-max.
+    """As `paper_normalise`, but from the 1st to the 99th percentile of the cells, not min-max.
 
-    What lies beyond is clamped. The percentiles are taken inwards to a whole cell, so that at
-    least the one highest and the one lowest cell are left out of any grid.
+    Values beyond are clamped. The percentiles are rounded inwards to a whole cell, so at least the
+    highest and the lowest cell are cut off on any grid.
     """
     values = _mean_one(values)
     cells = values.flatten(-2)
@@ -147,13 +147,13 @@ def _norm(values: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:
-    """The mean of (batch, height, width) over (batch or 1, height, width): (batch,)."""
+    """(batch, height, width) → the mean where (batch or 1, height, width) is true: (batch,)."""
     total = (values * where).sum((-2, -1), dtype=torch.float64)
     return (total / where.sum((-2, -1))).float()
 
 
 def _inside(mask: Tensor, batch: int, size: tuple[int, int] | None, name: str) -> Tensor:
-    """The checked mask as bool, (batch or 1, height, width)."""
+    """A mask → checked, as bool: (batch or 1, height, width)."""
     mask = fitting_mask(mask, batch, size, name)
     inside = mask >= 0.5
     for fills, word, found in (

@@ -1,9 +1,9 @@
 """Recording → influence: how much of the model's attention each source got, and where.
 
-Sources are the text, the picture itself and each reference. All of it is the model's own attention
-(the model definition): where text, picture and references share one softmax the shares of a place
-add up to one. In cross-attention models the result looks at the text and the references alone, so
-its own share is zero and theirs are of what it was given.
+Sources are the text, the picture itself and each reference. Only the model's own attention is used
+(the model definition). Where text, picture and references share one softmax, the shares of a place
+sum to one. In cross-attention models the result attends to the text and the references only: its
+own share is zero, and theirs are fractions of that attention.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ..maps import item_shares
 from ..recording import Header, Recording
 from ..tokens import mask_coverage
 
-NOTHING = 0.001  # a mean share below this is as good as none
+NOTHING = 0.001  # a mean share below this counts as none
 
 
 class ColorBy(str, Enum):
-    """What makes a reference the one a place is coloured by."""
+    """How the reference that colours a place is chosen."""
 
-    LIFT = "above its average"  # its share here, in times its own mean over the result
-    SHARE = "largest share"  # of all sources
+    LIFT = "above its average"  # its share at the place divided by its mean over the result
+    SHARE = "largest share"  # among all sources
 
 
 @dataclass(frozen=True)
 class Influence:
     """Shares of the model's attention in the order text, the picture itself, reference 1, ….
 
-    whole, inside: (batch, 2 + R), over all of the result and over the region, the same without
-    one. outside: likewise, None without a region. even: (2 + R), what each would get if every token
-    counted the same, None where it is not known. steps, layers: (batch, S or L, R), of the
-    references inside the region at each recorded step and layer.
+    whole, inside: (batch, 2 + R), over the whole result and inside the region; equal without a
+    region. outside: likewise, outside the region; None without one, or if it covers everything.
+    even: (2 + R), the shares if every token counted the same; None if unknown. steps, layers:
+    (batch, S or L, R), the references' shares inside the region at each recorded step and layer.
     """
 
     whole: Tensor
@@ -48,10 +48,10 @@ class Influence:
 
 
 def measure_influence(recording: Recording, region: Tensor | None = None) -> Influence:
-    """How much each source got, over the whole result and inside a region of it.
+    """Recording → the share of each source, over the whole result and inside a region of it.
 
-    region: (1 or batch, height, width), over the result whatever its size; a cell counts by how
-    much of it is covered. A video counts by its mean frame. Raises I2AMError for an empty region.
+    region: (1 or batch, height, width), of any size, over the result. A cell counts by how much of
+    it is covered. For a video, the mean frame is used. Raises I2AMError for an empty region.
     """
     header, arrays = recording.header, recording.arrays
     whole = item_shares(recording)
@@ -74,7 +74,7 @@ def measure_influence(recording: Recording, region: Tensor | None = None) -> Inf
     seen = torch.tensor(header.counts) > 0
     tables: list[Tensor] = []
     for r in range(len(header.references)):
-        maps = arrays[f"model.r2g.{r}.step_layer"]  # sums over places to the mean share
+        maps = arrays[f"model.r2g.{r}.step_layer"]  # the sum over places is the mean share
         maps = maps.sum(3) if grid.frames > 1 else maps
         tables.append((maps.flatten(3) * normed).sum(-1))
     table = torch.stack(tables, -1)  # (batch, steps, layers, references)
@@ -89,22 +89,23 @@ def measure_influence(recording: Recording, region: Tensor | None = None) -> Inf
 
 
 def _mean_frame(maps: Tensor, header: Header) -> Tensor:
-    """(batch, sources, height, width) of the places of a still picture, or a video's mean frame."""
+    """(batch, sources, height, width) of a still picture, or of a video's mean frame."""
     return maps.mean(2) if header.generated.grid.frames > 1 else maps
 
 
 def _weighted(places: Tensor, weights: Tensor) -> Tensor:
-    """Mean over cells by weight: (batch, sources)."""
+    """Weighted mean over cells: (batch, sources)."""
     return (places * weights[:, None]).sum(-1) / weights.sum(1)[:, None]
 
 
 def strength_maps(recording: Recording, comparison: ColorBy) -> Tensor:
-    """What is compared at each place: (batch, 1 + R, height, width), the first for no reference.
+    """Recording → the strengths compared at each place: (batch, 1 + R, height, width).
 
-    LIFT: each reference's share in times its mean over the result, against 1. Layers that treat
-    all places alike tell nothing of where, so each weighs by how much the references' shares vary
-    over its places. SHARE: each one's share, against the larger of the text's and the picture's
-    own; all layers weigh the same.
+    The first strength stands for no reference. LIFT: each reference's share divided by its mean
+    over the result, compared with 1. A layer that treats all places alike does not help to locate
+    a reference, so each layer is weighted by how much the references' shares vary over its places.
+    SHARE: each reference's share, compared with the larger of the text's and the picture's own; all
+    layers weigh the same.
     """
     header = recording.header
     if comparison is ColorBy.SHARE:
@@ -129,7 +130,7 @@ def influence_details(
 ) -> str:
     """The shares in numbers: of every source, over groups of steps and by layer.
 
-    part: what `found` was measured inside of, in a word; "" for all of the result.
+    part: a word for the part that `found` was measured inside; "" for the whole result.
     """
     names = ["text", "the picture itself"]
     names += [f"reference {n}" for n in range(1, 1 + len(header.references))]

@@ -1,8 +1,9 @@
-"""Attribution map → box: I2AM's use for object detection, on the float map.
+"""Attribution map → box: I2AM's object detection, on the float map.
 
-The authors read a coloured picture of the map back in; here its values are at hand. The rest is
-their recipe: the map between 0 and 1, nothing up to the threshold, then only what lies above a
-percentile; opened, closed and dilated once; of the boxes around its pieces the one that holds most.
+The authors read a coloured picture of the map back in; here the map's values are used directly.
+The rest is their recipe. The map is scaled to 0..1, values up to the threshold are set to zero, and
+only those above a percentile are kept. The result is opened, closed and dilated once. Of the boxes
+around its pieces, the one that holds the most pixels is returned.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from ..maps import AttributionMap
 from .imacs import paper_normalise
 from .masks import grow
 
-# Of the map's range. The authors cut at 0.4; over boxes that are known (the demo model's holes) the
+# A fraction of the map's range. The authors cut at 0.4. On known boxes (the demo model's holes) the
 # mean overlap is 0.77 at 0.5 and 0.70 at 0.4, because a map spreads over whole tokens.
 THRESHOLD = 0.5
-PERCENTILE = 65.0  # the authors' cut: what is above it is the highest 35 % of the picture
-KERNEL = 5  # the side of the square of ones the authors open, close and dilate with
-SIDE = 512  # pixels of the longer side of the authors' pictures, which the kernel is made for
+PERCENTILE = 65.0  # the authors' cut: it keeps the highest 35 % of the picture
+KERNEL = 5  # side of the square of ones that the authors open, close and dilate with
+SIDE = 512  # pixels, the longer side of the authors' pictures, which the kernel is made for
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Box:
 
     @property
     def area(self) -> int:
-        """Pixels inside."""
+        """How many pixels are inside."""
         return self.width * self.height
 
     def mask(self, size: tuple[int, int]) -> Tensor:
@@ -48,7 +49,7 @@ class Box:
         return inside
 
     def moved(self, source: tuple[int, int], target: tuple[int, int]) -> Box:
-        """The nearest box in the same picture at another (height, width)."""
+        """The nearest box when the picture of (height, width) `source` is resized to `target`."""
         down, across = target[0] / source[0], target[1] / source[1]
         left, right = (round(edge * across) for edge in (self.x, self.x + self.width))
         top, bottom = (round(edge * down) for edge in (self.y, self.y + self.height))
@@ -64,7 +65,7 @@ class Box:
 
 
 def box_around(mask: Tensor) -> Box | None:
-    """The smallest box that holds all of a mask's pixels at 0.5 or above, (height, width)."""
+    """A mask (height, width) → the smallest box around its pixels at 0.5 or above; None if none."""
     rows, columns = (mask >= 0.5).any(1).nonzero(), (mask >= 0.5).any(0).nonzero()
     if not len(rows):
         return None
@@ -81,12 +82,12 @@ def locate_object(
     kernel: int = KERNEL,
     complement: bool = False,
 ) -> tuple[Box | None, ...]:
-    """The box around the brightest part of each map; None where no part stands out.
+    """A map → for each batch item the box around its brightest part; None if no part stands out.
 
-    size: the picture's (height, width); the box is in its pixels, found at SIDE pixels so that the
-    kernel means the same for every picture. percentile: 0 to 100, of the picture. threshold: what
-    is not above this part of the map's range counts as nothing, before the percentile is taken.
-    kernel: odd, 1 for no morphology. complement: 1 - map, as for IMACS.
+    size: the picture's (height, width). The box is in its pixels, but is found at SIDE pixels, so
+    that the kernel means the same for every picture. percentile: 0 to 100, of the picture.
+    threshold: values not above this fraction of the map's range count as zero, before the
+    percentile is taken. kernel: odd, 1 for no morphology. complement: 1 - map, as for IMACS.
 
     Source: `cal_bbox_region_rect.py` of the authors' detection code. Raises I2AMError for several
     maps.
@@ -112,7 +113,7 @@ def locate_object(
 
 
 def _fullest_box(found: NDArray[np.bool_]) -> Box | None:
-    """Of the boxes around the pieces of a picture, the one with the most pixels found inside."""
+    """Found pixels → the box, of those around their pieces, with the most found pixels inside."""
     boxes = pieces(found)
     if not boxes:
         return None
@@ -123,7 +124,7 @@ def _fullest_box(found: NDArray[np.bool_]) -> Box | None:
 
 
 def pieces(found: NDArray[np.bool_]) -> list[Box]:
-    """The box around each piece that hangs together, corners included, from the top down."""
+    """Found pixels → the box around each connected piece (8-connected), from the top down."""
     boxes: list[list[int]] = []  # left, top, right, bottom, the last two exclusive
     parent: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Attribution map → mask: where to cut it, and how to grow and soften what is cut out."""
+"""Attribution map → mask: where to cut the map, and how to grow and soften the mask."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..errors import I2AMError
 from ..maps import FLAT, AttributionMap
 from ..tokens import resample_nonnegative
 
-_BINS = 256  # of the histogram that Otsu's cut is found in
+_BINS = 256  # in the histogram for Otsu's cut
 _FEATHER_SIGMAS = 3  # standard deviations in the width of an edge: 87 % of the way from 0 to 1
 
 
 class Method(str, Enum):
-    """How the value is found from which on a place belongs to the mask."""
+    """How to find the value at which the mask begins."""
 
-    OTSU = "Otsu"  # parts bright from dark places best: Otsu, IEEE Trans. SMC 9(1), 1979
+    OTSU = "Otsu"  # best separates bright from dark places: Otsu, IEEE Trans. SMC 9(1), 1979
     THRESHOLD = "threshold"  # a percentage of the way from the map's lowest to its highest value
     TOP = "top percent"  # the highest places, a percentage of the picture
     AREA = "area"  # the fewest places that together hold a percentage of the attention
@@ -28,12 +28,13 @@ class Method(str, Enum):
 def mask_of(
     map: AttributionMap, size: tuple[int, int], method: Method = Method.OTSU, percent: float = 50.0
 ) -> Tensor:
-    """The places of a picture where a map is high: (batch, height, width), 0 or 1.
+    """A map → the mask of the places where it is high: (batch, height, width), 0 or 1.
 
-    The map is resized to the picture first, so that the mask's edge is smooth. size: the picture's
-    (height, width). percent: 0 to 100, what it means says the method; Otsu's needs none.
+    The map is resized to the picture first, so that the mask has a smooth edge. size: the picture's
+    (height, width). percent: 0 to 100; its meaning depends on the method, and Otsu's does not use
+    it.
 
-    Raises I2AMError for several maps, and for a map that is the same everywhere.
+    Raises I2AMError for several maps or a flat map.
     """
     if map.values.shape[1] != 1:
         raise I2AMError(f"A mask is made of one map, but there are {map.values.shape[1]}.")
@@ -51,7 +52,7 @@ def mask_of(
 
 
 def _level(values: Tensor, method: Method, part: float) -> Tensor:
-    """The value from which on a place belongs to the mask, of one map: (pixels,) to ()."""
+    """One map (pixels,) → the lowest value that belongs to the mask: ()."""
     low, high = values.aminmax()
     match method:
         case Method.THRESHOLD:
@@ -69,7 +70,7 @@ def _level(values: Tensor, method: Method, part: float) -> Tensor:
 
 
 def _otsu(values: Tensor) -> Tensor:
-    """The cut with the greatest variance between what is below and what is not."""
+    """Otsu's cut: it maximises the variance between the values below and the others."""
     low, high = values.aminmax()
     place = ((values - low) / (high - low) * _BINS).long().clamp(max=_BINS - 1)
     count = torch.bincount(place, minlength=_BINS).double()
@@ -79,14 +80,14 @@ def _otsu(values: Tensor) -> Tensor:
     below, sum_below = count.cumsum(0)[:-1], total.cumsum(0)[:-1]
     above, sum_above = count.sum() - below, total.sum() - sum_below
     between = below * above * (sum_above / above.clamp(min=1) - sum_below / below.clamp(min=1)) ** 2
-    # Bins that are empty cut alike: the middle of them keeps its distance from both sides.
+    # All cuts within a run of empty bins are equal: take the middle, away from both sides.
     best = (between >= between.max() * (1 - 1e-9)).nonzero().flatten()
     cut = float(best[0] + best[-1]) / 2 + 1
     return low + cut / _BINS * (high - low)
 
 
 def grow(mask: Tensor, pixels: int) -> Tensor:
-    """Move a mask's edge outwards by so many pixels, inwards if negative: (batch, h, w)."""
+    """A mask (batch, h, w) → its edge moved outwards by `pixels`, inwards if negative."""
     if pixels < 0:
         return 1 - grow(1 - mask, -pixels)
     if pixels == 0:
@@ -97,9 +98,9 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
 
 
 def feather(mask: Tensor, pixels: float) -> Tensor:
-    """Let a mask's edge fade over so many pixels, half of them on each side: (batch, h, w).
+    """A mask (batch, h, w) → its edge faded over `pixels`, half of them on each side.
 
-    A Gaussian whose standard deviation is a third of that; the border of the picture repeats.
+    Uses a Gaussian with a standard deviation of `pixels` / 3; the border of the picture repeats.
     """
     if pixels <= 0:
         return mask

@@ -1,4 +1,4 @@
-"""A test of a map that needs no truth: mute what it points at, and as much of something else."""
+"""The truth test of a map, without ground truth: mute the part it points at, then an equal part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..tokens import Grid, mask_coverage
 
 
 def top_fraction(values: Tensor, part: float) -> Tensor:
-    """The cells of a map (height, width) with the highest values, this part of all: booleans."""
+    """A map (height, width) → its highest cells, a fraction `part` of all: booleans."""
     count = max(1, round(part * values.numel()))
     top = torch.zeros(values.numel(), dtype=torch.bool)
     top[values.flatten().topk(count).indices] = True
@@ -18,10 +18,10 @@ def top_fraction(values: Tensor, part: float) -> Tensor:
 
 
 def random_elsewhere(part: Tensor, seed: int) -> Tensor:
-    """The same shape moved to a random other place, around the edges: booleans (height, width).
+    """A part → the same shape moved elsewhere at random: booleans (height, width).
 
-    Among all places it is one of those that overlap the part least. The shape is kept because a
-    part in one piece and one in crumbs are not equally easy to do without.
+    It wraps around the edges and goes to one of the places that overlap the part least. The shape
+    is kept because one piece and scattered cells are not equally easy to do without.
     """
     height, width = part.shape
     moves = [(y, x) for y in range(height) for x in range(width)]
@@ -32,7 +32,7 @@ def random_elsewhere(part: Tensor, seed: int) -> Tensor:
 
 
 def mean_change(plain: Tensor, other: Tensor, region: Tensor | None = None) -> float:
-    """Mean absolute difference of two batches of pictures (batch, height, width, 3) in a region.
+    """Two batches of pictures (batch, height, width, 3) → mean absolute difference in a region.
 
     Raises I2AMError for an empty region.
     """

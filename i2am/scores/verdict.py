@@ -1,8 +1,8 @@
 """Influence → a sentence for each reference: whether it is used, and where.
 
-It speaks of a part of the result: the region that was asked about, the mask that says where the
-reference was meant to go, or the places where the reference is strongest. A share of the whole
-result would hide a reference that is used in a small part alone.
+A verdict is about a part of the result: a given region, the mask of where the reference was meant
+to go, or the places where the reference is strongest. A share over the whole result would hide a
+reference that is used only in a small part.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from .effect import output_change
 from .influence import NOTHING, ColorBy, Influence, measure_influence, strength_maps
 
 # Calibrated on the demo model (web/docs/I2AM_Influence.md).
-HARDLY, WEAKLY = 0.25, 0.5  # times what a reference's size would give
-MORE_INSIDE, LESS_INSIDE = 1.25, 0.8  # the share inside a mask in times the share outside
-STANDS_OUT = 1.5  # likewise of the strongest places, which are chosen to be high
+HARDLY, WEAKLY = 0.25, 0.5  # times the share that a reference's size would give
+MORE_INSIDE, LESS_INSIDE = 1.25, 0.8  # the share inside a mask divided by the share outside
+STANDS_OUT = 1.5  # likewise for the strongest places, which are chosen to be high
 LITTLE = 0.25  # change of the output; a plain grey reference makes 0.24 to 0.37
-_COMPACT = 0.3  # sides of the picture that places may be away from their middle to have a name
+_COMPACT = 0.3  # highest standard deviation of places with a name, as a fraction of the side
 _ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
 
 
 class Part(str, Enum):
     """The part of the result that a verdict is about."""
 
-    REGION = "region"  # that was asked about
+    REGION = "region"  # given by the user
     MASK = "mask"  # where the reference was meant to go
     STRONGEST = "strongest places"  # of each reference
 
 
 @dataclass(frozen=True)
 class _Shares:
-    """A reference's share of the attention: inside and outside the part, over the whole result.
+    """A reference's share of the attention: inside the part, outside it, over the whole result.
 
-    size: what its number of tokens would give; None if it is not known.
+    size: the share that its number of tokens would give; None if unknown.
     """
 
     inside: float
@@ -48,22 +48,21 @@ class _Shares:
 
     @property
     def ratio(self) -> float:
-        """The share inside in times the share outside."""
+        """The share inside divided by the share outside."""
         return self.inside / max(self.outside or 0.0, 1e-9)
 
     def below(self, times: float) -> bool:
-        """Whether the share inside is less than so many times what the size would give."""
+        """Whether the share inside is less than `times` the share that the size would give."""
         return self.size is not None and self.inside < times * self.size
 
 
 def influence_verdict(
     recording: Recording, found: Influence, part: Part, mask: Tensor | None = None
 ) -> str:
-    """A sentence for each reference, a line each, by the thresholds of this module; with the effect
-    if it was recorded.
+    """Influence → a sentence for each reference, one a line, by the thresholds of this module.
 
-    found: measured inside the part; for the strongest places, over the whole result. mask: of the
-    part, (1 or batch, height, width).
+    The effect is added if it was recorded. found: measured inside the part; for the strongest
+    places, over the whole result. mask: of the part, (1 or batch, height, width).
     """
     given = "attention" if recording.header.joint else "attention to text and references"
     lines: list[str] = []
@@ -86,12 +85,12 @@ def influence_verdict(
 
 
 def strongest_places(recording: Recording, reference: int) -> Tensor:
-    """Where a reference, from 0, stands highest above its own average: (batch, height, width)."""
+    """A reference, from 0 → where its lift is above 1 and the highest: (batch, height, width)."""
     return strength_maps(recording, ColorBy.LIFT).argmax(1) == 1 + reference
 
 
 def _shares(found: Influence, reference: int) -> _Shares:
-    """The means over the pictures of a batch."""
+    """A reference's shares, each the mean over the batch."""
     column = 2 + reference
     return _Shares(
         float(found.inside[:, column].mean()),
@@ -102,7 +101,7 @@ def _shares(found: Influence, reference: int) -> _Shares:
 
 
 def _words(shares: _Shares, where: str, part: Part, given: str) -> str:
-    """What is said of a reference: "fills the mask: 42.0% of the attention there, …"."""
+    """The verdict on a reference: "fills the mask: 42.0% of the attention there, …"."""
     inside, whole = f"{shares.inside:.1%} of the {given}", f"{shares.whole:.1%}"
     there = f"{inside} inside {where}" if part is not Part.STRONGEST else f"{inside} {where}"
     if shares.inside < NOTHING:
@@ -131,7 +130,7 @@ def _words(shares: _Shares, where: str, part: Part, given: str) -> str:
 
 
 def _effect(recording: Recording, reference: int, places: Tensor | None) -> str:
-    """What muting a reference would do: "Muting it would change attention's output by 62% …"."""
+    """The effect of a reference: "Muting it would change attention's output by 62% …"."""
     whole = float(output_change(recording)[:, reference].mean())
     if places is None:
         there, also = whole, "over the whole result"
@@ -143,9 +142,9 @@ def _effect(recording: Recording, reference: int, places: Tensor | None) -> str:
 
 
 def places_name(places: Tensor) -> str:
-    """Where places are, if that can be said in a word for all pictures: "in the lower right".
+    """Places (batch, height, width), bool → where they are: "in the lower right".
 
-    places: (batch, height, width) bool.
+    Only if the same words fit all pictures; else "where it is strongest".
     """
     names = {_one_name(one) for one in places}
     name = names.pop() if len(names) == 1 else None

@@ -1,4 +1,4 @@
-"""Attribution to Mask and Locate Object: from a map to something the rest of the graph can use."""
+"""Attribution to Mask and Locate Object: from a map to a mask or box for the rest of the graph."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _DIRECTION = direction_input(
     "Reference to generated: places of the result that used the reference. Generated to reference: "
     "places of the reference that were used."
 )
-_OUTSIDE_LIGHT = 0.3  # of the picture, outside of what is shown
-_LINE = (1.0, 0.82, 0.1)  # of a box, sRGB
-_LINES_IN_SIDE = 100  # how often a box's line fits the shorter side of the picture
+_OUTSIDE_LIGHT = 0.3  # fraction of the picture's light kept outside the mask
+_LINE = (1.0, 0.82, 0.1)  # colour of a box, sRGB
+_LINES_IN_SIDE = 100  # the shorter side of the picture divided by the width of a box's line
 
 
 class AttributionToMask(io.ComfyNode):
-    """The places a map is high at, as a mask."""
+    """ATTRIBUTION → a mask of the places where a map is high."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -143,7 +143,7 @@ class AttributionToMask(io.ComfyNode):
 
 
 class LocateObject(io.ComfyNode):
-    """The box around the brightest part of a map."""
+    """ATTRIBUTION → the box around the brightest part of a map."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -243,7 +243,7 @@ class LocateObject(io.ComfyNode):
         maps = _map(attribution, definition, direction, reference, within_mask)
         size = attribution.size(maps.direction, reference - 1)
         options = {"percentile": percentile, "threshold": threshold, "complement": complement}
-        # An even square has no middle pixel.
+        # The side must be odd: an even square has no middle pixel.
         boxes = _all_found(locate_object(maps, size, kernel=morphology | 1, **options))
         pictures = _pictures(attribution, maps.direction, reference, len(boxes), size)
         overlay = torch.stack([_with_box(*pair) for pair in zip(pictures, boxes, strict=True)])
@@ -268,7 +268,7 @@ class LocateObject(io.ComfyNode):
 def _map(
     attribution: Attribution, definition: str, direction: str, reference: int, within_mask: bool
 ) -> AttributionMap:
-    """The unified map; of a video the mean over its frames."""
+    """The unified map; for a video, its mean over frames."""
     return attribution_map(
         attribution.recording,
         choose_definition(attribution, definition),
@@ -300,8 +300,10 @@ def _pictures(
     count: int,
     size: tuple[int, int],
 ) -> Tensor:
-    """What to draw on, (count, height, width, 3): the pictures, of a video the one in the middle;
-    grey where there are none."""
+    """The pictures to draw on, (count, height, width, 3): for a video, the middle one.
+
+    Grey if there are none.
+    """
     pictures = attribution.video(direction, reference - 1)
     if pictures is None:
         return torch.full((count, *size, 3), 0.5)
@@ -309,7 +311,7 @@ def _pictures(
 
 
 def _whole(attribution: Attribution, direction: Direction, reference: int) -> Whole | None:
-    """What these pictures are parts of."""
+    """The whole pictures that those of `_pictures` are parts of; None if they are whole."""
     whole = attribution.whole(direction, reference - 1)
     pictures = attribution.video(direction, reference - 1)
     if whole is None or pictures is None:
@@ -318,12 +320,12 @@ def _whole(attribution: Attribution, direction: Direction, reference: int) -> Wh
 
 
 def _lit(pictures: Tensor, mask: Tensor) -> Tensor:
-    """Pictures, dark outside of a mask."""
+    """Pictures → darkened outside a mask."""
     return pictures * (_OUTSIDE_LIGHT + (1 - _OUTSIDE_LIGHT) * mask[..., None])
 
 
 def _with_box(picture: Tensor, box: Box) -> Tensor:
-    """A picture with a box's line on it, inside the box: (height, width, 3)."""
+    """A picture → with a box drawn on it, (height, width, 3). The line lies inside the box."""
     height, width = picture.shape[:2]
     line = max(1, round(min(height, width) / _LINES_IN_SIDE))
     inner = Box(box.x + line, box.y + line, box.width - 2 * line, box.height - 2 * line)
@@ -334,6 +336,6 @@ def _with_box(picture: Tensor, box: Box) -> Tensor:
 
 
 def _large(pictures: Tensor) -> Tensor:
-    """Pictures large enough to see on the node, which shows them no larger than they are."""
+    """Pictures → enlarged for the node's preview, which does not enlarge them itself."""
     factor = math.ceil(PREVIEW_SIDE / max(pictures.shape[1:3]))
     return interpolate(pictures.movedim(-1, 1), scale_factor=float(factor)).movedim(1, -1)

@@ -1,4 +1,4 @@
-"""Pick Best: of several tries, those with the best scores."""
+"""Pick Best: several tries → those with the best scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Latent = dict[str, Any]
 
 
 class PickBest(io.ComfyNode):
-    """Images and latents in the order of their scores, the best apart from the rest."""
+    """Images and latents, with scores → the best and the rest, in the order of their scores."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -138,7 +138,7 @@ class PickBest(io.ComfyNode):
 
 
 def rank(scores: Sequence[float], better: str) -> list[int]:
-    """The numbers of the scores from 0, the best first; those that are equal keep their order.
+    """Scores → their numbers from 0, the best first; equal scores keep their order.
 
     Raises I2AMError for a score that is not a number.
     """
@@ -152,7 +152,7 @@ def rank(scores: Sequence[float], better: str) -> list[int]:
 
 
 def _flat(scores: list[Any]) -> list[float]:
-    """One number each: other packs also send lists of them over one wire."""
+    """Scores → a flat list: other packs may send lists of scores over one wire."""
     return [
         float(number)
         for score in scores
@@ -161,9 +161,9 @@ def _flat(scores: list[Any]) -> list[float]:
 
 
 def _split(latent: Latent) -> list[Latent]:
-    """A latent of each picture, with its own mask and its number in the batch.
+    """A latent → one latent for each picture, with its own mask and its number in the batch.
 
-    The number makes a sampler draw the same noise for it as it would in the batch.
+    The number makes a sampler draw the same noise for it as in the batch.
     """
     values = latent["samples"]
     if values.is_nested:
@@ -174,7 +174,7 @@ def _split(latent: Latent) -> list[Latent]:
     split: list[Latent] = []
     for number in range(batch):
         one = {**latent, "samples": values[number : number + 1], "batch_index": [numbers[number]]}
-        if mask is not None:  # repeated over the batch where there are fewer
+        if mask is not None:  # fewer masks than latents are repeated over the batch
             place = number % len(mask)
             one["noise_mask"] = mask[place : place + 1]
         split.append(one)
@@ -182,7 +182,7 @@ def _split(latent: Latent) -> list[Latent]:
 
 
 def _join(latents: list[Latent]) -> Latent:
-    """Latents that came from one batch as one batch again."""
+    """Latents of one batch → one batch again."""
     joined = {**latents[0]}
     joined["samples"] = torch.cat([latent["samples"] for latent in latents])
     joined["batch_index"] = [number for latent in latents for number in latent["batch_index"]]
@@ -192,7 +192,7 @@ def _join(latents: list[Latent]) -> Latent:
 
 
 def _joined(items: list[Any], chosen: list[int], batch: bool, name: str, join: Any) -> list[Any]:
-    """What one output gives; where there is nothing, the nodes after it do not run."""
+    """The value of one output; if it is empty, a blocker keeps the nodes after it from running."""
     if not items:
         message = f"Pick Best has no {name} to give: its input {name} is not connected."
         return [ExecutionBlocker(message)]

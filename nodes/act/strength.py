@@ -1,4 +1,4 @@
-"""Reference Strength: a dial for how much a model reads a reference."""
+"""Reference Strength: how much a model attends to a reference, turned up or down."""
 
 from __future__ import annotations
 
@@ -90,5 +90,5 @@ class ReferenceStrength(io.ComfyNode):
         ranges = parse_ranges(steps, "steps")
         steer = Steer(reference - 1, strength, result_mask, reference_mask, ranges)
         clone = steered(model, steer)
-        # At 1 the model itself: then nothing can differ by a bit.
+        # At 1, the model itself: the result is then the same bit for bit.
         return io.NodeOutput(model if strength == 1 else clone)

@@ -1,1 +1,1 @@
-"""Nodes that answer: Reference Influence, IMACS, Compare Attributions, and the truth test."""
+"""Nodes that measure: Reference Influence, IMACS, Compare Attributions, and the truth test."""

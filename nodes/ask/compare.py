@@ -1,4 +1,4 @@
-"""Compare Attributions: what changed between two runs, or differs between two references."""
+"""Compare Attributions: the difference between two runs, or between two references."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _draw(
     size: tuple[int, int],
     whole: Whole | None,
 ) -> Tensor:
-    """The difference over the picture, with its colours explained: (batch, height, width, 3)."""
+    """A comparison → drawn over the picture, with a legend: (batch, height, width, 3)."""
     high = found.highest
     scaled = found.difference / torch.where(high > 0, high, 1)[:, None, None]
     scaled = torch.where(high[:, None, None] > 0, scaled, 0)

@@ -27,7 +27,7 @@ from ..sockets import AttributionSocket
 
 
 class Imacs(io.ComfyNode):
-    """The paper's score, on both sides, for each picture of the batch."""
+    """The paper's score over the result and over the reference, for each picture of the batch."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -196,9 +196,9 @@ class Imacs(io.ComfyNode):
 
 @dataclass(frozen=True)
 class ScoredSide:
-    """One side of IMACS: its map, and with a mask (over what that map covers) its score.
+    """One side of IMACS: its map, and if there is a mask over the same picture, its score.
 
-    map: None over a reference whose tokens have no places.
+    map: None for a reference whose tokens have no places.
     """
 
     map: AttributionMap | None
@@ -219,9 +219,9 @@ def score_sides(
     generated_mask: Tensor | None = None,
     reference_mask: Tensor | None = None,
 ) -> tuple[ScoredSide, ScoredSide]:
-    """Both sides of IMACS, over the result and over the reference, from the inputs of the node.
+    """The inputs of the node → both sides of IMACS, over the result and over the reference.
 
-    Raises I2AMError without any mask, and for masks that do not fit.
+    Raises I2AMError if there is no mask, and for masks that do not fit.
     """
     over_result = attribution.mask if generated_mask is None else generated_mask
     if over_result is None and reference_mask is None:
@@ -266,7 +266,7 @@ def score_sides(
 
 
 def _plain(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """A value → itself; NaN → None, since JSON has no NaN."""
     return None if math.isnan(value) else value
 
 

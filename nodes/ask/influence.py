@@ -31,7 +31,7 @@ _REST = {
 
 
 class ReferenceInfluence(io.ComfyNode):
-    """Who gave what: shares in numbers, and a picture of them."""
+    """ATTRIBUTION → the share of each source, in numbers and as a picture, with a verdict."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -111,7 +111,7 @@ class ReferenceInfluence(io.ComfyNode):
         if (pictures := attribution.video(direction, 0)) is not None:
             picture = pictures[:, pictures.shape[1] // 2]
         overlays: list[Tensor] = []
-        # The page shows pictures no larger than they are: a small one is enlarged for it.
+        # The page does not enlarge pictures, so a small one is enlarged here.
         for factor in (1, max(1, math.ceil(PREVIEW_SIDE / max(size)))):
             sides = size[0] * factor, size[1] * factor
             under = interpolate(picture.movedim(-1, 1), sides, mode="bilinear").movedim(1, -1)
@@ -127,7 +127,10 @@ class ReferenceInfluence(io.ComfyNode):
 
 
 def _part(attribution: Attribution, region: Tensor | None) -> tuple[Part, Tensor | None]:
-    """What the verdict is about, and its mask over the result; None for the strongest places."""
+    """The part that the verdict is about, and its mask over the result.
+
+    The strongest places have no mask: None.
+    """
     if region is not None:
         size = attribution.size(Direction.REFERENCE_TO_GENERATED, 0)
         batch = attribution.recording.header.run.batch

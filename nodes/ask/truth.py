@@ -1,4 +1,4 @@
-"""Does the map tell the truth? Mute what it points at, or as much elsewhere, and compare."""
+"""Does the Map Tell the Truth? Mute the part it points at or an equal part elsewhere; compare."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..sockets import AttributionSocket
 
 
 class TopPart(io.ComfyNode):
-    """The part of a reference that was looked at most, and an equal part elsewhere."""
+    """ATTRIBUTION → the part of a reference that was used most, and an equal part elsewhere."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -88,7 +88,7 @@ class TopPart(io.ComfyNode):
         top = top_fraction(maps.values.mean((0, 1)), percent / 100)
         size = attribution.size(direction, reference - 1)
         cells = torch.stack((top, random_elsewhere(top, seed)))
-        # One cell is one block of the mask, so that each token is inside or not.
+        # Each cell is one block of the mask, so that a token is either inside or outside.
         down = (torch.arange(size[0]) * maps.grid.covered[0] / size[0]).long()
         across = (torch.arange(size[1]) * maps.grid.covered[1] / size[1]).long()
         masks = cells.float()[:, down][:, :, across]
@@ -96,7 +96,7 @@ class TopPart(io.ComfyNode):
 
 
 class TruthTest(io.ComfyNode):
-    """Three results → how much more the mapped part mattered than another."""
+    """Three results → how much more the part the map points at mattered than the other part."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""Correspondence: each place of the result and the place of the reference it came from."""
+"""Correspondence: for each place of the result, the place of the reference it came from."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from ..inputs import (
 )
 from ..sockets import AttributionSocket
 
-_BLANK = 0.3  # grey, where no picture was given
+_BLANK = 0.3  # grey level, where no picture was given
 
 
 class CorrespondenceNode(io.ComfyNode):
-    """The best match of every place, how sure it is, and whether it is so both ways."""
+    """The best match of every place, its confidence, and whether it is mutual."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -162,7 +162,7 @@ class CorrespondenceNode(io.ComfyNode):
 
 
 def _without_sinks(pairs: Correspondence, spread: Correspondence) -> tuple[Correspondence, str]:
-    """The same with nothing where the sinks are, and what was taken out in words.
+    """Pairs → the same with zeros at the sinks, and what was removed, in words.
 
     spread: from `sink_correspondence`.
     """
@@ -175,7 +175,7 @@ def _mask(values: Tensor, found: BestMatches, size: tuple[int, int]) -> Tensor:
 
 
 def _picture(attribution: Attribution, direction: Direction, reference: int, item: int) -> Tensor:
-    """The picture to draw on, (height, width, 3); of a video the one in the middle."""
+    """The picture to draw on, (height, width, 3); for a video, the middle one."""
     pictures = attribution.video(direction, reference)
     if pictures is None:
         return torch.full((*attribution.size(direction, reference), 3), _BLANK)
@@ -188,7 +188,7 @@ def _picture(attribution: Attribution, direction: Direction, reference: int, ite
 
 
 def _part(whole: Whole) -> Rectangle:
-    """The part of a picture that the model saw, in fractions of it."""
+    """The part of a picture that the model saw, as fractions of the whole."""
     tall, wide = whole.size
     return Rectangle(whole.top / tall, whole.left / wide, whole.height / tall, whole.width / wide)
 

@@ -1,4 +1,4 @@
-"""Attribution Map: the maps of one level, laid over their picture."""
+"""Attribution Map: the maps of one level, drawn over their picture."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ AS_CHOSEN, PAPER = "as chosen", "paper"
 
 
 class AttributionMapNode(io.ComfyNode):
-    """The maps of one level over their picture."""
+    """ATTRIBUTION → the maps of one level, drawn over their picture."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -244,7 +244,7 @@ class AttributionMapNode(io.ComfyNode):
 
 
 def paper_scale(attribution: Attribution, direction: Direction, reference: int) -> Scale:
-    """How the authors' code paints: the complement where the reference is a single token."""
+    """The scale of the authors' code: for R2G of a single-token reference, the complement."""
     over = attribution.recording.header.references
     single = reference < len(over) and over[reference].grid.area == 1
     if direction is Direction.REFERENCE_TO_GENERATED and single:

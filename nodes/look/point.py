@@ -42,7 +42,7 @@ EXACT, POOLED = "exact", "pooled"
 
 
 class PointAttribution(io.ComfyNode):
-    """The paper's SRAM, and its inverse."""
+    """A place → its point map: the paper's SRAM, or the inverse."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -185,7 +185,7 @@ class PointAttribution(io.ComfyNode):
     ) -> io.NodeOutput:
         recording, header = attribution.recording, attribution.recording.header
         over, of = Direction.GENERATED_TO_REFERENCE, Direction.REFERENCE_TO_GENERATED
-        # A place of a reference must be a place, whichever picture the map lies over.
+        # The reference must have places, even if the map lies over the result.
         check_reference(header, reference - 1, over)
         if picked_on == REFERENCE_SIDE:
             over, of = of, over
@@ -224,7 +224,10 @@ class PointAttribution(io.ComfyNode):
 
 
 def _seen_point(x: float, y: float, whole: Whole | None) -> tuple[float, float]:
-    """A point of a picture in fractions of what the model saw of it."""
+    """A point in fractions of the picture → in fractions of the part that the model saw.
+
+    Raises I2AMError for a point outside that part.
+    """
     if whole is None:
         return x, y
     point = whole.within(x, y)
@@ -241,7 +244,7 @@ def _seen_point(x: float, y: float, whole: Whole | None) -> tuple[float, float]:
 def _exact(header: Header, picked: int, place: Location, source: str, asked: int) -> int | None:
     """The number of the recorded place to read, among those of its picture; None for pooled.
 
-    picked: the reference it is in, from 0, or RESULT. Raises I2AMError where there is none.
+    picked: the reference it is in, from 0, or RESULT. Raises I2AMError if there is no such place.
     """
     if source == POOLED:
         if asked:

@@ -1,4 +1,4 @@
-"""Attribution Viewer: an attribution, sent to the page, which asks it anything."""
+"""Attribution Viewer: an attribution, sent to the page to be explored there."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..sockets import AttributionSocket, temporary_folder
 
 
 class _Written:
-    """The files written for the page, and how often some of them were found to be gone."""
+    """The files written for the page, and how often some were found missing."""
 
     def __init__(self) -> None:
         self._paths = set[Path]()
         self._losses = 0
 
     def add(self, file: dict[str, Any]) -> None:
-        """file: as the page is told of it."""
+        """Note a file. file: its entry in the message to the page."""
         self._paths.add(
             Path(folder_paths.get_temp_directory()) / file["subfolder"] / file["filename"]
         )
 
     def losses(self) -> int:
-        """How often it was so until now."""
+        """Check the files; return how often some were missing, so far."""
         gone = {path for path in self._paths if not path.is_file()}
         self._paths -= gone
         self._losses += bool(gone)
@@ -44,7 +44,7 @@ _WRITTEN = _Written()
 
 
 class AttributionViewer(io.ComfyNode):
-    """The payload and the pictures, as files the page fetches; no value is kept in Python."""
+    """ATTRIBUTION → its payload and pictures as files for the page. Python keeps no values."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -71,7 +71,7 @@ class AttributionViewer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> int:
-        """Another number once files are gone: what ComfyUI's cache holds of them is no use then."""
+        """A number that changes once files are missing: ComfyUI's cached output is stale then."""
         return _WRITTEN.losses()
 
     @classmethod
@@ -81,7 +81,7 @@ class AttributionViewer(io.ComfyNode):
         payload = pack_payload(attribution, {} if reference_mask is None else {0: reference_mask})
         items, batch = read_payload_header(payload)["batch"], attribution.recording.header.run.batch
         image = attribution.image
-        # Those of the items that are sent; a video's pictures come item by item.
+        # Only the pictures of the items that are sent; a video's are stored item by item.
         result = _saved(cls, None if image is None else image[: len(image) // batch * items])
         shown: dict[str, Any] = {
             "payload": _written(payload),
@@ -98,13 +98,13 @@ class AttributionViewer(io.ComfyNode):
 
 
 def _all_of(attribution: Attribution, reference: int) -> Tensor | None:
-    """A reference's pictures, whole where the model saw a part of them."""
+    """A reference's pictures; the whole ones if the model saw only a part."""
     whole = attribution.whole(Direction.GENERATED_TO_REFERENCE, reference)
     return attribution.references[reference] if whole is None else whole.pictures
 
 
 def _written(payload: bytes) -> dict[str, str]:
-    """Where the page finds the payload: in ComfyUI's temporary folder, named by its content."""
+    """Payload → the entry of its file: in ComfyUI's temporary folder, named by its content."""
     folder: Path = temporary_folder()
     path = folder / f"{hashlib.blake2b(payload, digest_size=16).hexdigest()}.i2am"
     if not path.exists():
@@ -123,7 +123,7 @@ def _written(payload: bytes) -> dict[str, str]:
 
 
 def _saved(node: type[io.ComfyNode], pictures: Tensor | None) -> list[dict[str, Any]]:
-    """Where the page finds these pictures, which are saved as ComfyUI's own previews are."""
+    """Pictures → the entries of their files, saved the way ComfyUI saves its own previews."""
     if pictures is None:
         return []
     return ui.PreviewImage(pictures, cls=node).as_dict()["images"]

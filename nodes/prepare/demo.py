@@ -1,4 +1,4 @@
-"""What the demo models need beside the stock nodes: a prompt, a loader, and tokens of a picture."""
+"""What the demo models need besides the stock nodes: a prompt, a loader, and a picture's tokens."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ INSERTION_MODEL = (
     / "diffusion_models"
     / "i2am_demo_insertion.safetensors"
 )
-REFERENCE_SIDE = 128  # pixels: what the insertion model was trained on, down and across
-CHANNELS = 16  # of the demo VAE's latents
+REFERENCE_SIDE = 128  # pixels, down and across: what the insertion model was trained on
+CHANNELS = 16  # in the demo VAE's latents
 PATCH = 2  # latent pixels along one side of a token
 FREQUENCIES = (1, 2, 4, 8)  # half waves across the picture, in the positions of its tokens
 
 
 class BlankPrompt(io.ComfyNode):
-    """One zero token: what the demo model was trained with in place of a text."""
+    """One zero token, which the demo model was trained with in place of a text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -56,7 +56,7 @@ class BlankPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        # Older releases ask every Flux conditioning for a pooled text, which this model ignores.
+        # Older releases require a pooled text in every Flux conditioning; this model ignores it.
         return io.NodeOutput([[torch.zeros(1, 1, 16), {"pooled_output": torch.zeros(1, 1)}]])
 
 
@@ -139,7 +139,7 @@ class ReferenceTokens(io.ComfyNode):
 
 
 class InsertionUNet(comfy.supported_models.SD15):
-    """Stable Diffusion's UNet at the demo's size, over the latents of the demo VAE."""
+    """Stable Diffusion's UNet in the demo's size, for the latents of the demo VAE."""
 
     unet_extra_config: ClassVar = {"num_heads": 4, "num_head_channels": -1}
     sampling_settings: ClassVar = {"shift": 1.0}
@@ -150,11 +150,11 @@ class InsertionUNet(comfy.supported_models.SD15):
 
 
 def load_insertion_model(path: Path) -> comfy.model_patcher.ModelPatcher:
-    """The demo insertion model; ComfyUI's own loaders know this UNet only at its full sizes."""
+    """A file → the demo insertion model. ComfyUI's loaders know this UNet only in full sizes."""
     weights = comfy.utils.load_torch_file(str(path))
     config = InsertionUNet(comfy.model_detection.detect_unet_config(weights, ""))
     device = comfy.model_management.get_torch_device()
-    config.set_inference_dtype(torch.float32, None)  # tiny: nothing is gained by halves
+    config.set_inference_dtype(torch.float32, None)  # tiny: half precision gains nothing
     model = config.get_model(weights, "")
     model.load_model_weights(weights, "")
     return comfy.model_patcher.ModelPatcher(
@@ -163,9 +163,9 @@ def load_insertion_model(path: Path) -> comfy.model_patcher.ModelPatcher:
 
 
 def picture_tokens(latents: Tensor) -> Tensor:
-    """Latents (B, 16, h, w), as the sampler sees them, to tokens (B, h/2 * w/2, 80), row by row.
+    """Latents (B, 16, h, w), as the sampler sees them → tokens (B, h/2 * w/2, 80), row by row.
 
-    The first 64 channels are the patch of 2×2 latent pixels, the last 16 where it is in the
+    The first 64 channels are the patch of 2×2 latent pixels. The last 16 are its position in the
     picture: sines and cosines down and across.
     """
     batch, _, height, width = latents.shape

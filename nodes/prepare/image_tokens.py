@@ -16,7 +16,7 @@ _HIDDEN = {"penultimate": "penultimate_hidden_states", "last": "last_hidden_stat
 
 
 class ImageTokensToConditioning(io.ComfyNode):
-    """CLIP_VISION_OUTPUT → CONDITIONING whose image tokens Capture Attention knows."""
+    """CLIP_VISION_OUTPUT → CONDITIONING with image tokens that Capture Attention recognises."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -110,7 +110,7 @@ def _appended(
 
 
 def _picture_size(clip_vision_output: Any) -> tuple[int, int] | None:
-    """(height, width) of what the vision model was given; older ComfyUI does not tell."""
+    """(height, width) of the vision model's input; None in older ComfyUI, which does not say."""
     sizes = getattr(clip_vision_output, "image_sizes", None)
     return tuple(sizes[0][-2:]) if sizes else None
 
@@ -118,8 +118,8 @@ def _picture_size(clip_vision_output: Any) -> tuple[int, int] | None:
 def _grid(tokens: int, size: tuple[int, int] | None) -> tuple[int, int, int]:
     """How many tokens come before the patches, and the patches' rows and columns.
 
-    Patches are squares cut from a picture of that size; where it is not known, the picture is
-    square too, as for every vision model that has a size of its own.
+    Patches are squares cut from a picture of that size. If the size is unknown, the picture is
+    taken to be square, as it is for every vision model with a fixed size.
     """
     for before in (0, 1):
         side = math.isqrt(tokens - before)

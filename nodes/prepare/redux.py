@@ -1,4 +1,4 @@
-"""Mark Redux Tokens: which tokens of a conditioning Apply Style Model made of a picture."""
+"""Mark Redux Tokens: mark the tokens that Apply Style Model added to a conditioning."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.nn.functional import normalize
 from ...i2am.errors import I2AMError
 from ..host.model_facts import IMAGE_TOKENS_KEY
 
-_SAME_DIRECTION = 0.999  # cosine; half precision alone costs less than a tenth of what is left
+_SAME_DIRECTION = 0.999  # cosine; half precision uses less than a tenth of the margin
 
 
 class MarkReduxTokens(io.ComfyNode):
-    """CONDITIONING from Apply Style Model → the same, its Redux tokens known to Capture."""
+    """CONDITIONING from Apply Style Model → the same, with Redux tokens that Capture recognises."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -83,7 +83,10 @@ def _marked(text: Tensor, options: dict[str, Any], pictures: Tensor, side: int) 
 
 
 def _find(text: Tensor, tokens: Tensor, taken: set[int]) -> int | None:
-    """Where these tokens stand last, and are not marked yet. A strength changes their length."""
+    """The last place where these tokens stand and are not marked yet; None if there is none.
+
+    Directions are compared, since a strength changes the tokens' length.
+    """
     if text.shape[2] != tokens.shape[1]:
         return None
     there = normalize(text[0].float(), dim=-1)

@@ -1,4 +1,4 @@
-"""Trace IP-Adapter Tokens: from the tokens of a resampler back to the patches it looked at."""
+"""Trace IP-Adapter Tokens: from the tokens of a resampler back to the patches it attended to."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..host.ip_adapter import adapters_of
 from ..inputs import REFERENCE
 from ..sockets import AttributionSocket
 
-_SAME = 0.01  # of the tokens' size: two runs of one projector differ by half precision at most
+_SAME = 0.01  # of the tokens' size: runs of one projector differ at most by half precision
 _TRACED = "IP-Adapter image, by rollout through its resampler"
 
 
 class TraceAdapterTokens(io.ComfyNode):
-    """ATTRIBUTION whose IP-Adapter tokens have no places → one with maps over the reference."""
+    """ATTRIBUTION with IP-Adapter tokens that have no places → one with maps over the reference."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -71,7 +71,7 @@ class TraceAdapterTokens(io.ComfyNode):
         recording = attribution.recording
         projector, tokens = _projector_and_tokens(model, recording, reference)
         made, owed = _project(projector, clip_vision_output["penultimate_hidden_states"])
-        places = owed[..., 1:]  # the first is CLS, of the whole picture
+        places = owed[..., 1:]  # without the first, CLS, which is of the whole picture
         side = math.isqrt(places.shape[2])
         if side * side != places.shape[2]:
             raise I2AMError(
@@ -80,7 +80,7 @@ class TraceAdapterTokens(io.ComfyNode):
             )
         picture = Picture(Grid(side, side), (0, 0), _TRACED)
         chosen = places[_same(made, tokens)]
-        if len(chosen) > 1:  # one for each item of the batch; the adapter repeats the last
+        if len(chosen) > 1:  # one for each batch item; the adapter repeats the last one
             batch = recording.header.run.batch
             chosen = chosen[[min(item, len(chosen) - 1) for item in range(batch)]]
         found = trace_reference(recording, reference - 1, chosen, picture)
@@ -88,7 +88,10 @@ class TraceAdapterTokens(io.ComfyNode):
 
 
 def _same(made: Tensor, tokens: Tensor) -> list[int]:
-    """Which of the pictures made each of these tokens: both (pictures, tokens, width)."""
+    """For each item of `tokens`, the item of `made` that is the same; raises I2AMError if none is.
+
+    Both are (pictures, tokens, width).
+    """
     tokens = tokens.detach().to(made)
     away = (made[None] - tokens[:, None]).abs().amax((2, 3)) / tokens.abs().amax()
     nearest = away.min(1)
@@ -106,7 +109,7 @@ def _same(made: Tensor, tokens: Tensor) -> list[int]:
 def _projector_and_tokens(
     model: ModelPatcher, recording: Recording, reference: int
 ) -> tuple[Any, Tensor]:
-    """The resampler a reference was given by, and its tokens: (1 or batch, tokens, width)."""
+    """The resampler that made a reference's tokens, and the tokens: (1 or batch, tokens, width)."""
     pictures = recording.header.references
     if reference > len(pictures):
         raise I2AMError(
@@ -141,7 +144,7 @@ def _projector_and_tokens(
 
 
 def _looks(projector: Any) -> list[Any]:
-    """The attention of each of its layers, first to last."""
+    """The attention modules of a resampler's layers, first to last."""
     return [pair[0] for pair in getattr(projector, "layers", ())]
 
 
@@ -153,9 +156,9 @@ def _is_resampler(projector: Any) -> bool:
 
 @torch.inference_mode()
 def _project(projector: Any, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a resampler once more: its tokens (pictures, tokens, width), and what they owe to whom.
+    """Run a resampler again → its tokens (pictures, tokens, width), and what each owes.
 
-    The second is (pictures, tokens, CLIP tokens), as `attention_rollout` gives it.
+    The second is (pictures, tokens, CLIP tokens), as from `attention_rollout`.
     """
     layers: list[Tensor] = []
 

@@ -1,4 +1,4 @@
-"""Capture Attention: MODEL → the same MODEL, whose sampling runs are recorded."""
+"""Capture Attention: MODEL → the same MODEL, with its sampling runs recorded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PLAN_INPUTS = (
 
 
 class CaptureAttention(io.ComfyNode):
-    """A model that is watched while it samples."""
+    """MODEL → the same model, recorded while it samples."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -39,7 +39,7 @@ class CaptureAttention(io.ComfyNode):
             description="Watches how the model uses its references while it samples. The picture "
             "stays the same, bit for bit. Place it right before the sampler.",
             search_aliases=["attention map", "heatmap", "explain", "reference", "I2AM"],
-            # Live maps are shown on this very node, not on another one with the same inputs.
+            # Live maps are shown on this node, not on another one with the same inputs.
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,
             inputs=[
@@ -198,7 +198,7 @@ def make_plan(
     reference_points: str = "",
     definitions: str = "both",
 ) -> Plan:
-    """The plan that Capture Attention's widgets ask for. Raises I2AMError if one cannot be read."""
+    """Capture Attention's widgets → the plan. Raises I2AMError if one cannot be read."""
     return Plan(
         layers=parse_ranges(layers, "layers"),
         steps=parse_ranges(steps, "steps"),
@@ -212,14 +212,14 @@ def make_plan(
 
 
 def upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
-    """The plans of every Capture Attention above a Collect's latent, the nearest first.
+    """The plans of all Capture Attention nodes above a Collect's latent, the nearest first.
 
-    Runs recorded with different settings make one and the same latent; this tells them apart.
-    Empty if there is none, or one whose settings come from other nodes.
+    Runs recorded with different settings can make the same latent; the plans tell them apart.
+    Empty if there are no such nodes, or if the settings of one come from other nodes.
     """
     plans: list[Plan] = []
     above, seen = [prompt.get(collect, {}).get("inputs", {}).get("samples")], set[str]()
-    for link in above:  # grows while it is read: breadth first
+    for link in above:  # grows during the loop: breadth first
         name = str(link[0]) if isinstance(link, list) and len(link) == 2 else ""
         if name in seen or name not in prompt:
             continue
@@ -228,7 +228,7 @@ def upstream_plans(prompt: dict[str, Any], collect: str) -> tuple[Plan, ...]:
         if prompt[name]["class_type"] != CAPTURE_ID:
             above += inputs.values()
             continue
-        # What lies above it on its wire is replaced by it.
+        # It replaces any Capture Attention above it, so nothing there is read.
         widgets = {name: inputs[name] for name in _PLAN_INPUTS if name in inputs}
         if any(isinstance(value, list) for value in widgets.values()):
             return ()

@@ -151,15 +151,15 @@ class CollectAttribution(io.ComfyNode):
 def _sampled_mask(samples: dict[str, Any], attribution: Attribution) -> Tensor | None:
     """The inpainting mask a latent was sampled with, over the result: (1 or batch, height, width).
 
-    None where there is none, or one that is all or nothing, which masks no place from another; and
-    for a video, whose frames may each have their own.
+    None if there is none, or if it is all black or all white. None for a video too: each of its
+    frames may have a mask of its own.
     """
     header = attribution.recording.header
     mask = samples.get("noise_mask")
     if mask is None or header.generated.grid.frames > 1:
         return None
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).float().cpu()
-    if len(mask) not in (1, header.run.batch):  # as the sampler repeats it
+    if len(mask) not in (1, header.run.batch):  # repeated as the sampler does
         mask = mask.repeat(-(-header.run.batch // len(mask)), 1, 1, 1)[: header.run.batch]
     size = attribution.size(Direction.REFERENCE_TO_GENERATED, 0)
     if tuple(mask.shape[-2:]) != size:
@@ -189,8 +189,8 @@ def _references(
     upstream: Upstream,
     decode: Callable[[Tensor], Tensor] | None,
 ) -> References:
-    """The reference pictures, held against what the model saw."""
-    together = len(given) == 1 < len(record.header.references)  # one input with all of them
+    """The given pictures → fitted to what the model saw of each reference."""
+    together = len(given) == 1 < len(record.header.references)  # one input holds all of them
 
     def takers(number: int) -> Takers:
         return upstream.takers(f"references.{REFERENCES[0 if together else number]}")
@@ -200,7 +200,10 @@ def _references(
 
 
 def _decoder(vae: Any) -> Callable[[Tensor], Tensor] | None:
-    """A latent → its pictures, (pictures, height, width, 3): what VAE Decode does."""
+    """A VAE → a function from a latent to its pictures, (pictures, height, width, 3).
+
+    It does what VAE Decode does.
+    """
     if vae is None:
         return None
 

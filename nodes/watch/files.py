@@ -18,7 +18,7 @@ _ENDING = ".safetensors"
 
 
 class SaveAttribution(io.ComfyNode):
-    """Write an attribution, pictures included."""
+    """Write an attribution with its pictures."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -126,21 +126,21 @@ class LoadAttribution(io.ComfyNode):
 
 
 def _path(file: str) -> Path:
-    """The file of this name below the output folder. Raises I2AMError if there is none."""
+    """A name → the file below the output folder. Raises I2AMError if there is none."""
     root = folder_paths.get_output_directory()
     path = os.path.join(root, file)
-    # A name that leads out of the folder is not there, even where a file is.
+    # A file outside the folder counts as missing, even if it exists.
     if not file.endswith(_ENDING) or not _inside(root, file) or not os.path.isfile(path):
         raise I2AMError(f"There is no “{file[:200]}” in the output folder.")
     return Path(path)
 
 
 def _inside(root: str, name: str) -> bool:
-    """Whether a name leads to a place below a folder, links followed."""
+    """Whether a name leads to a place inside a folder. Links are followed."""
     try:
         top, place = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
         return os.path.commonpath((top, place)) == top
-    except (OSError, ValueError):  # no name of a file: a null byte, another drive, too long
+    except (OSError, ValueError):  # not a file name: a null byte, another drive, too long
         return False
 
 

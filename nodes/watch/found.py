@@ -1,4 +1,4 @@
-"""A LATENT → the recording of the run that sampled it, whole or taken out of its batch."""
+"""LATENT → the recording of the run that sampled it, for its whole batch or for some items."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _Given = TypeVar("_Given", Tensor, Tensor | None)
 
 @dataclass(frozen=True)
 class FoundRun:
-    """What was found for a latent.
+    """The record that was found for a latent.
 
-    items: which of the `batch` items of its run it holds, from 0; empty if it is the run's own
-    latent, all of it.
+    items: the items of its run's batch, of `batch` items, that the latent holds, from 0; empty if
+    it is the run's whole latent.
     """
 
     record: Recording | Refusal | None
@@ -28,7 +28,7 @@ class FoundRun:
     batch: int = 0
 
     def readable(self, giver: Taker | None) -> Recording:
-        """The recording of these items. Raises I2AMError where there is none, and says why.
+        """The recording of these items. Raises I2AMError with the reason if there is none.
 
         giver: the node that the latent comes from.
         """
@@ -45,13 +45,13 @@ class FoundRun:
         )
 
     def own(self, given: _Given) -> _Given:
-        """Of pictures or masks given for the whole batch, those of the items; all else as it is."""
+        """Pictures or masks → those of the items, if given for the whole batch; else unchanged."""
         if given is None or not self.items or len(given) != self.batch:
             return given
         return given[list(self.items)]
 
     def text(self) -> str:
-        """A line of the report."""
+        """A line for the report; empty for a whole batch."""
         if not self.items:
             return ""
         numbers = ", ".join(str(item + 1) for item in self.items)
@@ -60,7 +60,7 @@ class FoundRun:
 
 
 def _whose(giver: Taker | None) -> str:
-    """Why the node that gives a latent may be the reason that it has no recording."""
+    """A latent's node → why it may be the reason that there is no recording."""
     if giver is None:
         return ""
     if not {"model", "guider"} & set(giver.links):
@@ -72,10 +72,10 @@ def _whose(giver: Taker | None) -> str:
 
 
 def find_run(latent: Tensor, plans: tuple[Plan, ...]) -> FoundRun:
-    """The run that sampled this latent, alone or as a part of its batch.
+    """A latent → the run that sampled it, alone or as part of a batch.
 
-    plans: of the Capture Attention nodes above it, the nearest first. Raises I2AMError for what
-    cannot be found by its nature.
+    plans: of the Capture Attention nodes above it, the nearest first. Raises I2AMError for latents
+    that no single run can have recorded.
     """
     if latent.is_nested:
         raise I2AMError("This latent mixes picture and sound, which cannot be read so far.")

@@ -1,4 +1,4 @@
-"""The reference pictures of Collect Attribution, each held against what the model saw of it."""
+"""The reference pictures of Collect Attribution → each fitted to what the model saw of it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from ...i2am.tokens import Picture
 from .upstream import Taker, Takers
 
 REFERENCES = [f"reference_{number}" for number in range(1, 9)]
-# Nodes of ComfyUI_IPAdapter_plus that give the model several tiles of a picture, and what shows
-# them. The tokens of one are those of a tile, or a mix of all.
+# Nodes of ComfyUI_IPAdapter_plus that give the model several tiles of a picture, and the advice for
+# each. The tokens of such a reference are those of one tile, or a mix of all.
 _TILED = {
     "IPAdapterTiled": "Connect its output “tiles”, whose pictures are the references.",
     "IPAdapterTiledBatch": "Connect its output “tiles”, whose pictures are the references.",
     "IPAdapterClipVisionEnhancer": "Leave this reference open.",
     "IPAdapterClipVisionEnhancerBatch": "Leave this reference open.",
 }
-# Nodes that encode a picture, and what they do with its proportions: by their widget `crop`, or at
-# all. What other nodes of vision encoders do is crop to a square.
+# Nodes that encode a picture, and what they do with its proportions. For CLIPVisionEncode that
+# depends on its widget `crop`; the other one always stretches. Other vision encoder nodes crop to a
+# square.
 _CLIP_VISION = "CLIPVisionEncode"
 _CROPS = {"center": ReferenceFit.SQUARE, "none": ReferenceFit.WHOLE}
 _STRETCHING = "I2AM_ReferenceTokens"
@@ -39,7 +40,7 @@ _STRETCHING = "I2AM_ReferenceTokens"
 
 @dataclass(frozen=True)
 class References:
-    """Pictures as the model saw them, the wholes they are parts of, and lines for the report."""
+    """Pictures as the model saw them, the wholes of those it saw in part, and report lines."""
 
     pictures: tuple[Tensor | None, ...]
     wholes: tuple[Whole | None, ...]
@@ -53,11 +54,11 @@ def fit_references(
     takers: Callable[[int], Takers],
     decode: Callable[[Tensor], Tensor] | None,
 ) -> References:
-    """Each picture cut to what the model saw of it.
+    """The given pictures → each cut to what the model saw of it.
 
-    given: one for each reference, or None. takers: of a reference's number, who takes its picture
-    on the way to the model. decode: a latent → its pictures, if there is a VAE; it then shows what
-    is not given, and what was given but is not what the model saw.
+    given: one for each reference, or None. takers: a reference's number → the nodes that take its
+    picture on the way to the model. decode: a latent → its pictures, if there is a VAE. The decoded
+    picture is used if none is given, or if the given one is not what the model saw.
 
     Raises I2AMError for a picture the model did not see.
     """
@@ -93,7 +94,7 @@ def _seen(
     takers: Takers,
     decoded: Callable[[], Tensor] | None,
 ) -> tuple[Tensor, Whole | None]:
-    """What the model saw of a picture, and all of it if that is more."""
+    """A picture → what the model saw of it, and the whole if that is more."""
     _check_tiles(number, side, takers)
     size = picture.shape[1], picture.shape[2]
     if fit is ReferenceFit.AUTO:
@@ -113,7 +114,7 @@ def _seen(
 
 
 def _auto(size: tuple[int, int], side: Picture, takers: Takers) -> ReferenceFit | None:
-    """The part that the model saw; None if that is not known."""
+    """Which part of a picture the model saw; None if unknown."""
     if not side.has_places and (not is_encoded(side) or size[0] == size[1]):
         return ReferenceFit.WHOLE
     if side.has_places and fits_grid(size, side):
@@ -130,8 +131,10 @@ def _auto(size: tuple[int, int], side: Picture, takers: Takers) -> ReferenceFit 
 
 
 def _fit_of(taker: Taker) -> ReferenceFit | None:
-    """What a node that encodes a picture does with it; AUTO if its settings do not tell, None for
-    any other node."""
+    """A node that encodes a picture → which part of it the model sees.
+
+    AUTO if that does not follow from its settings, None for any other node.
+    """
     if taker.class_type == _STRETCHING:
         return ReferenceFit.WHOLE
     if taker.class_type == _CLIP_VISION:
@@ -177,9 +180,9 @@ def _tokens(side: Picture) -> str:
 
 
 def reference_pictures(given: dict[str, Tensor], recording: Recording) -> tuple[Tensor | None, ...]:
-    """The pictures connected for each reference the model had, (1 or batch, height, width, 3).
+    """Collect's inputs → the pictures for each reference, (1 or batch, height, width, 3).
 
-    One input for each, or one input that holds them all as a batch.
+    There is one input for each reference, or one input that holds all of them as a batch.
     """
     header = recording.header
     count, batch = len(header.references), header.run.batch

@@ -1,11 +1,11 @@
 """The support report: what someone needs to know to help, and nothing private.
 
-Versions, system, device, attention backend, the class of the model, how completely it was recorded
-and what went wrong. No paths, prompts or names. An error that is not ours is named by its kind and
-the line it came from, since its message may quote any of these.
+It holds versions, system, device, attention backend, the class of the model, how completely it was
+recorded and what went wrong. It holds no paths, prompts or names. Of an error that is not ours, it
+gives only the kind and the line it came from: the message may quote any of these.
 
-Collect Attribution shows it (`i2am_support`). When a node fails the page gets it as the message
-`i2am.support`: `node`, the node's id as prompts name it, and `text`.
+Collect Attribution shows the report (`i2am_support`). When a node fails, the page gets it as the
+message `i2am.support`: `node`, the node's id in the prompt, and `text`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MESSAGE = "i2am.support"
 
 
 class SupportReport:
-    """A context around a node's work: gives the report, and sends it to the page on failure.
+    """A context around a node's work: makes the report, and sends it to the page on failure.
 
-    node: the node's id as prompts name it. model: the class of the model, if known. record: set it
-    once the run's record is found.
+    node: the node's id in the prompt. model: the class of the model, if known. record: set it once
+    the run's record is found.
     """
 
     def __init__(self, node: str, model: str = "") -> None:
@@ -54,7 +54,7 @@ class SupportReport:
             send(MESSAGE, {"node": self._node, "text": self.text(error)})
 
     def text(self, error: Exception | None = None) -> str:
-        """The report, one fact a line. error: what the node is about to raise."""
+        """The report, one fact a line. error: the one that the node is about to raise."""
         lines = [*_environment(), *self._run()]
         if error is not None:
             fault = self.record.fault if isinstance(self.record, Refusal) else ""

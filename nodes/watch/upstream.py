@@ -1,4 +1,4 @@
-"""What the graph does with a picture between Collect's reference input and the sampler."""
+"""A prompt → what the graph does with a reference picture on its way to the sampler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Link = tuple[str, int]  # a node's id and the number of its output
 
 @dataclass(frozen=True)
 class Taker:
-    """A node above Collect's latent. values: of its widgets, by name. links: other inputs."""
+    """A node above Collect's latent. values: its widgets' values by name. links: other inputs."""
 
     name: str
     class_type: str
@@ -22,10 +22,10 @@ class Taker:
 
 @dataclass(frozen=True)
 class Takers:
-    """Who takes a picture on its way to the model.
+    """The nodes that take a picture on its way to the model.
 
-    direct: nodes that take it as it is, and make something else than a picture of it. changed:
-    nodes that make another picture of it, each the last one before the model's own.
+    direct: nodes that take it as it is and make something other than a picture. changed: nodes that
+    make another picture from it, each the last to do so before the model.
     """
 
     direct: tuple[Taker, ...] = ()
@@ -51,12 +51,12 @@ class Upstream:
             waiting += map(_as_link, inputs.values())
 
     def giver(self) -> Taker | None:
-        """The node that gives Collect its latent."""
+        """The node that Collect's latent comes from."""
         link = self._link(self.collect, "samples")
         return self._taker(link[0]) if link is not None and link[0] in self._above else None
 
     def takers(self, input_name: str) -> Takers:
-        """Who takes the picture that is linked to this input of Collect."""
+        """An input of Collect → the nodes that take the picture linked to it."""
         link = self._link(self.collect, input_name)
         if link is None:
             return Takers()
@@ -71,7 +71,7 @@ class Upstream:
         return Takers(tuple(direct), tuple(changed.values()))
 
     def _last(self, link: Link, seen: set[str]) -> Iterator[str]:
-        """The nodes whose picture, made of this one, is the last one before the model's."""
+        """The last nodes before the model that make a picture from this one."""
         for node in self._taking(link):
             pictures = list(self._pictures_of(node))
             if not pictures:
@@ -86,7 +86,7 @@ class Upstream:
                 yield node
 
     def _pictures_of(self, node: str) -> Iterator[Link]:
-        """The outputs of a node that are pictures and go on towards the sampler."""
+        """The picture outputs of a node that lead on towards the sampler."""
         types = getattr(_class_of(self.prompt[node]), "RETURN_TYPES", ())
         for slot, kind in enumerate(types):
             if kind == "IMAGE" and any(self._taking((node, slot))):
@@ -111,5 +111,5 @@ def _as_link(value: Any) -> Link | None:
 
 
 def _class_of(entry: dict[str, Any]) -> Any:
-    """The class of a node, from ComfyUI's own module of this name."""
+    """A prompt's entry → the class of its node, from ComfyUI's own module `nodes`."""
     return sys.modules["nodes"].NODE_CLASS_MAPPINGS.get(entry.get("class_type"))

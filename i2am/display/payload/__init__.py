@@ -1,21 +1,24 @@
 """Attribution → the viewer's payload: one file of a JSON header and quantised arrays, ≤ 8 MB.
 
-8 bytes `I2AMVIEW`, the header's length as uint32 (little-endian), the header in UTF-8 padded with
-spaces so that the blob behind it starts at a multiple of 8, and the blob. The header:
+The file holds 8 bytes `I2AMVIEW`, the header's length as uint32 (little-endian), the header in
+UTF-8, padded with spaces so that the blob starts at a multiple of 8, and the blob. The header:
 
 `format` "i2am.viewer/1" · `model`, `architecture`, `branch`, `seed`, `versions`, `joint`, `within`
-as in the recording · `batch`: items sent · `definition`: the one to look at first ·
+as in the recording · `batch`: items sent · `definition`: the one to show first ·
 `definitions`: those that were recorded ·
-`steps` [{label, sigma, count}], one for each row sent: the schedule's numbers, the noise level of
-the first and how many recorded steps are in it · `layers` [{label, count, block, tokens}], the same
-of columns, with the kind of block and how many tokens of the result they have ·
+`steps` [{label, sigma, count}], one for each row sent: its numbers in the schedule, the noise level
+of its first step, and how many recorded steps it holds ·
+`layers` [{label, count, block, tokens}], the same for columns, with the kind of block and the
+number of tokens of the result ·
 `heads`: how many each column has, 0 where the layer × head maps were left out ·
-`seen` [[…] for each step]: how many recorded (step, layer) maps an entry is the mean of. A mean
-over entries of `step_layer` weighs each by it, and one over `layer_head` by its layer's `count`:
-it then is the recording's own · `generated` {grid, covered, size in pixels, frames} and
-`references` [the same, kind, has_places, label, whole]; of a video with pictures, `frame_of` is
-the latent frame of each. Where the model saw a part of a picture, all is of the part, and `whole`
-is {size, part: [top, left, height, width]} in the picture's pixels; else it is left out ·
+`seen` [[…] for each step]: how many recorded (step, layer) maps an entry is the mean of. To get the
+recording's own mean, weight each entry of `step_layer` by it, and each of `layer_head` by its
+layer's `count` ·
+`generated` {grid, covered, size in pixels, frames} and
+`references` [the same, kind, has_places, label, whole]; for a video with pictures, `frame_of` is
+the latent frame of each picture. If the model saw only a part of a picture, all values are of the
+part, and `whole` is {size, part: [top, left, height, width]} in the picture's pixels; otherwise
+there is no `whole` ·
 `share` {text, self, references}: mean over the result, all layers and steps, for each item ·
 `correspondence` [{rows, rows_covered, columns, columns_covered} or null] ·
 `colormaps`: base64 of 256 × 3 bytes sRGB · `texts`: what maps and numbers mean ·
@@ -23,14 +26,14 @@ is {size, part: [top, left, height, width]} in the picture's pixels; else it is 
 `arrays` {name: {dtype, shape, offset, scale, per}}: value = stored × scale, where `scale` is a
 number or a list, one for each index of the first `per` axes; offset in bytes, a multiple of 8.
 
-Where layers see the result on unlike grids, `official` says for each column the number n of the
-arrays `official.{n}.down` and `.across`, or null: the matrices that bring its maps over the result
-to all layers' grid as the authors' code does (down @ map @ across.T, then nothing below zero).
+`official` has for each column a number n or null. The arrays `official.{n}.down` and `.across` are
+for columns whose grid over the result is coarser than that of the maps. These matrices resample
+the column's maps as the authors' code does: down @ map @ across.T, then clamp at zero.
 
-Arrays are the recording's (see `Recording`), where pooled so that maps keep their mass, and shares
-and the rows of a correspondence their mean. `mask` and `reference_mask.{r}`, (1 or batch, height,
-width), are bytes 0 to 255 that stand for 0 to 1. A reference that has no places has neither maps
-over it nor a correspondence.
+Arrays are the recording's (see `Recording`). Pooling keeps the mass of maps, and the mean of shares
+and of the rows of a correspondence. `mask` and `reference_mask.{r}`, (1 or batch, height, width),
+are bytes 0 to 255 for 0 to 1. A reference without places has neither maps over it nor a
+correspondence.
 """
 
 from __future__ import annotations
@@ -54,20 +57,20 @@ __all__ = ["BUDGET", "FORMAT", "MAGIC", "pack_payload", "read_payload_header"]
 
 MAGIC = b"I2AMVIEW"
 BUDGET = 8_000_000  # bytes of a payload
-_SCALE_BYTES = 16  # of one scale in the header, at most
-_HEADER_BYTES = 32_768  # of all else in it, beside labels
-_LABEL_BYTES = 96  # of a step's or a layer's entry, and of an array's
+_SCALE_BYTES = 16  # for one scale in the header, at most
+_HEADER_BYTES = 32_768  # for the rest of the header, without labels
+_LABEL_BYTES = 96  # for the entry of a step, a layer or an array
 
 
 def pack_payload(
     attribution: Attribution, reference_masks: Mapping[int, Tensor] | None = None
 ) -> bytes:
-    """The payload of an attribution; its layout is described at the top of this file.
+    """Attribution → payload, in the layout described at the top of this file.
 
     reference_masks: by the number of their reference, from 0, (1 or batch, height, width).
 
-    Raises I2AMError for a mask that does not fit its picture, and for so many references that
-    no reduction is enough.
+    Raises I2AMError for a mask that does not fit its picture, and for more references than any
+    reduction can fit.
     """
     header = attribution.recording.header
     masks = _masks(attribution, reference_masks or {})
@@ -85,14 +88,14 @@ def pack_payload(
 
 
 def read_payload_header(payload: bytes) -> dict[str, Any]:
-    """The header of a payload."""
+    """Payload → its header."""
     start = len(MAGIC) + 4
     (length,) = struct.unpack("<I", payload[len(MAGIC) : start])
     return json.loads(payload[start : start + length])
 
 
 def _bytes_at_most(view: PooledView, arrays: list[PayloadArray]) -> int:
-    """What the payload takes, at most."""
+    """An upper bound on the payload's bytes."""
     scales = sum(math.prod(array.shape[: array.per]) for array in arrays)
     labels = len(view.steps) + 2 * len(view.layers) + 2 * len(arrays)
     table = view.counts.numel() * len(f"{len(view.header.steps) * len(view.header.layers)}, ")
@@ -122,7 +125,7 @@ def _packed(view: PooledView, arrays: list[PayloadArray]) -> bytes:
 
 
 def _masks(attribution: Attribution, references: Mapping[int, Tensor]) -> dict[str, Tensor]:
-    """The masks that were given, by the name of their array, held against their pictures."""
+    """The given masks → fitted to their pictures, by the name of their array."""
     batch = attribution.recording.header.run.batch
     masks: dict[str, Tensor] = {}
     if attribution.mask is not None:

@@ -1,4 +1,4 @@
-"""The arrays of a payload: what each takes is known before its values are computed."""
+"""PooledView → the arrays of a payload. Their sizes are known before their values are computed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _HIGHEST = {"u1": 255, "u2": 65535}  # f4 is sent as it is
 
 @dataclass(frozen=True)
 class PayloadArray:
-    """One array to be sent: what it takes is known before its values are worked out.
+    """One array to be sent. `values` computes it; its size is known before.
 
-    per: how many leading axes have a scale for each index; 0 where values are from 0 to 1.
+    per: how many leading axes have one scale for each index; 0 for values from 0 to 1.
     """
 
     name: str
@@ -90,21 +90,21 @@ def map_arrays(view: PooledView) -> Iterator[PayloadArray]:
 
 
 def _step_layer(view: PooledView, name: str, grid: Grid, target: Grid) -> Tensor:
-    """Of each group the mean over what was seen; what was not is zero in the recording."""
+    """The mean of each group over its recorded maps; the others are zero in the recording."""
     maps = view.recorded[f"{name}.step_layer"][: view.fit.items].flatten(3)
     sums = group_sums(group_sums(maps, view.steps, 1), view.layers, 2)
     return spread(sums / view.counts.clamp(min=1)[..., None], grid, target)
 
 
 def _layer_head(view: PooledView, name: str, grid: Grid, target: Grid) -> Tensor:
-    """The mean over the layers of each group, which have the same heads."""
+    """The mean over the layers of each group, which have the same number of heads."""
     maps = view.recorded[f"{name}.layer_head"][: view.fit.items].flatten(3)
     counts = torch.tensor([len(group) for group in view.layers])[:, None, None]
     return spread(group_sums(maps, view.layers, 1) / counts, grid, target)
 
 
 def _share_map(view: PooledView) -> Tensor:
-    """A share is of each place's attention: places that are pooled have their mean."""
+    """The shares at each place. Pooled places get the mean, since a share is a fraction."""
     shares = view.recorded["share.map"][: view.fit.items].flatten(2).mT
     return mean_over_cells(shares, view.header.generated.grid, view.generated).mT
 
@@ -151,7 +151,7 @@ def _mask(view: PooledView, mask: Tensor, grid: Grid, target: Grid) -> Tensor:
 
 
 def official_arrays(view: PooledView) -> Iterator[PayloadArray]:
-    """What `ResampleOrder.OFFICIAL` does to a layer's maps, taken apart into rows and columns."""
+    """The matrices of `ResampleOrder.OFFICIAL`, one for rows and one for columns of each grid."""
     target = view.generated
     for number, own in enumerate(view.coarser):
         for axis, side in enumerate(("down", "across")):
@@ -168,7 +168,7 @@ def official_arrays(view: PooledView) -> Iterator[PayloadArray]:
 
 
 def _official(line: Grid, few: Grid) -> Tensor:
-    """What undoes the spreading of a line's few cells, and resamples them: (cells, cells)."""
+    """The matrix that undoes the spreading of `few` cells and resamples them: (cells, cells)."""
     cells = torch.eye(line.area)
     values = invert_spread(cells, line, few) * (few.area / line.area)
     return resample_cells(values, few, line).mT.contiguous()

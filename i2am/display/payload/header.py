@@ -1,4 +1,4 @@
-"""The header of a payload: what the page must know of its arrays, and what it shows as text."""
+"""PooledView → the header of a payload: facts about its arrays, and the texts the page shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS = {
 
 
 def payload_facts(view: PooledView) -> dict[str, Any]:
-    """The header, but for its arrays."""
+    """The header without its arrays."""
     header, run = view.header, view.header.run
     of_items = item_shares(view.attribution.recording)[: view.fit.items]
     text, own, *references = ([float(share) for share in kind] for kind in of_items.mT)
@@ -94,7 +94,7 @@ def _side(view: PooledView, direction: Direction, r: int, grid: Grid) -> dict[st
 
 
 def _whole(attribution: Attribution, r: int) -> dict[str, Any]:
-    """The size of a reference picture and the part that the model saw; nothing if it is all."""
+    """A reference picture's size and the part that the model saw; empty if it saw all."""
     whole = attribution.whole(Direction.GENERATED_TO_REFERENCE, r)
     if whole is None:
         return {}
@@ -120,7 +120,7 @@ def _numbers(first: int, last: int) -> str:
 
 
 def _layers_name(header: Header, group: range) -> str:
-    """The layer's name, or from the first one's to the last one's."""
+    """The name of a group of layers: its one layer's, or the first to the last."""
     first, last = header.layers[group.start], header.layers[group.stop - 1]
     if first == last:
         return first.name

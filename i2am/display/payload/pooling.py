@@ -1,4 +1,4 @@
-"""What of a recording is sent: so many items, steps, layers and cells that it fits."""
+"""How much of a recording is sent: items, steps, layers and cells, reduced until they fit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ...tokens import Grid
 
 @dataclass(frozen=True)
 class Fit:
-    """How much of a recording is sent, at most: items, groups of steps and layers, cells a side.
+    """Upper limits on what is sent: items, groups of steps and layers, cells a side.
 
-    head_bytes: of one value of the layer × head maps; 0 leaves them out.
+    head_bytes: bytes of one value of the layer × head maps; 0 leaves them out.
     """
 
     items: int
@@ -31,11 +31,11 @@ class Fit:
     head_bytes: int = 2
 
     def reduced(self, reduction: Mapping[str, int]) -> Fit:
-        """With these limits, where they are lower."""
+        """The fit with those of these limits that are lower."""
         return replace(self, **{n: min(getattr(self, n), limit) for n, limit in reduction.items()})
 
 
-# What is given up, one after the other, until the rest fits.
+# The reductions, applied in this order until the payload fits.
 REDUCTIONS: tuple[dict[str, int], ...] = (
     {"mask_side": 1024},
     {"head_bytes": 1},
@@ -56,10 +56,11 @@ REDUCTIONS: tuple[dict[str, int], ...] = (
 class PooledView:
     """An attribution under one fit: its groups of steps and layers, and its grids.
 
-    steps, layers: consecutive ones that are sent as one. counts: how many recorded (step, layer)
-    maps each pair of groups is the mean of, (steps, layers). generated, references: the grids that
-    maps are sent on. official: for each group of layers, the number in `coarser` of the coarser
-    grid it sees the result on, if it does.
+    steps, layers: groups of consecutive ones, each sent as one. counts: how many recorded (step,
+    layer) maps each pair of groups is the mean of, (steps, layers). generated, references: the
+    grids that maps are sent on. coarser: the layers' grids over the result that are coarser.
+    official: for each group of layers, the number of its grid in `coarser`; None if it is not
+    there.
     """
 
     def __init__(self, attribution: Attribution, masks: Mapping[str, Tensor], fit: Fit) -> None:
@@ -79,7 +80,7 @@ class PooledView:
         self.official = [self.coarser.index(own) if own in self.coarser else None for own in over]
 
     def correspondence_grids(self, r: int) -> tuple[Grid, Grid, Grid, Grid] | None:
-        """The rows and columns of a correspondence as recorded, and as sent; None without one."""
+        """The grids of a correspondence, as recorded (rows, columns) and as sent; None without."""
         if f"correspondence.{r}" not in self.recorded or not self.header.references[r].has_places:
             return None
         pairs = correspondence_of(self.attribution.recording, Definition.PAPER, r)
@@ -104,7 +105,7 @@ class PooledView:
         return said
 
     def _grids(self) -> Iterator[tuple[str, Grid, Grid]]:
-        """What lies on a grid, the one it was recorded on and the one it is sent on."""
+        """What lies on a grid: its name, the grid it was recorded on, the grid it is sent on."""
         yield "maps over the result", self.header.generated.grid, self.generated
         for r, picture in enumerate(self.header.references):
             yield f"maps over reference {r + 1}", picture.grid, self.references[r]
@@ -118,7 +119,7 @@ class PooledView:
 
 
 def group_sums(values: Tensor, groups: Sequence[range], dim: int) -> Tensor:
-    """Add up within each group along an axis."""
+    """Values → their sums within each group along an axis."""
     if len(groups) == values.shape[dim]:
         return values
     parts = [values.narrow(dim, group.start, len(group)).sum(dim) for group in groups]
@@ -126,14 +127,14 @@ def group_sums(values: Tensor, groups: Sequence[range], dim: int) -> Tensor:
 
 
 def _even_groups(start: int, count: int, most: int) -> list[range]:
-    """Consecutive numbers in at most so many groups, as even as can be."""
+    """`count` consecutive numbers → at most `most` groups, as equal as possible."""
     groups = min(count, most)
     edges = [start + count * group // groups for group in range(groups + 1)]
     return [range(first, stop) for first, stop in pairwise(edges)]
 
 
 def _layer_groups(header: Header, most: int) -> list[range]:
-    """Consecutive layers of one kind with equally many heads and tokens; about `most` groups."""
+    """Groups of consecutive layers with the same block, heads and grid; about `most` groups."""
     kinds = [
         (layer.block, heads, grid)
         for layer, heads, grid in zip(header.layers, header.heads, header.layer_grids, strict=True)
