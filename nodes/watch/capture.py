@@ -135,7 +135,8 @@ class CaptureAttention(io.ComfyNode):
                     tooltip="What maps can be made of. Both: where the model looked, by its own "
                     "attention and by the paper's. All: also the effect, how far the output of "
                     "attention moves with a place of the reference left out. It predicts best what "
-                    "the reference changes, and takes as long again as all else that is watched.",
+                    "the reference changes. On a CPU it takes 0.3 to 0.75 times as long as the "
+                    "model's own attention.",
                 ),
             ],
             outputs=[
