@@ -55,7 +55,7 @@ def value_range(values: Tensor, scale: Scale, map: AttributionMap) -> tuple[Tens
 class Painted:
     """Values to colour, 0 to 1: (batch, maps, height, width), and what their ends stand for.
 
-    low, high: (batch, maps), in `unit`s. words: what was done to the values, for captions.
+    low, high: (batch, maps), in `unit`. words: what was done to the values, for captions.
     """
 
     values: Tensor

@@ -195,7 +195,7 @@ def _of_frames(
 ) -> tuple[Tensor, tuple[str, ...]]:
     """(batch, maps, frames, h, w) → the maps of one frame, of every frame, or their mean.
 
-    A video's map sums to the same as its mean over frames.
+    The mean over frames keeps the sum of the video's map.
     """
     frames = values.shape[2]
     if frame == MEAN_FRAME:

@@ -29,7 +29,7 @@ class BestMatches:
 
     @property
     def steps(self) -> Tensor:
-        """From each place to its match: (batch, result cells, 2), x, y in parts of the picture."""
+        """From each place to its match: (batch, result cells, 2), x, y as picture fractions."""
         return _centres(self.reference)[self.best] - _centres(self.result)
 
     def ends(self, item: int, cells: Tensor) -> tuple[Tensor, Tensor]:

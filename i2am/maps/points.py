@@ -72,7 +72,7 @@ def point_map(
 
 
 def check_pooled(header: Header, selection: Selection, place: Location) -> None:
-    """Raises I2AMError for a range of steps or layers: the correspondence is a mean of all."""
+    """Raises I2AMError for a selection of some steps or layers: the correspondence averages all."""
     layers = [layer.name for layer in header.layers]
     for name, text, count in (
         ("steps", selection.steps, len(header.steps)),
@@ -92,7 +92,7 @@ def recorded_places(header: Header, reference: int) -> tuple[PointQuery, ...]:
 
 
 def recorded_point(header: Header, reference: int, x: float, y: float) -> int | None:
-    """The number, within its picture, of the point recorded in the token at x, y; None without."""
+    """x, y → the number of the point recorded in that token, among its picture's, or None."""
     if not header.token_grids:
         return None
     grid = header.token_grids[0 if reference == RESULT else 1 + reference]

@@ -31,7 +31,7 @@ def find_sinks(pairs: Correspondence) -> Tensor:
 def sink_correspondence(
     recording: Recording, definition: Definition, reference: int
 ) -> Correspondence:
-    """The correspondence to find sinks in. For the effect too, it is one of attention."""
+    """The correspondence to find sinks in: for the effect, that of a definition of attention."""
     definition = attention_definition(definition, recording.header.joint)
     return correspondence_of(recording, definition, reference)
 

@@ -15,7 +15,7 @@ FLAT = 1e-3  # of a map's highest value: a narrower range is rounding noise, not
 
 
 def is_share(map: AttributionMap) -> bool:
-    """Whether a map's values are shares: the fraction of each place's attention."""
+    """Whether a map shows shares: the fraction of each place's attention given to the reference."""
     return (
         map.definition is Definition.MODEL
         and map.direction is Direction.REFERENCE_TO_GENERATED
@@ -41,7 +41,7 @@ def caption(map: AttributionMap) -> str:
 
 
 def display_values(map: AttributionMap) -> Tensor:
-    """A map → its values in `unit`s: (batch, maps, height, width).
+    """A map → its values in the unit that `unit` names: (batch, maps, height, width).
 
     Model R2G: the share (0..1) of each place's attention that goes to the reference. All others:
     1 is what each place would have if the attention of an average map were spread evenly. Maps of

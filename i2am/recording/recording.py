@@ -41,7 +41,7 @@ class Header:
     joint: whether text, result and references share one softmax.
     steps, sigmas: the number in the schedule and the noise level of each recorded step, in the
     order they ran.
-    layers, layer_grids, heads: each recorded layer, its grid of queries, its number of heads.
+    layers, layer_grids, heads: each recorded layer, its query grid, its number of heads.
     counts: how many calls were recorded, by step and layer.
     generated, references: for each picture, the grid of the maps over it and the latent.
     evaluations, expected_evaluations: how many model evaluations were recorded, and how many ran

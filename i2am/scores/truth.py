@@ -1,4 +1,4 @@
-"""The truth test of a map, without ground truth: mute the part it points at, then an equal part."""
+"""The truth test of a map, without ground truth: mute what it points at, or an equal part."""
 
 from __future__ import annotations
 
