@@ -21,6 +21,7 @@ from .influence import NOTHING, ColorBy, Influence, measure_influence, strength_
 HARDLY, WEAKLY = 0.25, 0.5  # times the share that a reference's size would give
 MORE_INSIDE, LESS_INSIDE = 1.25, 0.8  # the share inside a mask divided by the share outside
 STANDS_OUT = 1.5  # likewise for the strongest places, which are chosen to be high
+ALL_OF_IT = 0.9999  # change of the output: the softmax holds no other keys
 LITTLE = 0.25  # change of the output; a plain grey reference makes 0.24 to 0.37
 _COMPACT = 0.3  # highest standard deviation of places with a name, as a fraction of the side
 _ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
@@ -132,6 +133,8 @@ def _words(shares: _Shares, where: str, part: Part, given: str) -> str:
 def _effect(recording: Recording, reference: int, places: Tensor | None) -> str:
     """The effect of a reference: "Muting it would change attention's output by 62% …"."""
     whole = float(output_change(recording)[:, reference].mean())
+    if whole > ALL_OF_IT:
+        return "This attention reads nothing else, so muting it would leave no output"
     if places is None:
         there, also = whole, "over the whole result"
     else:

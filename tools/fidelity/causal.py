@@ -136,23 +136,23 @@ def maps_over_reference(host: Host, scenes: Scenes, recording: Any) -> dict[str,
     return maps
 
 
-def baselines(scenes: Scenes, result: Tensor) -> dict[str, Tensor]:
-    """Guesses made without looking into the model, each (scenes, cells).
+def baselines(reference: Tensor, result: Tensor) -> dict[str, Tensor]:
+    """Guesses made without looking into the model, each (pictures, cells of the reference).
 
-    result: the finished pictures (B, H, W, 3).
+    reference, result: the pictures (B, H, W, 3) that the model is given and has made.
     """
-    down, across = scenes.grid
+    down, across = reference.shape[1] // TOKEN, reference.shape[2] // TOKEN
     rows = (torch.arange(down) + 0.5) / down - 0.5
     columns = (torch.arange(across) + 0.5) / across - 0.5
     centre = torch.exp(-(rows[:, None] ** 2 + columns[None] ** 2) / (2 * 0.25**2)).flatten()
-    picture = scenes.reference.movedim(-1, 1)
+    picture = reference.movedim(-1, 1)
     luma = picture.mean(1, keepdim=True)
     edges = (luma - luma.roll(1, 2)).abs() + (luma - luma.roll(1, 3)).abs()
     unusual = (picture - picture.mean((2, 3), keepdim=True)).square().sum(1, keepdim=True).sqrt()
     patches = F.unfold(picture, TOKEN, stride=TOKEN).mT
     made = F.unfold(result.movedim(-1, 1), TOKEN, stride=TOKEN).mT
     return {
-        "centre prior": centre.expand(len(scenes), -1),
+        "centre prior": centre.expand(len(reference), -1),
         "edges": F.avg_pool2d(edges, TOKEN).flatten(1),
         "unusual colour": F.avg_pool2d(unusual, TOKEN).flatten(1),
         "likeness to the result": -torch.cdist(patches, made).amin(-1),
@@ -172,7 +172,7 @@ def occlusion(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float]
     pack, occluded = host.pack, Occluded(host, scenes)
     muted, grey = occluded.each_alone(), occluded.each_alone(grey=True)
     guesses = maps_over_reference(host, scenes, occluded.recording)
-    outside = baselines(scenes, host.vae.decode(occluded.latent).clamp(0, 1))
+    outside = baselines(scenes.reference, host.vae.decode(occluded.latent).clamp(0, 1))
     outside |= squared(outside)
     rows: list[tuple[str, ...]] = []
     figures: dict[str, float] = {}
@@ -222,7 +222,7 @@ def effect_and_guess(host: Host, scenes: Scenes) -> tuple[float, float]:
     occluded = Occluded(host, scenes)
     change = occluded.each_alone().mean(-1)
     effect = maps_over_reference(host, scenes, occluded.recording)[EFFECT]
-    guesses = baselines(scenes, host.vae.decode(occluded.latent).clamp(0, 1))
+    guesses = baselines(scenes.reference, host.vae.decode(occluded.latent).clamp(0, 1))
     guesses |= squared(guesses)
     found = [mean_of(pearson(guess, change)).value for guess in guesses.values()]
     return mean_of(pearson(effect, change)).value, max(found)
@@ -232,7 +232,7 @@ def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series
     """Deletion and insertion: cells muted, or given back, from the highest of each map down."""
     occluded = Occluded(host, scenes)
     guesses = maps_over_reference(host, scenes, occluded.recording)
-    guesses |= baselines(scenes, host.vae.decode(occluded.latent).clamp(0, 1))
+    guesses |= baselines(scenes.reference, host.vae.decode(occluded.latent).clamp(0, 1))
     guesses["the true object"] = token_coverage(scenes.object)
     random = torch.Generator().manual_seed(0)
     orders = {name: [guess] for name, guess in guesses.items()}

@@ -75,7 +75,7 @@ def _causal(host: Host, name: str, scenes: Scenes, muted: Scenes) -> tuple[str, 
     changes = occluded.each_alone().mean(-1)
     maps = maps_over_reference(host, muted, occluded.recording)
     cells += [str(mean_of(pearson(maps[which], changes))) for which in CAUSAL]
-    guesses = baselines(muted, host.vae.decode(occluded.latent).clamp(0, 1))
+    guesses = baselines(muted.reference, host.vae.decode(occluded.latent).clamp(0, 1))
     guesses |= squared(guesses)
     found = {which: mean_of(pearson(guess, changes)) for which, guess in guesses.items()}
     best = max(found, key=lambda which: found[which].value)

@@ -28,7 +28,7 @@ from tools.comfyui.in_process import import_comfyui, import_pack
 from tools.demo.insertions import Insertions, make_insertions, random_box
 from tools.demo.scenes import HELD_OUT_SEEDS
 from tools.fidelity.errors import decibels
-from tools.tasks.recorded_sampling import STEPS, Pack, interval, save_rows
+from tools.tasks.recorded_sampling import STEPS, Conditions, Pack, interval, save_rows
 
 PAPER_THRESHOLD = 0.4  # of a map's range; lower values count as nothing
 GUIDANCE = 3.0  # cfg of the one row with guidance
@@ -63,20 +63,26 @@ class Localisation:
         model.model.diffusion_model.load_state_dict(new_unet(heads).state_dict())
         return model
 
-    def insert(self, reference: Tensor, model: Any = None, cfg: float = 1.0) -> tuple[Tensor, Any]:
-        """Fill the boxes: the pictures (B, H, W, 3), and the recording."""
+    def conditions(self, reference: Tensor, numbers: Tensor | None = None) -> Conditions:
+        """To fill boxes from these pictures. numbers: of the scenes; all of them by default."""
+        chosen = slice(None) if numbers is None else numbers
         nodes: Any = importlib.import_module("nodes")  # ComfyUI's: its folder comes first
         positive = self.demo.ReferenceTokens.execute(reference, self.pack.vae).args[0]
         positive, negative, latent = nodes.InpaintModelConditioning().encode(
             positive,
             nodes.ConditioningZeroOut().zero_out(positive)[0],
-            self.scenes.target,
+            self.scenes.target[chosen],
             self.pack.vae,
-            self.scenes.box_mask,
+            self.scenes.box_mask[chosen],
             noise_mask=False,
         )
-        model = model or self.model
-        return self.pack.sample(model, positive, negative, latent["samples"], cfg)
+        return Conditions(positive, negative, latent["samples"])
+
+    def insert(self, reference: Tensor, model: Any = None, cfg: float = 1.0) -> tuple[Tensor, Any]:
+        """Fill the boxes: the pictures (B, H, W, 3), and the recording."""
+        conditions = self.conditions(reference)
+        latent, record = self.pack.record(model or self.model, conditions, cfg=cfg)
+        return self.pack.decode(latent), record
 
     def r2g(self, record: Any, level: str = "unified", definition: str = "paper") -> Any:
         """A map over the result, averaged as the paper does."""
@@ -137,6 +143,7 @@ class Localisation:
             "R2G, another object's picture": self.found(self.r2g(other)),
             "R2G": self.found(self.r2g(record)),
             f"R2G, cfg {GUIDANCE:g}": self.found(self.r2g(guided)),
+            "R2G, effect": self.found(self.r2g(record, definition="effect")),
             "R2G, Otsu's box": self.found_by_otsu(self.r2g(record)),
         }
         for level in ("time", "layer", "head"):

@@ -1,8 +1,9 @@
-"""What the measurements share: sampling with capture, intervals over pictures, figures."""
+"""What the measurements share: sampling, with capture or without, intervals, figures."""
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,17 @@ from tools.comfyui.in_process import ROOT
 
 VAE = ROOT / "models" / "vae" / "i2am_demo_vae.safetensors"
 STEPS = 20
+SEED = 1
 RESAMPLES = 2000  # of the pictures, for a 95 % interval
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a sampler is given, as ComfyUI's nodes make it."""
+
+    positive: Any
+    negative: Any
+    start: Tensor  # latent, (B, channels, height, width)
 
 
 class Pack:
@@ -34,23 +45,34 @@ class Pack:
         """A module of the pack by its name there, for example "i2am.scores"."""
         return importlib.import_module(f"{self._package}.{name}")
 
-    def sample(
-        self, model: Any, positive: Any, negative: Any, start: Tensor, cfg: float
+    def record(
+        self, model: Any, conditions: Conditions, steps: int = STEPS, cfg: float = 1.0
     ) -> tuple[Tensor, Any]:
-        """Sampled pictures (B, H, W, 3), and the recording of the conditional branch."""
-        import comfy.sample
-
+        """The sampled latent, and the recording of the conditional branch."""
         hook, recording = self.module("nodes.host.hook"), self.module("i2am.recording")
-        output = comfy.sample.sample(
-            hook.arm(model, recording.Plan(branch="conditional")),
-            comfy.sample.prepare_noise(start, 1), STEPS, cfg, "euler", "simple", positive, negative,
-            start, disable_pbar=True, seed=1,
-        )  # fmt: skip
+        plan = recording.Plan(branch="conditional", definitions="all")
+        latent = sample(hook.arm(model, plan), conditions, noise_of(conditions), steps, cfg)
         recordings = self.module("nodes.sockets").RECORDINGS
-        record = recordings.get(recording.fingerprint(output))
+        record = recordings.get(recording.fingerprint(latent))
         if not hasattr(record, "arrays"):
             raise SystemExit(f"Nothing was recorded: {record}")
-        return self.vae.decode(output).clamp(0, 1), record
+        return latent, record
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The pictures, (B, H, W, 3)."""
+        return self.vae.decode(latent).clamp(0, 1)
+
+    def unified(self, record: Any, definition: str, direction: str, weight: str = "mass") -> Any:
+        """The unified map. direction: "r2g" or "g2r". weight: of the layers."""
+        at = self.module("i2am.maps.levels")
+        which = {
+            "r2g": at.Direction.REFERENCE_TO_GENERATED,
+            "g2r": at.Direction.GENERATED_TO_REFERENCE,
+        }
+        selection = at.Selection(weight=at.LayerWeight(weight))
+        return at.attribution_map(
+            record, at.Definition(definition), which[direction], selection=selection
+        )
 
     def heatmaps(self, maps: Any, size: tuple[int, int]) -> Tensor:
         """Each map of a level in colours of its own range: (batch, maps, height, width, 3)."""
@@ -59,6 +81,25 @@ class Pack:
         low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
         drawn = display.heatmap((values - low) / (high - low), display.Colormap.INFERNO)
         return drawn.unflatten(0, maps.values.shape[:2])
+
+
+def noise_of(conditions: Conditions) -> Tensor:
+    """The noise that the sampling begins with, one for each picture."""
+    import comfy.sample
+
+    return torch.as_tensor(comfy.sample.prepare_noise(conditions.start, SEED))
+
+
+def sample(
+    model: Any, conditions: Conditions, noise: Tensor, steps: int = STEPS, cfg: float = 1.0
+) -> Tensor:
+    """The sampled latent."""
+    import comfy.sample
+
+    return comfy.sample.sample(
+        model, noise, steps, cfg, "euler", "simple", conditions.positive, conditions.negative,
+        conditions.start, disable_pbar=True, seed=SEED,
+    )  # fmt: skip
 
 
 def interval(values: np.ndarray, seed: int) -> tuple[float, float, float]:

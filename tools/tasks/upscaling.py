@@ -8,7 +8,7 @@ the true picture over its 8×8 tokens, in both directions, over time, by layer a
 held-out pictures, with a bootstrap interval over the pictures. Detail is the mean squared
 difference of neighbouring pixels in a token. The same is measured for what the low resolution
 lacks, the squared difference of the true picture and the enlarged one. Maps are in the model
-definition.
+definition, the unified ones in the effect's, too.
 
 Everything goes through ComfyUI's loader and sampler and the pack's own capture.
 """
@@ -35,7 +35,7 @@ from tools.demo.scenes import (
 )
 from tools.fidelity.statistics import spearman
 from tools.setup.paths import ROOT
-from tools.tasks.recorded_sampling import STEPS, Pack, interval, save_rows
+from tools.tasks.recorded_sampling import STEPS, Conditions, Pack, interval, save_rows
 
 MODEL = ROOT / "models" / "diffusion_models" / "i2am_demo_upscale.safetensors"
 FIRST_SEED = HELD_OUT_SEEDS.start + 4000
@@ -69,20 +69,27 @@ class Upscaling:
         self.maps = pack.module("i2am.maps.levels")
         self.model = comfy.sd.load_diffusion_model(str(model))
 
-    def upscale(self, low: Tensor) -> tuple[Tensor, Any]:
-        """The pictures made from enlarged low resolutions, and the recording."""
+    def conditions(self, low: Tensor) -> Conditions:
+        """To make pictures from enlarged low resolutions."""
         latents = self.pack.vae.encode(low)
         prompt = [[torch.zeros(1, 1, 16), {"reference_latents": [latents]}]]
-        return self.pack.sample(self.model, prompt, prompt, torch.zeros_like(latents), 1.0)
+        return Conditions(prompt, prompt, torch.zeros_like(latents))
 
-    def level(self, record: Any, direction: str, level: str) -> Any:
-        """The maps of a level, in the model's own definition."""
+    def upscale(self, low: Tensor) -> tuple[Tensor, Any]:
+        """The pictures made from enlarged low resolutions, and the recording."""
+        latent, record = self.pack.record(self.model, self.conditions(low))
+        return self.pack.decode(latent), record
+
+    def level(self, record: Any, direction: str, level: str, definition: str = "model") -> Any:
+        """The maps of a level."""
         at = self.maps
         which = {
             "r2g": at.Direction.REFERENCE_TO_GENERATED,
             "g2r": at.Direction.GENERATED_TO_REFERENCE,
         }
-        return at.attribution_map(record, at.Definition.MODEL, which[direction], at.Level(level))
+        return at.attribution_map(
+            record, at.Definition(definition), which[direction], at.Level(level)
+        )
 
     def measure(self, pictures: Tensor) -> dict[str, np.ndarray]:
         """One value for each picture, under the name of each row of the tables."""
@@ -107,6 +114,9 @@ class Upscaling:
                     rows[f"{name}: lacking"] = rank_correlation(values, lacking(pictures))
                     if direction == "r2g":
                         rows[f"{name}: share of the attention"] = values.sum(1).numpy()
+            effect = self.level(record, direction, "unified", "effect").values.flatten(1)
+            rows[f"{direction} effect: detail"] = rank_correlation(effect, detail(pictures))
+            rows[f"{direction} effect: lacking"] = rank_correlation(effect, lacking(pictures))
         return rows
 
     def figure(self, pictures: Tensor, path: Path) -> None:

@@ -98,6 +98,22 @@ def test_daam_s_reduction_singles_out_no_place(
     assert torch.allclose(values, values.mean((2, 3), keepdim=True).expand_as(values), rtol=1e-3)
 
 
+@pytest.mark.usefixtures("tiny_nodes")
+def test_a_softmax_of_its_own_has_nothing_to_compare_with(
+    run_graph: Any, scenes: Insertions
+) -> None:
+    """Without its only reference, the attention has no output: "by 100 %" would say nothing."""
+    graph = insertion_graph(scenes, "alone", scenes.reference)
+    graph["capture"] = capture(definitions="all")
+    graph["influence"] = filled("I2AM_Influence", attribution=["collect", 0], region=["mask", 0])
+    run = run_graph(graph, targets=["influence"])
+    assert run.ok, run.errors
+    said = run.value("influence", 2)
+    assert said.endswith(
+        " This attention reads nothing else, so muting it would leave no output."
+    ), said
+
+
 def test_tokens_are_the_training_s(comfy: Any, scenes: Insertions) -> None:
     """The node's output for a picture matches the training input, up to half precision."""
     demo = comfy.pack("nodes.prepare.demo")

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from graph import capture, collect, given, node, sampler
+import torch.nn.functional as F
+from graph import capture, collect, filled, given, node, sampler
 
 from tools.demo.scenes import HELD_OUT_SEEDS, PHOTOGRAPHS, make_scenes, reduced
+from tools.fidelity.statistics import pearson
 from tools.tasks.upscaling import decibels, detail
 
 FILE = "i2am_demo_upscale.safetensors"
@@ -57,3 +59,36 @@ def test_it_makes_the_picture_of_its_reference(comfy: Any, run_graph: Any) -> No
     path = comfy.folder_paths.get_full_path("diffusion_models", FILE)
     with open(path, "rb") as file:
         assert len(file.read()) <= 3.4e6
+
+
+@pytest.mark.usefixtures("tiny_nodes")
+def test_the_effect_says_what_muting_changes(comfy: Any, run_graph: Any) -> None:
+    """Each sixteenth of the reference muted alone by Reference Strength, against the maps over it.
+
+    docs/tasks.md has the same of single cells: 0.93 for the effect, 0.07 for attention.
+    """
+    side, cells = 4, torch.eye(16).unflatten(1, (4, 4))
+    low = reduced(make_scenes(1, HELD_OUT_SEEDS.start + 5000, recipe=PHOTOGRAPHS).target)
+    graph = upscaling_graph("muted", low)
+    graph["capture"] = capture(definitions="all")
+    for number, cell in enumerate(cells):
+        graph[f"mask {number}"] = given(f"cell {number}", cell[None])
+        mask = {"reference_mask": [f"mask {number}", 0]}
+        graph[f"muted {number}"] = filled("I2AM_Steer", model=["model", 0], strength=0.0, **mask)
+        graph[f"without {number}"] = sampler(f"muted {number}", steps=4, negative=["positive", 0])
+    names = [f"without {number}" for number in range(len(cells))]
+    run = run_graph(graph, targets=["sampler", "collect", *names])
+    assert run.ok, run.errors
+    whole = run.value("sampler")["samples"]
+    changes = [(run.value(name)["samples"] - whole).square().mean() for name in names]
+    at = comfy.pack("i2am.maps.levels")
+
+    def correlation(definition: Any) -> float:
+        maps = at.attribution_map(
+            run.value("collect").recording, definition, at.Direction.GENERATED_TO_REFERENCE
+        )
+        values = F.adaptive_avg_pool2d(maps.values, side)
+        return float(pearson(values.flatten(), torch.stack(changes)))
+
+    assert correlation(at.Definition.EFFECT) > 0.9
+    assert correlation(at.Definition.MODEL) < 0.5
