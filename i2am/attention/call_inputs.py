@@ -26,6 +26,13 @@ def in_layout_order(
     return q, k, mask
 
 
+def generated_rows(values: Tensor, layout: TokenLayout) -> Tensor:
+    """(…, queries) of a call → the generated tokens' alone, in the order of the layout."""
+    if layout.query_order is not None:
+        values = values[..., torch.tensor(layout.query_order, device=values.device)]
+    return values[..., layout.generated.slice]
+
+
 def additive_mask(mask: Tensor, rows: slice = slice(None)) -> Tensor:
     """Some rows of a mask as torch's attention takes it → (batch|1, heads|1, rows|1, keys|1).
 

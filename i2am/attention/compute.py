@@ -3,6 +3,7 @@
     softmax_sums     the model's own softmax was tapped: only sums are left to compute
     dense            the call is small: all its logits at once
     triton_backend   an NVIDIA card: kernels that never store the logits
+    torch_backend    a card without Triton: torch's own fused attention, asked for sums
     blocked          anything else: block by block within a memory budget
 
 The definitions are in `marginals`; every way computes the same numbers.
@@ -17,10 +18,11 @@ from torch import Tensor
 from ..errors import LayoutMismatch
 from ..tokens import TokenLayout
 from .blocked import blocked_marginals
-from .call_inputs import additive_mask, in_layout_order
+from .call_inputs import additive_mask, generated_rows, in_layout_order
 from .dense import dense_marginals
 from .marginals import Marginals
 from .softmax_sums import SoftmaxSums
+from .torch_backend import operator_marginals
 from .triton_backend import triton_marginals
 from .workspace import SCRATCH_BYTES, Workspace
 
@@ -37,6 +39,7 @@ def attention_marginals(
     scratch_bytes: int = SCRATCH_BYTES,
     workspace: Workspace | None = None,
     observed: SoftmaxSums | None = None,
+    log_sum: Tensor | None = None,
 ) -> Marginals:
     """Sum the attention between the generated tokens and each reference.
 
@@ -48,11 +51,14 @@ def attention_marginals(
     them, and both definitions weight each place.
 
     workspace: buffers of earlier calls to use again, by one thread at a time. observed: the sums
-    of this very call, if its softmax was tapped, so that nothing is computed again.
+    of this very call, if its softmax was tapped, so that nothing is computed again. log_sum: the
+    log-sum-exp of each query's row over all keys, (batch, heads, queries), if it was tapped.
 
     Works in float32 within `scratch_bytes`. Raises LayoutMismatch if the layout does not account
     for every key, or holds no reference.
     """
+    if log_sum is not None:
+        log_sum = generated_rows(log_sum, layout)
     q, k, mask = in_layout_order(q, k, mask, layout)
     if layout.key_count != k.shape[2]:
         raise LayoutMismatch(f"{k.shape[2]} keys, but the layout accounts for {layout.key_count}")
@@ -75,6 +81,8 @@ def attention_marginals(
         found = dense_marginals(q, k, layout, **call)
     if found is None:
         found = triton_marginals(q, k, layout, **call)
+    if found is None:
+        found = operator_marginals(q, k, layout, **call, log_sum=log_sum)
     if found is None:
         workspace = workspace or Workspace()
         found = blocked_marginals(

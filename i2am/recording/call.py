@@ -39,7 +39,7 @@ _NOWHERE = torch.zeros(())  # portions, for a call without a region
 class RecordedCall:
     """The rows of one conditioning in one attention call.
 
-    q, k, layout, scale, mask, weights, observed: as in `attention_marginals`. v: as in
+    q, k, layout, scale, mask, weights, observed, log_sum: as in `attention_marginals`. v: as in
     `attention_effects`, if the effect is recorded. region: where the conditioning acts, if it is
     one of several or limited to a part. portions: how much it counts at each of the region's
     tokens, (1 or batch, tokens). output_weights: the weights without the region's portions.
@@ -56,6 +56,7 @@ class RecordedCall:
     portions: Tensor = _NOWHERE
     output_weights: Tensor | None = None
     observed: SoftmaxSums | None = None
+    log_sum: Tensor | None = None
 
     def in_region(self) -> RecordedCall:
         """The call with its region's portions included in the weights of its softmaxes."""
@@ -96,6 +97,7 @@ class RecordedCall:
             mask=mask,
             weights=_rows_of(self.weights, tokens),
             output_weights=_rows_of(self.output_weights, tokens),
+            log_sum=_rows_of(self.log_sum, tokens),
         )
 
     @property
@@ -121,6 +123,7 @@ class RecordedCall:
             correspondence=correspondence,
             workspace=workspace,
             observed=self.observed,
+            log_sum=self.log_sum,
         )
         if self.v is None:
             return marginals
@@ -165,6 +168,6 @@ class RecordedCall:
         return marginals.with_effects(effects, grid_of(self.layout.generated), part)
 
 
-def _rows_of(weights: Tensor | None, tokens: Tensor) -> Tensor | None:
-    """The weights of a call's softmaxes → the same at some of its queries."""
-    return None if weights is None else weights[..., tokens]
+def _rows_of(values: Tensor | None, tokens: Tensor) -> Tensor | None:
+    """(…, queries) → the same for some of them."""
+    return None if values is None else values[..., tokens]

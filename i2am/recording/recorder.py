@@ -79,6 +79,7 @@ class Recorder:
         weights: Tensor | None = None,
         region: Region | None = None,
         observed: SoftmaxSums | None = None,
+        log_sum: Tensor | None = None,
     ) -> None:
         """Add the rows of one conditioning in one attention call; arguments as in `RecordedCall`.
 
@@ -92,6 +93,7 @@ class Recorder:
             *(q, k, layout, v if self.plan.effect else None),
             *(scale, mask, weights, region),
             observed=observed,
+            log_sum=log_sum,
         ).in_region()
         points = call.point_marginals(self.plan.places) if self._points is not None else None
         turn = self.layers.index(layer) + len(self._log.steps)

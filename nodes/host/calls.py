@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from torch import Tensor
 
-from ...i2am.attention import ObservedSoftmax, SoftmaxSums, SoftmaxTap, can_tap
+from ...i2am.attention import (
+    LogSumTap,
+    ObservedSoftmax,
+    SoftmaxSums,
+    SoftmaxTap,
+    can_tap,
+    can_tap_log_sum,
+)
 from ...i2am.recording import Recorder
 from ...i2am.tokens import Region, TokenLayout
 from ...i2am.tokens.architectures import Layer
@@ -18,6 +27,7 @@ from .model_facts import call_of, next_call, split_heads, split_values
 from .passes import ModelPass
 
 _HOST_ATTENTION = "comfy.ldm.modules.attention"  # where ComfyUI's own attention functions are
+_FUSED = "attention_pytorch"  # the one of them that calls torch's scaled_dot_product_attention
 _log = logging.getLogger(__name__)
 
 
@@ -39,22 +49,34 @@ class CallPart:
     sums: SoftmaxSums | None
 
 
-def may_tap(func: Callable[..., Tensor], given: dict[str, Any]) -> bool:
-    """Whether the host's own function computes this call, and tapping it is worth it.
+class Tap(Enum):
+    """What can be read of a call while the host computes it."""
 
-    Another pack's may be compiled, and the compiler would take the tap into its code.
+    NOTHING = "nothing"
+    SOFTMAX = "softmax"  # all of it, of functions that hold their logits
+    LOG_SUM = "log-sum-exp"  # of each row, of torch's fused attention
+
+
+def tap_for(func: Callable[..., Tensor], given: dict[str, Any]) -> Tap:
+    """What to tap of a call that the host's own function computes, if that is worth it.
+
+    Another pack's function may be compiled, and the compiler would take the tap into its code.
     """
     if getattr(func, "__module__", "") != _HOST_ATTENTION:
-        return False
+        return Tap.NOTHING
     try:
-        return can_tap(*split_heads(given))
+        q, k = split_heads(given)
+        if can_tap(q, k):
+            return Tap.SOFTMAX
+        fused = getattr(func, "__name__", "") == _FUSED and can_tap_log_sum(q, k)
+        return Tap.LOG_SUM if fused else Tap.NOTHING
     except Exception as error:
         _log.debug("I2AM: an attention call of unknown shapes", exc_info=error)
-        return False
+        return Tap.NOTHING
 
 
 def parts_of(
-    current: ModelPass, given: dict[str, Any], recorder: Recorder, tapped: bool
+    current: ModelPass, given: dict[str, Any], recorder: Recorder, tap: Tap
 ) -> list[CallPart]:
     """What is recorded of a call, for each conditioning. given: the call's arguments by name."""
     parts: list[CallPart] = []
@@ -73,19 +95,22 @@ def parts_of(
             own_mask = mask[one.rows] if mask.ndim > 2 and mask.shape[0] > 1 else mask
             own_mask = own_mask[..., :keys]
         sums = None
-        if tapped and keys == k.shape[2]:
+        if tap is Tap.SOFTMAX and keys == k.shape[2]:
             sums = recorder.softmax_sums(layer, layout, one.region)
         own = q[one.rows], k[one.rows, :, :keys], v[one.rows, :, :keys]
         parts.append(CallPart(one.rows, layer, *own, layout, own_mask, one.region, sums))
     return parts
 
 
-def tap_of(
-    given: dict[str, Any],
-    parts: list[CallPart],
-    failed: Callable[[Exception], None],
-) -> SoftmaxTap:
-    """A tap that adds the call's softmax to the sums of its parts; errors go to `failed`."""
+def tapped(
+    tap: Tap, given: dict[str, Any], parts: list[CallPart], failed: Callable[[Exception], None]
+) -> AbstractContextManager[SoftmaxTap | LogSumTap | None]:
+    """To be entered while the host computes the call. Errors in adding up go to `failed`."""
+    q, k = split_heads(given)
+    if tap is Tap.LOG_SUM and parts:
+        return LogSumTap(q, k)
+    if not any(part.sums for part in parts):
+        return nullcontext()
 
     def observe(observed: ObservedSoftmax, first: int) -> None:
         try:
@@ -95,12 +120,18 @@ def tap_of(
         except Exception as error:
             failed(error)
 
-    return SoftmaxTap(*split_heads(given), given.get("scale"), given.get("mask"), observe)
+    return SoftmaxTap(q, k, given.get("scale"), given.get("mask"), observe)
 
 
-def record(recorder: Recorder, parts: list[CallPart], given: dict[str, Any]) -> None:
-    """Add the parts of a call to the recording."""
+def record(
+    recorder: Recorder, parts: list[CallPart], given: dict[str, Any], log_sum: Tensor | None
+) -> None:
+    """Add the parts of a call to the recording. log_sum: of the call's rows, if it was tapped."""
+    keys = split_heads(given)[1].shape[2]
     for part in parts:
+        own_sum = None
+        if log_sum is not None and part.k.shape[2] == keys:
+            own_sum = log_sum[part.rows]
         recorder.add(
             part.layer,
             part.q,
@@ -111,6 +142,7 @@ def record(recorder: Recorder, parts: list[CallPart], given: dict[str, Any]) -> 
             mask=part.mask,
             region=part.region,
             observed=part.sums,
+            log_sum=own_sum,
         )
 
 

@@ -12,10 +12,11 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ...i2am.attention import LogSumTap
 from ...i2am.errors import I2AMError
 from ...i2am.recording import Recorder
 from ...i2am.tokens.architectures import Layer
-from .calls import may_tap, parts_of, record, record_adapters, tap_of
+from .calls import Tap, parts_of, record, record_adapters, tap_for, tapped
 from .ip_adapter import AdapterCall, adapters_of, tapped_patch
 from .model_facts import ATTENTION_ARGUMENTS, OVERRIDE
 from .passes import ModelPass, PassReader
@@ -161,15 +162,15 @@ class Probe:
             return call(*args, **kwargs)
         self._calls += 1
         given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
-        tapped = self._previous is None and may_tap(func, given)
-        parts = self._safely(lambda recorder: parts_of(current, given, recorder, tapped)) or []
-        if any(part.sums for part in parts):
-            with tap_of(given, parts, self._run.stop_for):
+        kind = tap_for(func, given) if self._previous is None else Tap.NOTHING
+        parts = self._safely(lambda recorder: parts_of(current, given, recorder, kind)) or []
+        if parts:
+            with tapped(kind, given, parts, self._run.stop_for) as tap:
                 output = call(*args, **kwargs)
-        else:
-            output = call(*args, **kwargs)
-        self._safely(lambda recorder: record(recorder, parts, given))
-        return output
+            log_sum = tap.log_sum if isinstance(tap, LogSumTap) else None
+            self._safely(lambda recorder: record(recorder, parts, given, log_sum))
+            return output
+        return call(*args, **kwargs)
 
     def _is_recorded(self, options: dict[str, Any]) -> bool:
         return self._run.recorder is not None and _PASS in options

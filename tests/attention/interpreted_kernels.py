@@ -21,8 +21,8 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 import i2am.attention.dense
-from i2am.attention import Marginals, attention_marginals
-from i2am.attention.triton_backend import backend, kernels, passes, pooling_plan, trials
+from i2am.attention import Marginals, attention_marginals, trials
+from i2am.attention.triton_backend import backend, kernels, passes, pooling_plan
 from i2am.attention.triton_backend.passes import Tile
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
@@ -243,7 +243,9 @@ def patched_chunks(monkeypatch: pytest.MonkeyPatch, fitting: int, cuts: Any) -> 
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card that was not tried yet."""
     monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
-    monkeypatch.setattr(backend, "_TRIALS", trials.Trials())
+    monkeypatch.setattr(
+        backend, "_TRIALS", trials.Trials("the fused kernels", backend.kernel_marginals)
+    )
 
 
 @pytest.mark.usefixtures("forced")

@@ -17,8 +17,8 @@ from recordings import layout
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import i2am.attention.dense
-from i2am.attention import attention_marginals
-from i2am.attention.triton_backend import backend, passes, trials
+from i2am.attention import Marginals, attention_marginals, trials
+from i2am.attention.triton_backend import backend, passes
 from i2am.tokens import TokenLayout
 from tools.comfyui.server import ROOT
 
@@ -57,7 +57,7 @@ def test_without_a_card_triton_stays_out() -> None:
 ON_THE_CPU = """
 import sys, torch
 import i2am.attention.dense
-from i2am.attention import attention_marginals
+from i2am.attention import Marginals, attention_marginals, trials
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
 i2am.attention.dense.SMALL_BYTES = 0
@@ -139,7 +139,9 @@ def test_other_makers_cards(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card, which fail there without an interpreter."""
     monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
-    monkeypatch.setattr(backend, "_TRIALS", trials.Trials())
+    monkeypatch.setattr(
+        backend, "_TRIALS", trials.Trials("the fused kernels", backend.kernel_marginals)
+    )
     monkeypatch.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
 
 
@@ -176,12 +178,12 @@ def test_fails_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
     """A shape that was not in the trial: from then on the plain path, for all."""
     tries: list[int] = []
 
-    def fail(*_: Any, **__: Any) -> None:
+    def fail(*_: Any, **__: Any) -> Marginals:
         tries.append(1)
         raise RuntimeError("too many blocks")
 
-    monkeypatch.setattr(trials, "_trouble", lambda *kind: "")
-    monkeypatch.setattr(backend, "kernel_marginals", fail)
+    monkeypatch.setattr(trials.Trials, "trouble", lambda *_: "")
+    monkeypatch.setattr(backend, "_TRIALS", trials.Trials("the fused kernels", fail))
     assert_plain(caplog, "too many blocks")
     assert len(tries) == 2, "once a kind of inputs"
 
@@ -190,11 +192,11 @@ def test_fails_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
 def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host has its own way with that, so it gets to know, and the kernels stay on."""
 
-    def fail(*_: Any, **__: Any) -> None:
+    def fail(*_: Any, **__: Any) -> Marginals:
         raise torch.OutOfMemoryError("none left")
 
-    monkeypatch.setattr(trials, "_trouble", lambda *kind: "")
-    monkeypatch.setattr(backend, "kernel_marginals", fail)
+    monkeypatch.setattr(trials.Trials, "trouble", lambda *_: "")
+    monkeypatch.setattr(backend, "_TRIALS", trials.Trials("the fused kernels", fail))
     q, k, spans = call()
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError):

@@ -68,6 +68,31 @@ def every_call_tapped(comfy: Any) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def without_triton(comfy: Any) -> Iterator[list[bool]]:
+    """Calls are taken for those of a card without Triton; tells of each whether it was served so.
+
+    Fused attention's sums are read of calls that the host makes by it.
+    """
+    served: list[bool] = []
+    backend = comfy.pack("i2am.attention.torch_backend.backend")
+    compute = comfy.pack("i2am.attention.compute")
+    own = backend.operator_marginals
+
+    def told(*args: Any, **options: Any) -> Any:
+        found = own(*args, **options)
+        served.append(found is not None)
+        return found
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(compute, "operator_marginals", told)
+        patched.setattr(backend, "_is_card", lambda device: True)
+        patched.setattr(comfy.pack("i2am.attention.dense"), "SMALL_BYTES", 0)
+        patched.setattr(comfy.pack("nodes.host.calls"), "can_tap", lambda q, k: False)
+        patched.setattr(comfy.pack("nodes.host.calls"), "can_tap_log_sum", lambda q, k: True)
+        yield served
+
+
 def step_finder(schedule: tuple[float, ...]) -> Callable[[float], int]:
     """Noise level → the last step of the schedule that starts at or above it."""
 
@@ -96,7 +121,8 @@ def prove(
 ) -> tuple[Any, list[Seen]]:
     """Proves one run; returns its recording and its attention calls.
 
-    A second run, in which every call is tapped, is proven too.
+    A second run, in which every call is tapped, and a third, as on a card without Triton, are
+    proven too.
 
     model: makes the model, with all patches of other nodes. place_of: layouts written by hand.
     grid, heads, latent: as in `expected`. index: of the recorded conditionings in `cond_or_uncond`.
@@ -122,8 +148,13 @@ def prove(
     with every_call_tapped(comfy):
         armed = arm_model(comfy, model(), **full_plan)
         tapped = sample(armed, positive, negative, start, **options)
+    with without_triton(comfy) as served:
+        armed = arm_model(comfy, model(), **full_plan)
+        by_operators = sample(armed, positive, negative, start, **options)
+    assert served
     assert torch.equal(tapped, plain)
-    for proven in (record, recording(comfy, tapped)):
+    assert torch.equal(by_operators, plain)
+    for proven in (record, recording(comfy, tapped), recording(comfy, by_operators)):
         arrays = {n: array.reshape(wanted[n].shape) for n, array in proven.arrays.items()}
         deviations = largest_deviation(arrays, wanted)
         if note is not None:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ...tokens import TokenLayout
 from ..marginals import Marginals
+from ..trials import Trials
 from .passes import kernel_marginals
-from .trials import Trials, first_line
 
 LARGEST_DIM = 256
 _LARGEST_OFFSET = 2**31  # within one item and head, where the kernels count in 32 bits
-_TRIALS = Trials()
+_TRIALS = Trials("the fused kernels", kernel_marginals)
 
 
 def triton_marginals(
@@ -31,21 +31,11 @@ def triton_marginals(
 ) -> Marginals | None:
     """What `blocked_marginals` gives, or None if the kernels do not serve this call.
 
-    q: of the generated tokens alone. The first call with a kind of inputs compiles and tries the
-    kernels, which waits for the device; later calls do not wait.
+    q: of the generated tokens alone. The first call with a kind of inputs compiles the kernels.
     """
     if mask is not None or weights is not None or not _suits(q, k, layout):
         return None
-    kind = (q.device, q.dtype, q.shape[-1])
-    if not _TRIALS.passed(*kind):
-        return None
-    try:
-        return kernel_marginals(q, k, layout, scale=scale, correspondence=correspondence)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # from the compiler or the driver, for a shape that was not tried
-        _TRIALS.fail(*kind, first_line(error))
-        return None
+    return _TRIALS.marginals(q, k, layout, scale=scale, correspondence=correspondence)
 
 
 def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:

@@ -1,0 +1,53 @@
+"""torch's fused attention as a calculator of log-sum-exps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_EIGHT = 8  # the operators take heads of a multiple of so many columns
+BIAS_COLUMNS = _EIGHT  # a number in three parts, the rest zeros
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """softmax(scale · q·kᵀ)·v, (batch, heads, rows, dim), and each row's log-sum-exp, (…, rows).
+
+    All (batch, heads, tokens, dim), of a multiple of eight columns. The log-sum-exp is float32 in
+    every precision, and torch's own call sums it up in any case. Raises RuntimeError if torch has
+    no operator for such inputs here.
+    """
+    aten = torch.ops.aten
+    if q.device.type == "cpu":
+        return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)
+    given = torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, False, False)
+    if torch.backends.cuda.can_use_flash_attention(given):
+        found = aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)
+    else:
+        found = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)
+    return found[0], found[1][..., : q.shape[2]]  # the efficient one's rows are padded
+
+
+def padded(x: Tensor) -> Tensor:
+    """The columns made a multiple of eight, with zeros; scores stay the same."""
+    return F.pad(x, (0, -x.shape[-1] % _EIGHT)) if x.shape[-1] % _EIGHT else x
+
+
+def with_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """Keys (…, tokens, dim) that add `bias` (…, tokens) to their products with `with_ones`.
+
+    As three numbers of the keys' precision, one the rest of the other, that together hold a
+    float32.
+    """
+    rest = bias.float()
+    parts: list[Tensor] = []
+    for _ in range(3):
+        part = rest.to(x.dtype)
+        parts.append(part)
+        rest = rest - part.float()
+    return F.pad(torch.cat((x, torch.stack(parts, -1)), -1), (0, BIAS_COLUMNS - 3))
+
+
+def with_ones(x: Tensor) -> Tensor:
+    """Queries (…, tokens, dim) that pick up the bias of keys `with_bias`."""
+    return F.pad(F.pad(x, (0, 3), value=1.0), (0, BIAS_COLUMNS - 3))

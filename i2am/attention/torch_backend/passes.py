@@ -1,0 +1,176 @@
+"""The marginals of one call by torch's fused attention, without any logits of our own.
+
+With S the logits of generated tokens g and the tokens r of a reference, L[g] the log-sum-exp of g's
+row over all keys, and LSE a log-sum-exp that fused attention gives beside its output:
+
+    l[g]    = LSE_r S                     over one reference
+    share   = exp(l − L)                  Σ_r P
+    G2R     = exp LSE_g(S − l) / N_g      paper: mean over g of M_r
+            = exp LSE_g(S − L) / N_g      model: mean over g of P
+    c[r]    = LSE_g S
+    R2G     = exp LSE_r(S − c) / N_r      mean over r of M_g
+
+Sums over g are attention with queries and keys exchanged. What is subtracted from a key's logits
+rides in more columns of its head. The correspondence is attention whose values say which cell each
+token lies in: the output is the mass of a row in each cell. Nothing underflows before it is a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...tokens import Grid, Role, Span, TokenLayout, grid_of, mean_over_cells, spread
+from ..marginals import Marginals
+from ..pooling import correspondence_grid
+from ..workspace import SCRATCH_BYTES
+from .operators import BIAS_COLUMNS, attend, padded, with_bias, with_ones
+
+_ROWS_AT_ONCE = 1024  # of an identity matrix, to find the cells of each token
+
+
+def computed_marginals(
+    q: Tensor,
+    k: Tensor,
+    layout: TokenLayout,
+    *,
+    scale: float,
+    correspondence: bool,
+    log_sum: Tensor | None = None,
+    scratch_bytes: int = SCRATCH_BYTES,
+) -> Marginals:
+    """What `blocked_marginals` gives, for one softmax over all keys without a mask.
+
+    q: of the generated tokens alone. log_sum: L, (batch, heads, generated), if it is known.
+    """
+    references, rows = layout.references, layout.generated
+    batch, heads, queries, _ = q.shape
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.float32, device=q.device)
+
+    share = zeros(batch, heads, 2 + len(references), queries)
+    paper_r2g = zeros(batch, heads, len(references), queries)
+    g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
+    grid = grid_of(rows)
+    cells = correspondence_grid(grid)
+    correspondences = [
+        zeros(batch, 2, cells.area, correspondence_grid(grid_of(span)).area)
+        for span in references
+        if correspondence
+    ]
+    for items, some in _chunks(q, k, layout, scratch_bytes):
+        here = items, some
+        key_heads = [head * k.shape[1] // heads for head in range(heads)[some]]
+        part = _Part(padded(q[here]), padded(k[items, key_heads]), scale)
+        whole = part.log_sum(slice(None)) if log_sum is None else log_sum[here]
+        share[here][:, :, 0] = part.text_share(layout, whole)
+        for r, span in enumerate(references):
+            own = None
+            for some_cells, masses, own in part.masses(span) if correspondence else ():
+                pooled = mean_over_cells(_over_heads(own - whole, masses), grid, cells)
+                correspondences[r][items, ..., some_cells] += pooled.div_(heads)
+            own = part.log_sum(span.slice) if own is None else own
+            share[here][:, :, 2 + r] = (own - whole).exp_()
+            g2r[r][here] = part.over_rows(span.slice, own, whole).div_(queries)
+            paper_r2g[here][:, :, r] = part.paper_r2g(span.slice).div_(span.length)
+    own_keys = any(span.role is Role.GENERATED for span in layout.keys)
+    if own_keys:  # what is left of one
+        share[:, :, 1] = (1 - share[:, :, 0] - share[:, :, 2:].sum(2)).clamp_(min=0)
+    return Marginals(share, paper_r2g, g2r, tuple(correspondences))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some items and heads of a call: q and k (items, heads, tokens, dim)."""
+
+    q: Tensor
+    k: Tensor
+    scale: float
+
+    def log_sum(self, keys: slice) -> Tensor:
+        """LSE over some keys: (items, heads, rows)."""
+        k = self.k[:, :, keys]
+        return attend(self.q, k, k, self.scale)[1]
+
+    def text_share(self, layout: TokenLayout, whole: Tensor) -> Tensor:
+        """Σ P over the text; whole: L."""
+        sums = [self.log_sum(s.slice) for s in layout.keys if s.role is Role.TEXT and s.length]
+        return sum(((one - whole).exp() for one in sums), start=torch.zeros_like(whole))
+
+    def over_rows(self, keys: slice, *subtracted: Tensor) -> Tensor:
+        """exp LSE_g(S − x) for each x (items, heads, rows): (items, heads, those, keys)."""
+        k = with_ones(self.k[:, :, keys])
+        found: list[Tensor] = []
+        for one in subtracted:
+            q = with_bias(self.q, one / -self.scale)
+            found.append(attend(k, q, q, self.scale)[1])
+        return torch.stack(found, 2).exp_()
+
+    def paper_r2g(self, keys: slice) -> Tensor:
+        """exp LSE_r(S − c): (items, heads, rows)."""
+        k = self.k[:, :, keys]
+        columns = attend(k, self.q, self.q, self.scale)[1]
+        biased = with_bias(k, columns / -self.scale)
+        return attend(with_ones(self.q), biased, biased, self.scale)[1].exp_()
+
+    def masses(self, span: Span) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """The mass of M_r in the reference's correspondence cells, some of them at a time.
+
+        Gives which, the masses (items, heads, rows, those), and l (items, heads, rows).
+        """
+        k, wide = self.k[:, :, span.slice], self.q.shape[-1]
+        cells = _cells_of_tokens(grid_of(span), self.k.dtype, self.k.device)
+        for first in range(0, cells.shape[1], wide):
+            some = slice(first, min(first + wide, cells.shape[1]))
+            values = F.pad(cells[:, some], (0, first + wide - some.stop))
+            found, own = attend(self.q, k, values.expand(*k.shape[:2], -1, -1), self.scale)
+            yield some, found[..., : some.stop - first], own
+
+
+def _over_heads(log_share: Tensor, masses: Tensor) -> Tensor:
+    """Masses of M_r (items, heads, rows, cells) → of M_r and of P, (items, 2, rows, cells).
+
+    log_share: (items, heads, rows). Added up over heads.
+    """
+    weights = torch.stack((torch.ones_like(log_share), log_share.exp()), 1)
+    # For each row, (2, heads) @ (heads, cells).
+    return (weights.movedim(3, 1) @ masses.float().transpose(1, 2)).transpose(1, 2)
+
+
+@lru_cache(maxsize=8)  # a call asks once for each reference, the same in each layer and step
+def _cells_of_tokens(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """How much of each token lies in each correspondence cell, (tokens, cells)."""
+    cells = correspondence_grid(grid)
+    if grid == cells:
+        return torch.eye(grid.area, dtype=dtype, device=device)
+    pieces: list[Tensor] = []
+    for first in range(0, grid.area, _ROWS_AT_ONCE):
+        tokens = torch.arange(first, min(first + _ROWS_AT_ONCE, grid.area))
+        pieces.append(spread(F.one_hot(tokens, grid.area).float(), grid, cells).to(dtype))
+    return torch.cat(pieces).to(device)
+
+
+def _chunks(
+    q: Tensor, k: Tensor, layout: TokenLayout, scratch_bytes: int
+) -> Iterator[tuple[slice, slice]]:
+    """Cut a call into items × heads whose copies and outputs fit."""
+    batch, heads, rows, dim = q.shape
+    widest = max(span.length for span in layout.references)
+    wide = dim + 2 * BIAS_COLUMNS
+    numbers = 2 * (rows + widest) * wide  # queries and keys with a bias, twice each
+    outputs = (rows + k.shape[2]) * wide
+    pair = q.element_size() * (numbers + outputs) + 4 * rows * (dim + 8)
+    at_once = max(1, scratch_bytes // pair)
+    if at_once >= heads:
+        for first in range(0, batch, at_once // heads):
+            yield slice(first, first + at_once // heads), slice(0, heads)
+        return
+    for item in range(batch):
+        for first in range(0, heads, at_once):
+            yield slice(item, item + 1), slice(first, min(first + at_once, heads))

@@ -1,0 +1,148 @@
+"""Trials of ways that need a device's own code: do they give the blocked computation's sums there?
+
+What a driver, a compiler or a build of torch can do is known only by trying. A way that fails, or
+disagrees, is not used for such inputs again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..tokens import Grid, Role, Span, TokenLayout
+from .blocked import blocked_marginals
+from .marginals import Marginals
+from .workspace import SCRATCH_BYTES, Workspace
+
+_CLOSE = 1e-4  # allowed difference from the blocked sums, as a fraction of the largest value
+_log = logging.getLogger(__name__)
+
+
+class Trials:
+    """A way to compute marginals, and the kinds of inputs (device, dtype, head size) it serves.
+
+    name: of the way, in the plural, for the log. compute: takes q of the generated tokens, k, the
+    layout, and options by name; `scale` and `correspondence` alone in a trial. pairs_close: the
+    allowed difference of a correspondence in half precision.
+    """
+
+    def __init__(
+        self, name: str, compute: Callable[..., Marginals], pairs_close: float = _CLOSE
+    ) -> None:
+        self._name, self._compute, self._pairs_close = name, compute, pairs_close
+        self._lock = threading.Lock()
+        self._good: dict[tuple[torch.device, torch.dtype, int], bool] = {}
+        self._reported: set[tuple[torch.device, str]] = set()
+
+    def marginals(
+        self, q: Tensor, k: Tensor, layout: TokenLayout, **options: Any
+    ) -> Marginals | None:
+        """The marginals of a call, or None if this way does not serve its kind of inputs.
+
+        The first call of a kind tries the way, which waits for the device; later calls do not.
+        """
+        kind = (q.device, q.dtype, q.shape[-1])
+        if not self.passed(*kind):
+            return None
+        try:
+            return self._compute(q, k, layout, **options)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # from the compiler or the driver, for a shape not tried
+            with self._lock:
+                self._note(*kind, _first_line(error))
+            return None
+
+    def passed(self, device: torch.device, dtype: torch.dtype, dim: int) -> bool:
+        """Whether the way serves such inputs. Tries it the first time."""
+        with self._lock:
+            if (device, dtype, dim) not in self._good:
+                self._note(device, dtype, dim, self.trouble(device, dtype, dim))
+            return self._good[device, dtype, dim]
+
+    def trouble(self, device: torch.device, dtype: torch.dtype, dim: int) -> str:
+        """What is wrong, found by small calls of every sort; "" if nothing is."""
+        try:
+            for q, k, layout, options, close in _trial_calls(dtype, dim):
+                found = self._compute(q.to(device), k.to(device), layout, **options)
+                wanted = blocked_marginals(q, k, layout, **options, **_PLAIN)
+                for name, one, other in zip(_NAMES, _sums(found), _sums(wanted), strict=True):
+                    if name == _PAIRS and dtype != torch.float32:
+                        close = max(close, self._pairs_close)
+                    off = max(map(_difference, one, other), default=0)
+                    if not off <= close:  # true for NaN, too
+                        return f"{name} differs by {off:.1e}"
+        except Exception as error:  # from the compiler, the driver, or because it is not there
+            return _first_line(error)
+        return ""
+
+    def _note(self, device: torch.device, dtype: torch.dtype, dim: int, trouble: str) -> None:
+        self._good[device, dtype, dim] = not trouble
+        if trouble and (device, trouble) not in self._reported:
+            self._reported.add((device, trouble))
+            _log.warning(
+                "I2AM: %s are off for %s heads of size %d on %s. Recording takes longer and gives "
+                "the same results. Reason: %s",
+                *(self._name, str(dtype).removeprefix("torch."), dim, device, trouble),
+            )
+
+
+_PLAIN: dict[str, Any] = {
+    "mask": None,
+    "weights": None,
+    "scratch_bytes": SCRATCH_BYTES,
+    "workspace": Workspace(),
+}
+_PAIRS = "correspondence"
+_NAMES = ("share", "R2G", "G2R", _PAIRS)
+
+
+def _sums(marginals: Marginals) -> tuple[tuple[Tensor, ...], ...]:
+    """In the order of `_NAMES`."""
+    return (marginals.share,), (marginals.paper_r2g,), marginals.g2r, marginals.correspondence
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference, as a fraction of the largest value."""
+    return float((one.cpu() - other).abs().max() / other.max())
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of its message, or else its kind."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _trial_calls(
+    dtype: torch.dtype, dim: int
+) -> Iterator[tuple[Tensor, Tensor, TokenLayout, dict[str, Any], float]]:
+    """q, k, layout, options, and the allowed difference.
+
+    They have several blocks each way, a shared key head, pooling by whole cells and by parts of
+    them, and rows and columns with very different log-sum-exps.
+    """
+    generated = Grid(36, 5, (35.5, 4.75))
+    pictures = (None, generated, Grid(64, 2), Grid(3, 7))
+    roles = (Role.TEXT, Role.GENERATED, Role.REFERENCE, Role.REFERENCE)
+    rows = (Span(Role.GENERATED, 0, generated.area, generated),)
+    for order, reach, scale, correspondence, close in (
+        ((0, 1, 2, 3), 0.0, dim**-0.5, True, _CLOSE),
+        ((2, 1, 3, 0), 100.0, 1.0, True, 20 * _CLOSE),
+        ((3, 0, 2, 1), 0.0, 0.1, False, _CLOSE),
+    ):
+        keys: list[Span] = []
+        for index in order:
+            start, grid = keys[-1].stop if keys else 0, pictures[index]
+            keys.append(Span(roles[index], start, start + (grid.area if grid else 9), grid))
+        random = torch.Generator().manual_seed(1)  # of its own: the host's stays where it is
+        q = torch.randn(2, 2, generated.area, dim, generator=random)
+        k = torch.randn(2, 1, keys[-1].stop, dim, generator=random)
+        if reach:  # adds up to so much to the logits, to each row and each column on its own
+            q[..., 0], k[..., 1] = (x[..., 0].clamp(-1, 1) * reach for x in (q, k))
+            q[..., 1] = k[..., 0] = 1.0
+        options = {"scale": scale, "correspondence": correspondence}
+        yield q.to(dtype), k.to(dtype), TokenLayout(rows, tuple(keys)), options, close

@@ -1,0 +1,279 @@
+"""Marginals by torch's fused attention, and the tap that spares it a pass over all keys.
+
+The processor's fused attention stands for a card's: the same operator in every other respect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from dense_attention import assert_right, call, dense, few, named
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import i2am.attention.dense
+from i2am.attention import LogSumTap, Marginals, attention_marginals, trials
+from i2am.attention.torch_backend import backend, operators, passes
+from i2am.tokens import Grid, TokenLayout
+
+WIDE = Grid(40, 36, (39.5, 36.0))  # pooled, and not evenly
+SUMS, PAIRS = 2e-3, 1e-2  # of half precision
+
+
+def by_operators(q: Tensor, k: Tensor, spans: TokenLayout, **options: Any) -> Marginals:
+    """What the operators give of a whole call, as `attention_marginals` takes it."""
+    rows = spans.generated.slice
+    log_sum = options.pop("log_sum", None)
+    return passes.computed_marginals(
+        q[:, :, rows],
+        k,
+        spans,
+        **{"scale": q.shape[-1] ** -0.5, "correspondence": True, **options},
+        log_sum=None if log_sum is None else log_sum[:, :, rows],
+    )
+
+
+def log_sums(q: Tensor, k: Tensor) -> Tensor:
+    """L of every row, by the tap on torch's own attention."""
+    with LogSumTap(q, k) as tap:
+        F.scaled_dot_product_attention(q, k, k, enable_gqa=q.shape[1] != k.shape[1])
+    assert tap.log_sum is not None
+    return tap.log_sum
+
+
+# --- right ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("dim", [8, 20, 64])
+@pytest.mark.parametrize("references", [(Grid(4, 5),), (Grid(3, 7), Grid(6, 2), Grid(1, 1))])
+def test_float32(known: bool, dim: int, references: tuple[Grid, ...]) -> None:
+    q, k, spans = call(dim=dim, references=references)
+    log_sum = log_sums(q, k) if known else None
+    assert_right(by_operators(q, k, spans, log_sum=log_sum), dense(q, k, spans))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("spread", [1.0, 8.0])
+def test_half_precision(dtype: torch.dtype, spread: float) -> None:
+    q, k, spans = call(dim=64)
+    q, k = (q * spread).to(dtype), k.to(dtype)
+    found = by_operators(q, k, spans, log_sum=log_sums(q, k))
+    wanted = dense(q, k, spans)
+    for name, array in named(found).items():
+        close = PAIRS if "pairs" in name else SUMS
+        off = (array.double() - wanted[name]).abs().max() / wanted[name].max()
+        assert off <= close, name
+
+
+def test_shared_key_heads_and_any_scale() -> None:
+    q, k, spans = call()
+    k = k[:, :2].contiguous()
+    found = by_operators(q, k, spans, log_sum=None, scale=0.7)
+    assert_right(found, dense(q, k, spans, scale=0.7))
+
+
+def test_pooled() -> None:
+    """Cells are means over the rows of each, and sums over the reference tokens of each."""
+    q, k, spans = call(batch=1, heads=2, generated=WIDE, references=(WIDE,))
+    found = by_operators(q, k, spans)
+    wanted = attention_marginals(q, k, spans)
+    torch.testing.assert_close(
+        found.correspondence[0], wanted.correspondence[0], rtol=1e-4, atol=1e-8
+    )
+
+
+def test_rows_and_columns_far_apart() -> None:
+    """A reference with e^-300 of a row's attention, and a token with as little of a column's."""
+    q, k, spans = call(batch=1, heads=1, dim=16)
+    q[..., 0], k[..., 1] = q[..., 0].clamp(-1, 1) * 300, k[..., 1].clamp(-1, 1) * 300
+    q[..., 1] = k[..., 0] = 1.0
+    found = by_operators(q, k, spans, scale=1.0)
+    assert_right(found, dense(q, k, spans, scale=1.0), 1e-3)
+
+
+@few
+@given(seed=st.integers(0, 99), fitting=st.sampled_from([1, 20_000, 2**28]))
+def test_the_same_in_pieces(seed: int, fitting: int) -> None:
+    q, k, spans = call(seed, batch=3)
+    found = by_operators(q, k, spans, scratch_bytes=fitting)
+    assert_right(found, dense(q, k, spans))
+
+
+def test_memory_grows_with_tokens() -> None:
+    """No operator gives a tensor near the size of the logits."""
+    q, k, spans = call(batch=1, heads=2, generated=Grid(64, 64), references=(Grid(64, 64),))
+    largest: list[int] = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            found = result if isinstance(result, (tuple, list)) else (result,)
+            largest.extend(x.numel() for x in found if isinstance(x, Tensor) and not x.is_meta)
+            return result
+
+    passes._cells_of_tokens(Grid(64, 64), q.dtype, q.device)  # once for all calls
+    with Watched():
+        by_operators(q, k, spans)
+    assert max(largest) <= 4096 * 1024 < 2 * 4096**2
+
+
+# --- the door ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls on the CPU are taken for calls on a card without Triton."""
+    monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
+    monkeypatch.setattr(
+        backend, "_TRIALS", trials.Trials("sums", passes.computed_marginals, backend._PAIRS_CLOSE)
+    )
+    monkeypatch.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call knew its rows' sums."""
+    calls: list[bool] = []
+    own = backend._TRIALS.marginals
+
+    def told(*args: Any, **options: Any) -> Any:
+        calls.append(options["log_sum"] is not None)
+        return own(*args, **options)
+
+    monkeypatch.setattr(backend._TRIALS, "marginals", told)
+    return calls
+
+
+@pytest.mark.usefixtures("forced")
+def test_from_the_door(served: list[bool], caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever order a call's tokens are in."""
+    q, k, spans = call()
+    wanted = dense(q, k, spans)
+    log_sum = log_sums(q, k)
+    assert_right(attention_marginals(q, k, spans, log_sum=log_sum), wanted)
+    order = tuple(reversed(range(spans.key_count)))
+    turned = TokenLayout(spans.queries, spans.keys, query_order=order, key_order=order)
+    flipped = q.flip(2), k.flip(2)
+    assert_right(attention_marginals(*flipped, turned, log_sum=log_sum.flip(2)), wanted)
+    assert_right(attention_marginals(q, k, spans), wanted)
+    assert served == [True, True, False]
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [40, 64, 128, 160])
+def test_trials_pass(dtype: torch.dtype, dim: int) -> None:
+    assert backend._TRIALS.trouble(torch.device("cpu"), dtype, dim) == ""
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_wrong_sums_are_found(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, dtype: torch.dtype
+) -> None:
+    """Sums that a build of torch gets wrong by a hundredth switch this way off, and it is told."""
+    right = operators.attend
+
+    def wrong(*args: Any) -> tuple[Tensor, Tensor]:
+        output, log_sum = right(*args)
+        return output, log_sum * 1.01
+
+    monkeypatch.setattr(passes, "attend", wrong)
+    q, k, spans = call()
+    q, k = q.to(dtype), k.to(dtype)
+    for _ in range(2):
+        assert_right(attention_marginals(q, k, spans), dense(q, k, spans))
+    (line,) = caplog.messages
+    assert "sums are off" in line
+    assert "differs" in line
+
+
+def test_a_processor_keeps_to_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials.Trials, "passed", lambda *_: pytest.fail("tried"))
+    q, k, spans = call(heads=32, generated=Grid(32, 32))
+    attention_marginals(q, k, spans)
+
+
+# --- the tap -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masked", [True, False])
+def test_tap_changes_no_bit(mode: Any, dtype: torch.dtype, masked: bool) -> None:
+    with mode():
+        q, k, _ = call(dim=40)
+        q, k = q.to(dtype), k.to(dtype)
+        mask = torch.randn(1, 1, q.shape[2], k.shape[2]).to(dtype) if masked else None
+        alone = F.scaled_dot_product_attention(q, k, k, attn_mask=mask)
+        with LogSumTap(q, k) as tap:
+            assert torch.equal(F.scaled_dot_product_attention(q, k, k, attn_mask=mask), alone)
+        logits = q.double() @ k.double().mT * 40**-0.5
+        wanted = (logits if mask is None else logits + mask.double()).logsumexp(-1)
+        assert tap.log_sum is not None
+        assert (tap.log_sum - wanted).abs().max() < (1e-5 if dtype == torch.float32 else 1e-3)
+
+
+def test_tap_of_a_batch_in_pieces() -> None:
+    q, k, _ = call(batch=5)
+    with LogSumTap(q, k) as tap:
+        for piece in (slice(0, 2), slice(2, 5)):
+            F.scaled_dot_product_attention(q[piece], k[piece], k[piece])
+    assert tap.log_sum is not None
+    assert torch.allclose(tap.log_sum, log_sums(q, k))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_tap_of_another_call(count: int) -> None:
+    """Not the call's attention, or more than it: nothing is known."""
+    q, k, _ = call()
+    with LogSumTap(q, k) as tap:
+        F.scaled_dot_product_attention(q[:, :, 1:], k, k)
+        for _ in range(count):
+            F.scaled_dot_product_attention(q, k, k)
+    assert tap.log_sum is None
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape"),
+    [
+        ("_scaled_dot_product_efficient_attention", (2, 4, 160)),
+        ("_scaled_dot_product_cudnn_attention", (2, 4, 133, 1)),
+        ("_scaled_dot_product_flash_attention", (2, 4, 133)),
+    ],
+)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_operators_of_cards(operator: str, shape: tuple[int, ...], by_name: bool) -> None:
+    """Two of them are asked for their sums; shapes differ, and what they give is passed on."""
+    q = k = v = torch.zeros(2, 4, 133, 8)
+    given: list[Any] = []
+
+    class Operator:
+        def name(self) -> str:
+            return f"aten::{operator}"
+
+        def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+            given[:] = [args, kwargs]
+            return v, torch.arange(float(torch.Size(shape).numel())).view(shape)
+
+    args, kwargs = (q, k, v, None, False), {"scale": 0.5}
+    if by_name:
+        args, kwargs = args[:4], {**kwargs, "compute_log_sumexp": False}
+    tap = LogSumTap(q, k)
+    result = tap.__torch_dispatch__(Operator(), (), args, kwargs)
+    assert result[0] is v
+    assert tap.log_sum is not None
+    assert tap.log_sum.shape == (2, 4, 133)
+    assert torch.equal(tap.log_sum, result[1].flatten(2)[..., :133])
+    asked = "flash" not in operator
+    assert given[0][:4] == (q, k, v, None)
+    assert (given[1].get("compute_log_sumexp", (*given[0], False, False)[4])) is asked
