@@ -80,7 +80,7 @@ def attention_marginals(
     else:
         found = dense_marginals(q, k, layout, **call)
     if found is None:
-        found = triton_marginals(q, k, layout, **call)
+        found = triton_marginals(q, k, layout, **call, log_sum=log_sum)
     if found is None:
         found = operator_marginals(q, k, layout, **call, log_sum=log_sum)
     if found is None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..tokens import Role, TokenLayout
 from .effects import Effects
 
 
@@ -64,3 +65,9 @@ class Marginals:
             return self.correspondence
         pairs = zip(self.correspondence, self.effects.correspondence, strict=True)
         return tuple(torch.cat((two, effect.unsqueeze(1)), 1) for two, effect in pairs)
+
+
+def fill_own_share(share: Tensor, layout: TokenLayout) -> None:
+    """Fill in the share of the picture itself: what text and references leave of one, in place."""
+    if any(span.role is Role.GENERATED for span in layout.keys):
+        share[:, :, 1] = (1 - share[:, :, 0] - share[:, :, 2:].sum(2)).clamp_(min=0)

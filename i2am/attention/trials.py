@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,14 +27,14 @@ class Trials:
     """A way to compute marginals, and the kinds of inputs (device, dtype, head size) it serves.
 
     name: of the way, in the plural, for the log. compute: takes q of the generated tokens, k, the
-    layout, and options by name; `scale` and `correspondence` alone in a trial. pairs_close: the
-    allowed difference of a correspondence in half precision.
+    layout, and options by name; `scale`, `correspondence` and `log_sum` alone in a trial.
+    half_close: the allowed difference of sums in half precision, where it is more, by their name.
     """
 
     def __init__(
-        self, name: str, compute: Callable[..., Marginals], pairs_close: float = _CLOSE
+        self, name: str, compute: Callable[..., Marginals], half_close: Mapping[str, float]
     ) -> None:
-        self._name, self._compute, self._pairs_close = name, compute, pairs_close
+        self._name, self._compute, self._half_close = name, compute, half_close
         self._lock = threading.Lock()
         self._good: dict[tuple[torch.device, torch.dtype, int], bool] = {}
         self._reported: set[tuple[torch.device, str]] = set()
@@ -69,16 +69,24 @@ class Trials:
         """What is wrong, found by small calls of every sort; "" if nothing is."""
         try:
             for q, k, layout, options, close in _trial_calls(dtype, dim):
-                found = self._compute(q.to(device), k.to(device), layout, **options)
                 wanted = blocked_marginals(q, k, layout, **options, **_PLAIN)
-                for name, one, other in zip(_NAMES, _sums(found), _sums(wanted), strict=True):
-                    if name == _PAIRS and dtype != torch.float32:
-                        close = max(close, self._pairs_close)
-                    off = max(map(_difference, one, other), default=0)
-                    if not off <= close:  # true for NaN, too
-                        return f"{name} differs by {off:.1e}"
+                there = q.to(device), k.to(device)
+                for log_sum in (None, _log_sum(q, k, options["scale"]).to(device)):
+                    found = self._compute(*there, layout, **options, log_sum=log_sum)
+                    trouble = self._differing(found, wanted, close, dtype != torch.float32)
+                    if trouble:
+                        return trouble
         except Exception as error:  # from the compiler, the driver, or because it is not there
             return _first_line(error)
+        return ""
+
+    def _differing(self, found: Marginals, wanted: Marginals, close: float, half: bool) -> str:
+        """Which sums differ by more than allowed; "" if none do."""
+        for name, one, other in zip(_NAMES, _sums(found), _sums(wanted), strict=True):
+            allowed = max(close, self._half_close.get(name, 0)) if half else close
+            off = max(map(_difference, one, other), default=0)
+            if not off <= allowed:  # true for NaN, too
+                return f"{name} differs by {off:.1e}"
         return ""
 
     def _note(self, device: torch.device, dtype: torch.dtype, dim: int, trouble: str) -> None:
@@ -98,13 +106,18 @@ _PLAIN: dict[str, Any] = {
     "scratch_bytes": SCRATCH_BYTES,
     "workspace": Workspace(),
 }
-_PAIRS = "correspondence"
-_NAMES = ("share", "R2G", "G2R", _PAIRS)
+_NAMES = ("share", "R2G", "G2R", "correspondence")
 
 
 def _sums(marginals: Marginals) -> tuple[tuple[Tensor, ...], ...]:
     """In the order of `_NAMES`."""
     return (marginals.share,), (marginals.paper_r2g,), marginals.g2r, marginals.correspondence
+
+
+def _log_sum(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """L of each row, as a tap would read it."""
+    k = k.float().repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    return (q.float() @ k.mT * scale).logsumexp(-1)
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

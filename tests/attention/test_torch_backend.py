@@ -132,8 +132,9 @@ def test_memory_grows_with_tokens() -> None:
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card without Triton."""
     monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
+    half_close = backend._TRIALS._half_close
     monkeypatch.setattr(
-        backend, "_TRIALS", trials.Trials("sums", passes.computed_marginals, backend._PAIRS_CLOSE)
+        backend, "_TRIALS", trials.Trials("sums", passes.computed_marginals, half_close)
     )
     monkeypatch.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
 

@@ -15,11 +15,12 @@ import torch
 from dense_attention import assert_right, call, dense
 from recordings import layout
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import i2am.attention.dense
 from i2am.attention import Marginals, attention_marginals, trials
 from i2am.attention.triton_backend import backend, passes
-from i2am.tokens import TokenLayout
+from i2am.tokens import Grid, TokenLayout
 from tools.comfyui.server import ROOT
 
 SPANS = layout()
@@ -91,7 +92,7 @@ def ask(spans: TokenLayout = SPANS, keys: int = 4, dim: int = 8, **options: Any)
     like = {"device": options.pop("device", "cuda"), "dtype": options.pop("dtype", torch.bfloat16)}
     q = torch.empty(2, 4, spans.generated.length, dim, **like)
     k = torch.empty(2, keys, spans.key_count, dim, **like)
-    options = {"mask": None, "weights": None, **options}
+    options = {"mask": None, "weights": None, "log_sum": None, **options}
     assert backend.triton_marginals(q, k, spans, scale=1.0, correspondence=True, **options) is None
 
 
@@ -140,7 +141,9 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card, which fail there without an interpreter."""
     monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
     monkeypatch.setattr(
-        backend, "_TRIALS", trials.Trials("the fused kernels", backend.kernel_marginals)
+        backend,
+        "_TRIALS",
+        trials.Trials("the fused kernels", backend.kernel_marginals, backend.HALF_CLOSE),
     )
     monkeypatch.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
 
@@ -183,7 +186,7 @@ def test_fails_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
         raise RuntimeError("too many blocks")
 
     monkeypatch.setattr(trials.Trials, "trouble", lambda *_: "")
-    monkeypatch.setattr(backend, "_TRIALS", trials.Trials("the fused kernels", fail))
+    monkeypatch.setattr(backend, "_TRIALS", trials.Trials("the fused kernels", fail, {}))
     assert_plain(caplog, "too many blocks")
     assert len(tries) == 2, "once a kind of inputs"
 
@@ -196,8 +199,77 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         raise torch.OutOfMemoryError("none left")
 
     monkeypatch.setattr(trials.Trials, "trouble", lambda *_: "")
-    monkeypatch.setattr(backend, "_TRIALS", trials.Trials("the fused kernels", fail))
+    monkeypatch.setattr(backend, "_TRIALS", trials.Trials("the fused kernels", fail, {}))
     q, k, spans = call()
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError):
             attention_marginals(q, k, spans)
+
+
+# --- what a call costs ----------------------------------------------------------------------------
+
+
+class Counted(TorchDispatchMode):
+    """Counts torch's operations, and the bytes of what they make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations, self.bytes = 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.is_view or func.namespace == "prim":
+            return result
+        self.operations += 1
+        given = {id(x) for x in args if isinstance(x, torch.Tensor)}
+        if isinstance(result, torch.Tensor) and id(result) not in given:
+            self.bytes += result.numel() * result.element_size()
+        return result
+
+
+class Launches:
+    """In place of the kernels: which were launched, and how many programs of each."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, tuple[int, ...]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        launches = self.found
+
+        class Kernel:
+            def __getitem__(self, grid: tuple[int, ...]) -> Any:
+                return lambda *_, **__: launches.append((name, grid))
+
+        return Kernel()
+
+
+FLUX = layout(text=512, generated=Grid(64, 64), references=(Grid(64, 64),))
+VIDEO = layout(text=512, generated=Grid(30, 52, frames=21), references=(Grid(30, 52),))
+
+
+@pytest.mark.parametrize(("spans", "operations"), [(FLUX, 26), (VIDEO, 38)], ids=["flux", "video"])
+@pytest.mark.parametrize("known", [True, False])
+def test_cost_of_a_call(
+    monkeypatch: pytest.MonkeyPatch, spans: TokenLayout, operations: int, known: bool
+) -> None:
+    """With the tap, five launches for text and one reference; nothing of the logits' size."""
+    launches, rows = Launches(), spans.generated.length
+    monkeypatch.setattr(passes, "_kernels", lambda: launches)
+    pooling = passes.tiles(torch.bfloat16, 128, (8, 0)).pair_sums
+    for grid, size, mean in (
+        (spans.generated.grid, pooling.rows, True),
+        (spans.references[0].grid, pooling.columns, False),
+    ):
+        passes.plan_pooling(grid, size, True, mean, torch.device("cpu"))  # once, for all calls
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        q = torch.empty(1, 24, rows, 128, dtype=torch.bfloat16)
+        k = torch.empty(1, 24, spans.key_count, 128, dtype=torch.bfloat16)
+        log_sum = torch.empty(1, 24, rows) if known else None
+        options = {"scale": 1.0, "correspondence": True, "log_sum": log_sum}
+        with Counted() as counted:
+            passes.kernel_marginals(q, k, spans, **options)
+    names = [name for name, _ in launches.found]
+    of_rows = ["row_sums"] * (2 if known else 3)
+    assert names == [*of_rows, "column_sums", "row_sums", "pair_sums"]
+    assert counted.operations <= operations
+    assert counted.bytes <= 256 * 2**20

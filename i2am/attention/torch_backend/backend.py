@@ -15,8 +15,10 @@ from ..marginals import Marginals
 from ..trials import Trials
 from .passes import computed_marginals
 
-_PAIRS_CLOSE = 5e-3  # masses in cells are rounded to half precision, each to 2^-9 of itself
-_TRIALS = Trials("sums by torch's fused attention", computed_marginals, _PAIRS_CLOSE)
+# Masses in cells are rounded to half precision, each to 2^-9 of itself.
+_TRIALS = Trials(
+    "sums by torch's fused attention", computed_marginals, half_close={"correspondence": 5e-3}
+)
 
 
 def operator_marginals(

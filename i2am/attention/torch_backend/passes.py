@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...tokens import Grid, Role, Span, TokenLayout, grid_of, mean_over_cells, spread
-from ..marginals import Marginals
+from ..marginals import Marginals, fill_own_share
 from ..pooling import correspondence_grid
 from ..workspace import SCRATCH_BYTES
 from .operators import BIAS_COLUMNS, attend, padded, with_bias, with_ones
@@ -79,9 +79,7 @@ def computed_marginals(
             share[here][:, :, 2 + r] = (own - whole).exp_()
             g2r[r][here] = part.over_rows(span.slice, own, whole).div_(queries)
             paper_r2g[here][:, :, r] = part.paper_r2g(span.slice).div_(span.length)
-    own_keys = any(span.role is Role.GENERATED for span in layout.keys)
-    if own_keys:  # what is left of one
-        share[:, :, 1] = (1 - share[:, :, 0] - share[:, :, 2:].sum(2)).clamp_(min=0)
+    fill_own_share(share, layout)
     return Marginals(share, paper_r2g, g2r, tuple(correspondences))
 
 

@@ -16,7 +16,9 @@ from .passes import kernel_marginals
 
 LARGEST_DIM = 256
 _LARGEST_OFFSET = 2**31  # within one item and head, where the kernels count in 32 bits
-_TRIALS = Trials("the fused kernels", kernel_marginals)
+# What the correspondence adds up is rounded to half precision, each number to 2^-8 of itself.
+HALF_CLOSE = {"correspondence": 5e-3}
+_TRIALS = Trials("the fused kernels", kernel_marginals, HALF_CLOSE)
 
 
 def triton_marginals(
@@ -28,14 +30,16 @@ def triton_marginals(
     mask: Tensor | None,
     weights: Tensor | None,
     correspondence: bool,
+    log_sum: Tensor | None,
 ) -> Marginals | None:
     """What `blocked_marginals` gives, or None if the kernels do not serve this call.
 
-    q: of the generated tokens alone. The first call with a kind of inputs compiles the kernels.
+    q: of the generated tokens alone. log_sum: of their rows over all keys, if it is known.
     """
     if mask is not None or weights is not None or not _suits(q, k, layout):
         return None
-    return _TRIALS.marginals(q, k, layout, scale=scale, correspondence=correspondence)
+    given = {"scale": scale, "correspondence": correspondence, "log_sum": log_sum}
+    return _TRIALS.marginals(q, k, layout, **given)
 
 
 def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:

@@ -1,26 +1,28 @@
-"""The two passes of the Triton kernels over one call.
+"""The passes of the Triton kernels over one call.
 
-1. Generated queries with all keys: the log-sum-exp of each row over each span, which gives the
-   shares, and of each reference token over the generated tokens.
-2. Generated queries with the keys of each reference again, divided by those sums: both directions
-   of both definitions. A program takes one head after the other, so that the correspondence is
-   added up over heads, and pooled, where it is computed.
+With S the logits, g a generated token, r one of a reference, and L[g] the log-sum-exp of g's row
+over all keys, which the model's own attention gives if it was tapped:
+
+    row_sums      l[g] = LSE_r S, and with L the share exp(l − L); of the text, too. Without a tap,
+                  of all keys, which gives L
+    column_sums   c[r] = LSE_g S, and G2R: Σ_g exp(S − l), Σ_g exp(S − l) · share
+    row_sums      R2G: Σ_r exp(S − c)
+    pair_sums     the correspondence: exp(S − l) and its product with the share, over heads, pooled
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...tokens import Role, Span, TokenLayout, grid_of
-from ..marginals import Marginals
+from ..marginals import Marginals, fill_own_share
 from .pooling_plan import PoolingPlan, padded, plan_pooling
 
 PARTIAL_BYTES = 64 * 2**20  # of sums of blocks, that are still to be added up, at once
@@ -36,16 +38,30 @@ class Tile:
     stages: int
 
 
-def tiles(dtype: torch.dtype, dim: int) -> tuple[Tile, Tile]:
-    """The tiles of the first and of the second pass: as large as a card's registers allow.
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of the three kernels."""
 
-    The second pass holds two more tiles, of the correspondence.
+    row_sums: Tile
+    column_sums: Tile
+    pair_sums: Tile
+
+
+def tiles(dtype: torch.dtype, dim: int, capability: tuple[int, int]) -> Tiles:
+    """As large as a card's shared memory allows. capability: of the card, for example (8, 6).
+
+    Measured on an H100; on others reckoned: what is compiled for them fits (tests/attention).
     """
     if dtype == torch.float32:  # without tensor cores
-        return Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)
+        return Tiles(Tile(32, 32, 8, 1), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1))
     if padded(dim) > 128:
-        return Tile(64, 64, 4, 2), Tile(64, 64, 8, 1)
-    return Tile(128, 64, 4, 3), Tile(128, 64, 8, 2)
+        return Tiles(Tile(64, 32, 4, 2), Tile(32, 64, 4, 2), Tile(64, 64, 8, 1))
+    if capability in _ROOMY:
+        return Tiles(Tile(128, 64, 8, 3), Tile(128, 64, 4, 3), Tile(128, 128, 8, 2))
+    return Tiles(Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), Tile(128, 64, 8, 1))
+
+
+_ROOMY = ((8, 0), (9, 0), (10, 0))  # more than 160 KiB of shared memory, not 99
 
 
 def kernel_marginals(
@@ -55,78 +71,143 @@ def kernel_marginals(
     *,
     scale: float,
     correspondence: bool,
+    log_sum: Tensor | None = None,
 ) -> Marginals:
-    """What `blocked_marginals` gives, by the kernels, for a call that suits them."""
+    """What `blocked_marginals` gives, by the kernels, for a call that suits them.
+
+    q: of the generated tokens alone. log_sum: L, (batch, heads, generated), if it is known.
+    """
     references = layout.references
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
     batch, heads, queries, dim = q.shape
-    tile = tiles(q.dtype, dim)[1]
+    tile = tiles(q.dtype, dim, _capability(q.device))
     plans = [
         (
-            plan_pooling(grid_of(layout.generated), tile.rows, correspondence, True, q.device),
-            plan_pooling(grid_of(span), tile.columns, correspondence, False, q.device),
+            plan_pooling(grid_of(layout.generated), tile.pair_sums.rows, True, True, q.device),
+            plan_pooling(grid_of(span), tile.pair_sums.columns, True, False, q.device),
         )
         for span in references
+        if correspondence
     ]
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float32, device=q.device)
 
-    share = zeros(batch, heads, 2 + len(references), queries)
-    paper_r2g = zeros(batch, heads, len(references), queries)
+    share = zeros(2 + len(references), batch, heads, queries)
+    paper_r2g = zeros(len(references), batch, heads, queries)
     g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
-    correspondences = [
-        zeros(batch, 2, by_row.cells, by_column.cells)
-        for by_row, by_column in plans
-        if correspondence
-    ]
+    correspondences: list[Tensor] = []
     on_device = contextlib.nullcontext() if q.device.type == "cpu" else torch.cuda.device(q.device)
     with on_device:
-        for here in _chunks(batch, heads, plans, correspondence):
-            part = _Part(q[here], k[here[0]], here[1].start, heads // k.shape[1], scale)
-            log_sums = [part.log_sums(span) for span in layout.keys]
-            portions = torch.stack([row_sums for row_sums, _ in log_sums]).softmax(0)
-            numbers = iter(range(len(references)))
-            for span, sums, portion in zip(layout.keys, log_sums, portions, strict=True):
-                if span.role is not Role.REFERENCE:
-                    share[here][:, :, 0 if span.role is Role.TEXT else 1] += portion
-                    continue
-                r = next(numbers)
-                share[here][:, :, 2 + r] = portion
-                r2g_sums, g2r_sums, pairs = part.marginals(
-                    span, *sums, portion, *plans[r], correspondence
-                )
-                paper_r2g[here][:, :, r] = r2g_sums.div_(span.length)
-                g2r[r][here] = g2r_sums.div_(queries)
-                if pairs is not None:
-                    correspondences[r][here[0]] += pairs.div_(heads)
+        passes = _Passes(q, k, scale, tile)
+        whole = None if log_sum is None else log_sum.contiguous()
+        read = [s for s in layout.keys if whole is None or s.role is not Role.GENERATED]
+        sums = [passes.log_sums(span, whole) for span in read]
+        whole = torch.stack(sums).logsumexp(0) if whole is None else whole
+        numbers = iter(range(len(references)))
+        for span, own in zip(read, sums, strict=True):
+            if span.role is not Role.REFERENCE:
+                share[0 if span.role is Role.TEXT else 1].add_((own - whole).exp_())
+                continue
+            r = next(numbers)
+            portion = torch.exp(own - whole, out=share[2 + r])
+            columns = passes.column_sums(span, own, portion, g2r[r])
+            passes.r2g_sums(span, columns, paper_r2g[r])
+            g2r[r].div_(queries)
+            paper_r2g[r].div_(span.length)
+            if correspondence:
+                pairs = passes.pair_sums(span, own, portion, *plans[r])
+                correspondences.append(pairs.div_(heads))
+    share, paper_r2g = share.movedim(0, 2), paper_r2g.movedim(0, 2)
+    if log_sum is not None:
+        fill_own_share(share, layout)
     return Marginals(share, paper_r2g, g2r, tuple(correspondences))
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Some items and heads of a call: q (items, heads, rows, dim), k (items, key heads, …).
-
-    first_head: the number of its first head in the call. heads_each: how many share a key head.
-    """
+class _Passes:
+    """Over one call: q (items, heads, rows, dim), k (items, key heads, keys, dim)."""
 
     q: Tensor
     k: Tensor
-    first_head: int
-    heads_each: int
     scale: float
+    tiles: Tiles
+
+    def log_sums(self, span: Span, whole: Tensor | None) -> Tensor:
+        """LSE over a span's keys, of each row: (items, heads, rows). whole: L, if it is known."""
+        sums = self._empty(*self.q.shape[:3])
+        offsets = sums if whole is None else whole
+        self._row_sums(span, offsets, sums, BY_COLUMN=False, KNOWN=whole is not None)
+        return sums
+
+    def r2g_sums(self, span: Span, columns: Tensor, out: Tensor) -> None:
+        """Σ_r exp(S − c) into `out`, (items, heads, rows). columns: c, (items, heads, keys)."""
+        self._row_sums(span, columns, out, BY_COLUMN=True, KNOWN=True)
+
+    def _row_sums(self, span: Span, offsets: Tensor, out: Tensor, **options: bool) -> None:
+        items, heads, rows, _ = self.q.shape
+        tile = self.tiles.row_sums
+        _kernels().row_sums[math.ceil(rows / tile.rows), items * heads](
+            *(*self._inputs(span), offsets, out),
+            *self._layout(span),
+            **options,
+            **self._options(tile),
+        )
+
+    def column_sums(self, span: Span, own: Tensor, share: Tensor, out: Tensor) -> Tensor:
+        """c, (items, heads, keys), and the sums of M_r and of P into `out`, (…, heads, 2, keys).
+
+        own: l, share: of the reference; (items, heads, rows) each.
+        """
+        items, heads, _, _ = self.q.shape
+        tile = self.tiles.column_sums
+        columns = self._empty(items, heads, span.length)
+        _kernels().column_sums[math.ceil(span.length / tile.columns), items * heads](
+            *(*self._inputs(span), own, share, columns, out),
+            *self._layout(span),
+            HALF=self._half,
+            **self._options(tile),
+        )
+        return columns
+
+    def pair_sums(
+        self, span: Span, own: Tensor, share: Tensor, by_row: PoolingPlan, by_column: PoolingPlan
+    ) -> Tensor:
+        """M_r and P over heads and pooled: (items, 2, generated cells, reference cells)."""
+        at_once = max(1, PARTIAL_BYTES // (8 * by_row.slots * by_column.slots))
+        found: list[Tensor] = []
+        for first in range(0, len(self.q), at_once):
+            items = slice(first, first + at_once)
+            part = replace(self, q=self.q[items], k=self.k[items])
+            pairs = self._empty(len(part.q), 2, by_row.slots, by_column.slots)
+            _kernels().pair_sums[by_column.blocks, by_row.blocks, len(part.q)](
+                *(*part._inputs(span), own[items], share[items], by_row.order, by_column.order),
+                *(by_row.weights, by_column.weights, pairs),
+                *part._layout(span),
+                *(by_row.slots // by_row.blocks, by_column.slots // by_column.blocks),
+                HALF=self._half,
+                ROW_CELLS=by_row.cells_each,
+                COLUMN_CELLS=by_column.cells_each,
+                **self._options(self.tiles.pair_sums),
+            )
+            found.append(by_column.gathered(by_row.gathered(pairs, -2), -1))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    @property
+    def _half(self) -> bool:
+        return self.q.dtype != torch.float32
 
     def _inputs(self, span: Span) -> tuple[Tensor, Tensor]:
         return self.q, self.k[:, :, span.slice]
 
-    @property
-    def _layout(self) -> tuple[int, ...]:
-        """Strides and heads, which tell the kernels where to find the inputs."""
-        heads = (self.q.shape[1], self.first_head, self.heads_each)
-        return *self.q.stride()[:3], *self.k.stride()[:3], *heads
+    def _layout(self, span: Span) -> tuple[int | float, ...]:
+        """Strides, heads and sizes, which tell the kernels where to find the inputs."""
+        _, heads, rows, dim = self.q.shape
+        strides = *self.q.stride()[:3], *self.k.stride()[:3]
+        return *strides, heads, heads // self.k.shape[1], rows, span.length, dim, self.scale
 
     def _options(self, tile: Tile) -> dict[str, int]:
-        """Constants that both kernels are compiled for."""
+        """Constants that a kernel is compiled for."""
         return {
             "BLOCK_ROWS": tile.rows,
             "BLOCK_COLUMNS": tile.columns,
@@ -138,61 +219,10 @@ class _Part:
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self.q.device)
 
-    def log_sums(self, span: Span) -> tuple[Tensor, Tensor]:
-        """Log-sum-exp of the logits with a span's keys, of each row and of each column.
 
-        (items, heads, rows) and (items, heads, keys); the latter is empty unless the span is a
-        reference.
-        """
-        items, heads, rows, dim = self.q.shape
-        tile = tiles(self.q.dtype, dim)[0]
-        blocks = math.ceil(rows / tile.rows)
-        over_rows = span.role is Role.REFERENCE
-        sums = self._empty(items, heads, rows)
-        parts = self._empty(items, heads, blocks, span.length if over_rows else 0)
-        _kernels().log_sums[blocks, items * heads](
-            *(*self._inputs(span), sums, parts),
-            *(*self._layout, rows, span.length, dim, self.scale),
-            WITH_COLUMNS=over_rows,
-            **self._options(tile),
-        )
-        return sums, parts.logsumexp(2)
-
-    def marginals(
-        self,
-        span: Span,
-        row_sums: Tensor,
-        column_sums: Tensor,
-        share: Tensor,
-        by_row: PoolingPlan,
-        by_column: PoolingPlan,
-        correspondence: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The sums of one reference.
-
-        M_g over its tokens, (items, heads, rows); M_r and the model's attention over the rows,
-        (items, heads, 2, keys); both over heads and pooled, (items, 2, generated cells, reference
-        cells), if there is a correspondence.
-        """
-        items, heads, rows, dim = self.q.shape
-        r2g = self._empty(items, heads, by_column.blocks, rows)
-        g2r = self._empty(items, heads, 2, by_row.blocks, span.length)
-        pairs = self._empty(items, 2, by_row.slots, by_column.slots) if correspondence else None
-        at_once = heads if correspondence else 1
-        grid = (by_column.blocks, by_row.blocks, items * heads // at_once)
-        _kernels().marginal_sums[grid](
-            *(*self._inputs(span), row_sums, column_sums, share, by_row.order, by_column.order),
-            *(by_row.weights, by_column.weights, r2g, g2r, g2r if pairs is None else pairs),
-            *(*self._layout, at_once, rows, span.length, dim, self.scale),
-            *(by_row.slots // by_row.blocks, by_column.slots // by_column.blocks),
-            WITH_PAIRS=correspondence,
-            ROW_CELLS=by_row.cells_each,
-            COLUMN_CELLS=by_column.cells_each,
-            **self._options(tiles(self.q.dtype, dim)[1]),
-        )
-        if pairs is not None:
-            pairs = by_column.gathered(by_row.gathered(pairs, -2), -1)
-        return r2g.sum(2), g2r.sum(3), pairs
+@lru_cache(maxsize=16)
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
 
 
 def _kernels() -> Any:
@@ -200,22 +230,3 @@ def _kernels() -> Any:
     from . import kernels
 
     return kernels
-
-
-def _chunks(
-    batch: int, heads: int, plans: list[tuple[PoolingPlan, PoolingPlan]], correspondence: bool
-) -> Iterator[tuple[slice, slice]]:
-    """Cut a call into items × heads whose partial sums fit in PARTIAL_BYTES."""
-    pair = item = 0
-    for by_row, by_column in plans:
-        tokens = (by_row.tokens * by_column.blocks, 2 * by_row.blocks * by_column.tokens)
-        pair = max(pair, 4 * sum(tokens))
-        item = max(item, 8 * by_row.slots * by_column.slots * correspondence)
-    items = PARTIAL_BYTES // (heads * pair + item)
-    if items:
-        for first in range(0, batch, items):
-            yield slice(first, first + items), slice(0, heads)
-        return
-    heads_at_once = max(1, PARTIAL_BYTES // pair)
-    for number, first in itertools.product(range(batch), range(0, heads, heads_at_once)):
-        yield slice(number, number + 1), slice(first, first + heads_at_once)
