@@ -136,7 +136,7 @@ class Recorder:
         self._sums.add(batch.names, marginals, call.layout, None, call.portions)
 
     def _close_step(self) -> None:
-        """Move the sums of the finished step to the CPU, once a step, not once a layer."""
+        """Send the sums of the finished step to the CPU, once a step, not once a layer."""
         self._add_small_calls()
         row = len(self._log.steps) - 1
         self._log.close_step(self._sums.close_step(row))
@@ -164,6 +164,7 @@ class Recorder:
         grid: (batch, kinds, cells), mean over heads. `kind_of` numbers the kinds.
         """
         with self._lock:
+            self._sums.settle()
             return self._log.finished, [
                 (side.grid, side.steps[row])
                 for side in self._sums.generated.values()
@@ -179,6 +180,7 @@ class Recorder:
         """
         with self._lock:
             self._close_step()
+            self._sums.settle()
         rows = [row for row, counts in enumerate(self._log.counts) if counts]
         if not rows or not self._sums.reference_grids:
             raise I2AMError(_nothing_recorded(self.plan, self.architecture))

@@ -1,6 +1,7 @@
 """The sums of a run: the open step on the model's device, finished steps on the CPU.
 
-Nothing is kept for each call, so memory grows with layers, steps and cells.
+The correspondence stays on the device until the end. Nothing is kept for each call, so memory grows
+with layers, steps and cells.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..tokens import (
 )
 from ..tokens.architectures.base import Layer
 from .definitions import Definition
+from .host_copy import HostCopy
 from .recording import map_grid
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -116,17 +118,17 @@ class RunningCorrespondence:
     def close(self) -> None:
         """Finish the step. It counts once, however many calls it had."""
         if isinstance(self.weight, Tensor):
-            self.closed = self.closed + (self.open / self.weight.clamp(min=_TINY)).cpu()
-            self.steps = self.steps + (self.weight > 0).cpu()
+            self.closed = self.closed + self.open / self.weight.clamp(min=_TINY)
+            self.steps = self.steps + (self.weight > 0)
         elif self.weight:
-            self.closed = self.closed + (self.open / self.weight).cpu()
+            self.closed = self.closed + self.open / self.weight
             self.steps = self.steps + 1
         self.open, self.weight = torch.zeros(()), 0.0
 
     @property
     def mean(self) -> Tensor:
-        """Mean over steps, in the shape that was added; zero where none attended."""
-        return self.closed / self.steps.clamp(min=1)
+        """Mean over steps, in the shape that was added, on the CPU; zero where none attended."""
+        return (self.closed / self.steps.clamp(min=1)).cpu()
 
 
 class RunningSums:
@@ -140,6 +142,7 @@ class RunningSums:
         # By reference and the two grids that its correspondence is pooled to.
         self.correspondence: dict[tuple[int, Grid, Grid], RunningCorrespondence] = {}
         self._open: dict[Layer, StepSums] = {}
+        self._arriving: tuple[int, list[LayerMaps], HostCopy] | None = None
 
     @property
     def reference_count(self) -> int:
@@ -189,17 +192,29 @@ class RunningSums:
                 running.add(match, layers, weight)
 
     def close_step(self, step: int) -> dict[Layer, int]:
-        """Move the open step's means to the CPU; return how many calls each layer had."""
-        counts: dict[Layer, int] = {}
+        """Send the open step's means to the CPU; return how many calls each layer had."""
+        self.settle()
+        sides: list[LayerMaps] = []
+        means: list[Tensor] = []
         for layer, sums in self._open.items():
-            sides = (self.generated[layer], *self.references[layer])
-            for side, maps in zip(sides, (sums.generated, *sums.references), strict=True):
-                side.close(step, sums.mean(maps).cpu())
-            counts[layer] = sums.count
+            sides += [self.generated[layer], *self.references[layer]]
+            means += [sums.mean(maps) for maps in (sums.generated, *sums.references)]
+        self._arriving = step, sides, HostCopy(means)
+        counts = {layer: sums.count for layer, sums in self._open.items()}
         self._open = {}
         for running in self.correspondence.values():
             running.close()
         return counts
+
+    def settle(self) -> None:
+        """Wait for the means of the last step, if they are still on their way. Call before reading
+        maps."""
+        if self._arriving is None:
+            return
+        step, sides, means = self._arriving
+        self._arriving = None
+        for side, maps in zip(sides, means.arrived(), strict=True):
+            side.close(step, maps)
 
 
 def to_map_grids(

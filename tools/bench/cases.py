@@ -87,6 +87,29 @@ def sd15(dtype: torch.dtype, device: torch.device) -> Any:
     return build("SD15", dtype, device, config)
 
 
+def sdxl(dtype: torch.dtype, device: torch.device) -> Any:
+    """The UNet of Stable Diffusion XL at its real size."""
+    config = {
+        **{"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320},
+        **{"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "context_dim": 2048},
+        **{"transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_middle": 10},
+        **{"transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10]},
+        **{"num_heads": -1, "num_head_channels": 64, "use_spatial_transformer": True},
+        **{"use_linear_in_transformer": True, "num_classes": "sequential"},
+        **{"adm_in_channels": 2816, "use_temporal_attention": False, "legacy": False},
+    }
+    return build("SDXL", dtype, device, config)
+
+
+def wan(dtype: torch.dtype, device: torch.device) -> Any:
+    """Wan 2.1 at the width of its small model, with four blocks."""
+    config = {
+        **{"image_model": "wan2.1", "model_type": "t2v", "in_dim": 16, "out_dim": 16},
+        **{"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 4},
+    }
+    return build("WAN21_T2V", dtype, device, config)
+
+
 def demo(dtype: torch.dtype, device: torch.device) -> Any:
     """The demo model that comes with the pack, trained."""
     import comfy.sd
@@ -97,6 +120,13 @@ def demo(dtype: torch.dtype, device: torch.device) -> Any:
 
 def noise(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def image_tokens(dim: int, **more: Any) -> Callable[[], list[Any]]:
+    """A maker of conditioning: 77 random tokens of text, 257 of a picture."""
+    return lambda: [
+        [noise(1, 1, 77 + 257, dim), {"i2am_image_tokens": [(78, 16, 16)], **more}],
+    ]
 
 
 def latents(seed: int, count: int, side: int, text: int, dim: int) -> Callable[[], list[Any]]:
@@ -133,7 +163,7 @@ def flux_case(
 
 
 def cases(device: torch.device) -> list[Case]:
-    """Every case; Flux.1 at its real size is measured on a graphics card only."""
+    """Every case; the largest are measured on a graphics card only."""
     small, full = flux(1024, 4, 8), flux(3072, 19, 38)
     demo_case = flux_case("d", "the demo model, 128²", demo, 8, 1, 2, 20)
     found = [
@@ -144,7 +174,7 @@ def cases(device: torch.device) -> list[Case]:
             "the UNet of SD 1.5, 512², 257 image tokens",
             sd15,
             (1, 4, 64, 64),
-            lambda: [[noise(1, 1, 77 + 257, 768), {"i2am_image_tokens": [(78, 16, 16)]}]],
+            image_tokens(768),
             slice(0, None),
             (slice(78, 334),),
             334,
@@ -153,7 +183,32 @@ def cases(device: torch.device) -> list[Case]:
         Case(**{**vars(demo_case), "conditioning": latents(1, 2, 16, 1, 16)}),
     ]
     if device.type == "cuda":
+        video = 21 * 30 * 52
         found += [
+            Case(
+                "sdxl",
+                "the UNet of SDXL, 1024², 257 image tokens",
+                sdxl,
+                (1, 4, 128, 128),
+                image_tokens(2048, pooled_output=noise(2, 1, 1280)),
+                slice(0, None),
+                (slice(78, 334),),
+                334,
+                4,
+            ),
+            Case(
+                "wan",
+                "Wan, 81 frames of 832×480, one reference picture",
+                wan,
+                (1, 16, 21, 60, 104),
+                lambda: [
+                    [noise(1, 1, 512, 4096), {"time_dim_concat": noise(2, 1, 16, 1, 60, 104)}]
+                ],
+                slice(0, video),
+                (slice(video, video + 30 * 52),),
+                video + 30 * 52,
+                2,
+            ),
             flux_case("flux1", "Flux.1, 1024², one reference", full, 64, 512, 1, 4),
             flux_case("flux3", "Flux.1, 1024², three references", full, 64, 512, 3, 4),
         ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,8 @@ GROWTH = (256, 512, 1024, 2048, 4096, 8192, 16384)
 class Figure:
     """One line of the table. ratio: time with capture divided by time without, median of pairs.
 
-    scratch_mib: peak working memory of one call; record_mib: size of the recording.
+    scratch_mib: peak working memory of one call; record_mib: size of the recording. call_us: on a
+    card, microseconds of the processor that capture adds to each recorded call; else not a number.
     """
 
     case: str
@@ -39,6 +41,18 @@ class Figure:
     record_mib: float
     device: str
     dtype: str
+    call_us: float = math.nan
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds of one run by the clock, and of the processor; with capture, what was recorded."""
+
+    seconds: float
+    processor: float
+    latent: Tensor
+    mebibytes: float = 0.0
+    calls: int = 0
 
 
 def seconds(device: torch.device) -> float:
@@ -57,33 +71,35 @@ class Bench:
         self.model = case.build(DTYPES[dtype], device)
         self.meter = Meter(device)
 
-    def sample(self, model: Any) -> tuple[float, Tensor]:
-        """One run: its seconds, and its latent."""
+    def sample(self, model: Any) -> Run:
+        """One run."""
         import comfy.sample
 
         start = torch.zeros(self.case.latent)
         conditioning = self.case.conditioning()
-        started = seconds(self.device)
+        started, processor = seconds(self.device), time.process_time()
         latent = comfy.sample.sample(
             model, comfy.sample.prepare_noise(start, 1), self.case.steps, 1.0, "euler", "simple",
             conditioning, conditioning, start, disable_pbar=True, seed=1,
         )  # fmt: skip
-        return seconds(self.device) - started, latent
+        processor = time.process_time() - processor
+        return Run(seconds(self.device) - started, processor, latent)
 
-    def run(self, variant: Variant) -> tuple[float, float]:
-        """One run with capture: its seconds, and the MiB it recorded."""
+    def run(self, variant: Variant) -> Run:
+        """One run with capture."""
         if variant.plan is None:
             dense = Dense(self.case, self.meter)
             model = self.model.clone()
             model.model_options["transformer_options"]["optimized_attention_override"] = dense
-            return self.sample(model)[0], dense.mebibytes
+            return replace(self.sample(model), mebibytes=dense.mebibytes)
         model = self.pack.arm(self.model, self.pack.Plan(**variant.plan))
         with self.changed(variant):
-            seconds, latent = self.sample(model)
-        record = self.pack.RECORDINGS.get(self.pack.fingerprint(latent))
+            run = self.sample(model)
+        record = self.pack.RECORDINGS.get(self.pack.fingerprint(run.latent))
         if not isinstance(record, self.pack.Recording):
             raise SystemExit(f"Nothing was recorded: {record}")
-        return seconds, record.bytes / MIB
+        calls = record.header.evaluations * len(record.header.layers)
+        return replace(run, mebibytes=record.bytes / MIB, calls=calls)
 
     @contextlib.contextmanager
     def changed(self, variant: Variant) -> Iterator[None]:
@@ -138,7 +154,7 @@ class Bench:
     def scratch(self, variant: Variant) -> tuple[float, float]:
         """Peak working memory of one call, and size of the recording, in MiB."""
         self.meter.on, self.meter.peak = True, 0
-        _, kept = self.run(variant)
+        kept = self.run(variant).mebibytes
         self.meter.on = False
         return self.meter.peak / MIB, kept
 
@@ -146,29 +162,36 @@ class Bench:
         """One figure per variant. Each round runs every variant once, next to a plain run."""
         memory = {variant.name: self.scratch(variant) for variant in wanted}  # and warms up
         self.sample(self.model)
-        ratios: dict[str, list[float]] = {variant.name: [] for variant in wanted}
+        pairs: dict[str, list[tuple[Run, Run]]] = {variant.name: [] for variant in wanted}
         for turn in range(rounds):
             for variant in wanted:
-                plain = recorded = 0.0
-                for what in ("plain", "recorded") if turn % 2 else ("recorded", "plain"):
-                    if what == "plain":
-                        plain = self.sample(self.model)[0]
-                    else:
-                        recorded = self.run(variant)[0]
-                ratios[variant.name].append(recorded / plain)
-        return [
-            Figure(
-                self.case.name,
-                name,
-                statistics.median(found),
-                min(found),
-                max(found),
-                *memory[name],
-                self.device.type,
-                self.dtype,
-            )
-            for name, found in ratios.items()
+                plain = self.sample(self.model) if turn % 2 else None
+                recorded = self.run(variant)
+                pairs[variant.name].append((plain or self.sample(self.model), recorded))
+        return [self._figure(name, found, *memory[name]) for name, found in pairs.items()]
+
+    def _figure(
+        self, name: str, pairs: list[tuple[Run, Run]], scratch: float, kept: float
+    ) -> Figure:
+        """Of pairs of runs, without capture and with it."""
+        ratios = [recorded.seconds / plain.seconds for plain, recorded in pairs]
+        added = [
+            1e6 * (recorded.processor - plain.processor) / recorded.calls
+            for plain, recorded in pairs
+            if recorded.calls and self.device.type == "cuda"
         ]
+        return Figure(
+            self.case.name,
+            name,
+            statistics.median(ratios),
+            min(ratios),
+            max(ratios),
+            scratch,
+            kept,
+            self.device.type,
+            self.dtype,
+            statistics.median(added) if added else math.nan,
+        )
 
 
 def growth(
@@ -233,6 +256,7 @@ def recorded_call(
 ) -> None:
     """One attention call as a recorded run makes it."""
     sums: Any = None
+    log_sum: Tensor | None = None
     if pack.can_tap(q, k):
         sums = pack.SoftmaxSums(layout, True)
 
@@ -242,10 +266,14 @@ def recorded_call(
 
         with pack.SoftmaxTap(q, k, None, None, tell):
             call()
+    elif pack.can_tap_log_sum(q, k):
+        with pack.LogSumTap(q, k) as tap:
+            call()
+        log_sum = tap.log_sum
     else:
         call()
     with meter():
-        pack.attention_marginals(q, k, layout, observed=sums)
+        pack.attention_marginals(q, k, layout, observed=sums, log_sum=log_sum)
 
 
 def dense_call(meter: Meter, call: Callable[[], Any], q: Tensor, k: Tensor, layout: Any) -> None:
@@ -273,9 +301,10 @@ def available_memory() -> int:
 
 def show(figure: Figure) -> None:
     print(
-        f"  {figure.case:8} {figure.variant:18} {figure.dtype:5} × {figure.ratio:6.3f}  "
+        f"  {figure.case:8} {figure.variant:20} {figure.dtype:5} × {figure.ratio:6.3f}  "
         f"({figure.ratio_min:.3f} … {figure.ratio_max:.3f})  scratch {figure.scratch_mib:8.1f} MiB"
-        f"  record {figure.record_mib:7.2f} MiB",
+        f"  record {figure.record_mib:7.2f} MiB"
+        + ("" if math.isnan(figure.call_us) else f"  {figure.call_us:6.0f} µs a call"),
         flush=True,
     )
 

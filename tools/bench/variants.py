@@ -101,7 +101,7 @@ class Meter:
 class Variant:
     """One way to record a run. plan: what to record; None stands for the dense method.
 
-    paper_only: capture gets the references' keys alone. kernels: use the device's, if it has any.
+    paper_only: capture gets the references' keys alone. kernels: whether Triton is used.
     """
 
     name: str
@@ -125,7 +125,10 @@ def variants(case: Case, device: torch.device) -> list[Variant]:
         Variant("dense", None),
     ]
     if device.type == "cuda":
-        found.insert(1, Variant("without kernels", {}, kernels=False))
+        found[1:1] = [
+            Variant("without triton", {}, kernels=False),
+            Variant("fast, without triton", {"budget": "fast"}, kernels=False),
+        ]
     if case.steps >= 4:
         found[3:3] = [
             Variant(f"every {name} step", {"steps": every(nth, case.steps)})
