@@ -36,6 +36,7 @@ def attention_marginals(
     mask: Tensor | None = None,
     weights: Tensor | None = None,
     correspondence: bool = True,
+    paper: bool = True,
     scratch_bytes: int = SCRATCH_BYTES,
     workspace: Workspace | None = None,
     observed: SoftmaxSums | None = None,
@@ -50,9 +51,11 @@ def attention_marginals(
     each softmax counts at each place, for layouts with several; shares are fractions of all of
     them, and both definitions weight each place.
 
-    workspace: buffers of earlier calls to use again, by one thread at a time. observed: the sums
-    of this very call, if its softmax was tapped, so that nothing is computed again. log_sum: the
-    log-sum-exp of each query's row over all keys, (batch, heads, queries), if it was tapped.
+    paper: whether the paper's maps are of use. If not, what they cost extra on a card is left out,
+    and they are zero where it was. workspace: buffers of earlier calls to use again, by one thread
+    at a time. observed: the sums of this very call, if its softmax was tapped, so that nothing is
+    computed again. log_sum: the log-sum-exp of each query's row over all keys, (batch, heads,
+    queries), if it was tapped.
 
     Works in float32 within `scratch_bytes`. Raises LayoutMismatch if the layout does not account
     for every key, or holds no reference.
@@ -74,15 +77,16 @@ def attention_marginals(
     factor: float = q.shape[-1] ** -0.5 if scale is None else scale
     call: dict[str, Any] = {"scale": factor, "mask": mask, "weights": weights}
     call["correspondence"] = correspondence
+    more: dict[str, Any] = {"paper": paper, "log_sum": log_sum}
 
     if observed is not None:
         found = observed.marginals(q, k, factor, mask)
     else:
         found = dense_marginals(q, k, layout, **call)
     if found is None:
-        found = triton_marginals(q, k, layout, **call, log_sum=log_sum)
+        found = triton_marginals(q, k, layout, **call, **more)
     if found is None:
-        found = operator_marginals(q, k, layout, **call, log_sum=log_sum)
+        found = operator_marginals(q, k, layout, **call, **more)
     if found is None:
         workspace = workspace or Workspace()
         found = blocked_marginals(

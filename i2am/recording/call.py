@@ -30,7 +30,7 @@ from ..tokens import (
     grid_of,
     region_weights,
 )
-from .plan import THINNED_SIDE
+from .plan import THINNED_SIDE, Plan
 
 _NOWHERE = torch.zeros(())  # portions, for a call without a region
 
@@ -111,8 +111,8 @@ class RecordedCall:
         signature = CallSignature.of(self.q, self.k, self.layout, self.scale)
         return signature if signature.is_small else None
 
-    def marginals(self, correspondence: bool, workspace: Workspace) -> Marginals:
-        """The call's sums over the result and over each reference."""
+    def marginals(self, plan: Plan, workspace: Workspace) -> Marginals:
+        """The call's sums over the result and over each reference, as planned."""
         marginals = attention_marginals(
             self.q,
             self.k,
@@ -120,14 +120,15 @@ class RecordedCall:
             scale=self.scale,
             mask=self.mask,
             weights=self.weights,
-            correspondence=correspondence,
+            correspondence=plan.correspondence,
+            paper=plan.paper,
             workspace=workspace,
             observed=self.observed,
             log_sum=self.log_sum,
         )
         if self.v is None:
             return marginals
-        return replace(marginals, effects=self._effects(correspondence=correspondence))
+        return replace(marginals, effects=self._effects(correspondence=plan.correspondence))
 
     def _effects(self, **asked: Any) -> Effects:
         """The effects of the call's references. asked: more arguments of `attention_effects`."""

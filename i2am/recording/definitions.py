@@ -13,11 +13,17 @@ class Definition(str, Enum):
     EFFECT = "effect"  # how far the attention's output moves with the reference left out
 
 
-# In the order in which arrays hold them.
 RECORDED = {
     "both": (Definition.PAPER, Definition.MODEL),
     "all": (Definition.PAPER, Definition.MODEL, Definition.EFFECT),
+    "model": (Definition.MODEL,),
+    "paper": (Definition.PAPER,),
 }
+
+
+def number_of(definition: Definition) -> int:
+    """A definition → its place among the sums of a call: paper, model, effect."""
+    return tuple(Definition).index(definition)
 
 
 def first_definition(recorded: tuple[Definition, ...], joint: bool) -> Definition:
@@ -30,7 +36,8 @@ def first_definition(recorded: tuple[Definition, ...], joint: bool) -> Definitio
     """
     if Definition.EFFECT in recorded:
         return Definition.EFFECT
-    return Definition.MODEL if joint else Definition.PAPER
+    wanted = Definition.MODEL if joint else Definition.PAPER
+    return wanted if wanted in recorded else recorded[0]
 
 
 def attention_definition(definition: Definition, joint: bool) -> Definition:

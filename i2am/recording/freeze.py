@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import I2AMError
 from ..tokens import Grid, Picture, mean_over_cells, spread
 from ..tokens.architectures.base import Layer
-from .definitions import Definition
+from .definitions import Definition, number_of
 from .plan import Plan
 from .point_sums import PointSums
 from .recording import Header, Recording, Run, correspondence_name
@@ -112,7 +112,8 @@ def map_arrays(
     for r in range(count):
         over_reference = [sums.references[layer][r] for layer in layers]
         stacked = _stack_layers(steps, over_reference, reference_grids[r])
-        for number, definition in enumerate(definitions):
+        for definition in definitions:
+            number = number_of(definition)
             kind = kind_of(definition, count) + r
             for name, over_result, maps in zip(
                 ("step_layer", "layer_head"), (step_layer, layer_head), stacked, strict=True
@@ -149,7 +150,8 @@ def correspondence_arrays(
             hg=rows.height,
             hr=columns.height,
         )
-        for definition, values in zip(definitions, by_definition, strict=True):
+        for definition in definitions:
+            values = by_definition[number_of(definition)]
             arrays[correspondence_name(definition, r)] = values.contiguous()
     return arrays
 

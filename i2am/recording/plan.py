@@ -62,6 +62,11 @@ class Plan:
         return RECORDED[self.definitions]
 
     @property
+    def paper(self) -> bool:
+        """Whether the paper's definition is recorded."""
+        return Definition.PAPER in self.recorded
+
+    @property
     def effect(self) -> bool:
         """Whether the effect is recorded. It needs the values as well as queries and keys."""
         return Definition.EFFECT in self.recorded

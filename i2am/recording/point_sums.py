@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attention import PointMarginals
 from ..tokens import RESULT, Grid, PointQuery, spread
 from ..tokens.architectures.base import Layer
-from .definitions import Definition
+from .definitions import Definition, number_of
 
 _TINY = torch.finfo(torch.float32).tiny
 POINT_BYTES = 128 * 2**20  # for a run; beyond it, neighbouring steps are summed together
@@ -100,7 +100,8 @@ class PointSums:
             by_definition = rearrange(
                 stacked, "b (t l) definition p cells -> definition b t l p cells", t=len(groups)
             )
-            for definition, cells in zip(definitions, by_definition, strict=True):
+            for definition in definitions:
+                cells = by_definition[number_of(definition)]
                 name = f"point.{definition.value}.{track.direction}.{track.reference}"
                 arrays[name] = cells.reshape(*cells.shape[:-1], *grid.shape).contiguous()
         return arrays

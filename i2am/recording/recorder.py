@@ -101,7 +101,7 @@ class Recorder:
         signature = call.signature
         marginals = None
         if signature is None:
-            marginals = call.marginals(self.plan.correspondence, self._workspace)
+            marginals = call.marginals(self.plan, self._workspace)
         with self._lock:
             if not self._sums.admit(layer, call.layout, region):
                 raise I2AMError(
@@ -132,7 +132,7 @@ class Recorder:
             return
         signature = batch.signature
         call = RecordedCall(batch.q, batch.k, signature.layout, batch.v, signature.scale)
-        marginals = call.marginals(self.plan.correspondence, self._workspace)
+        marginals = call.marginals(self.plan, self._workspace)
         self._sums.add(batch.names, marginals, call.layout, None, call.portions)
 
     def _close_step(self) -> None:

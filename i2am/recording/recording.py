@@ -166,8 +166,13 @@ DEFINITIONS = {
 
 def definitions_of(plan: Plan) -> dict[str, str]:
     """Plan → the DEFINITIONS of what it records."""
+    left_out = {kept.value for kept in Definition if kept not in plan.recorded}
+    if not plan.effect:
+        left_out.add("output")
+    if not plan.paper:
+        left_out.add("correspondence")
     return {
         name: text
         for name, text in DEFINITIONS.items()
-        if plan.effect or not ("effect" in name or name == "output")
+        if name not in left_out and not left_out & set(name.split("."))
     }

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import I2AMError
 from ..maps import item_shares
-from ..recording import Header, Recording
+from ..recording import Definition, Header, Recording, check_definition
 from ..tokens import mask_coverage
 
 NOTHING = 0.001  # a mean share below this counts as none
@@ -51,9 +51,11 @@ def measure_influence(recording: Recording, region: Tensor | None = None) -> Inf
     """Recording → the share of each source, over the whole result and inside a region of it.
 
     region: (1 or batch, height, width), of any size, over the result. A cell counts by how much of
-    it is covered. For a video, the mean frame is used. Raises I2AMError for an empty region.
+    it is covered. For a video, the mean frame is used. Raises I2AMError for an empty region,
+    or if the model's definition was not recorded.
     """
     header, arrays = recording.header, recording.arrays
+    check_definition(header, Definition.MODEL)
     whole = item_shares(recording)
     grid = header.generated.grid
     places = _mean_frame(arrays["share.map"], header).flatten(2)  # (batch, sources, cells)
@@ -111,6 +113,7 @@ def strength_maps(recording: Recording, comparison: ColorBy) -> Tensor:
     if comparison is ColorBy.SHARE:
         places = _mean_frame(recording.arrays["share.map"], header)
         return torch.cat((places[:, :2].amax(1, keepdim=True), places[:, 2:]), 1)
+    check_definition(header, Definition.MODEL)
     layers: list[Tensor] = []
     for r in range(len(header.references)):
         maps = recording.arrays[f"model.r2g.{r}.step_layer"].mean(1)

@@ -92,7 +92,7 @@ def ask(spans: TokenLayout = SPANS, keys: int = 4, dim: int = 8, **options: Any)
     like = {"device": options.pop("device", "cuda"), "dtype": options.pop("dtype", torch.bfloat16)}
     q = torch.empty(2, 4, spans.generated.length, dim, **like)
     k = torch.empty(2, keys, spans.key_count, dim, **like)
-    options = {"mask": None, "weights": None, "log_sum": None, **options}
+    options = {"mask": None, "weights": None, "paper": True, "log_sum": None, **options}
     assert backend.triton_marginals(q, k, spans, scale=1.0, correspondence=True, **options) is None
 
 
@@ -249,10 +249,12 @@ VIDEO = layout(text=512, generated=Grid(30, 52, frames=21), references=(Grid(30,
 
 @pytest.mark.parametrize(("spans", "operations"), [(FLUX, 26), (VIDEO, 38)], ids=["flux", "video"])
 @pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("paper", [True, False])
 def test_cost_of_a_call(
-    monkeypatch: pytest.MonkeyPatch, spans: TokenLayout, operations: int, known: bool
+    monkeypatch: pytest.MonkeyPatch, spans: TokenLayout, operations: int, known: bool, paper: bool
 ) -> None:
-    """With the tap, five launches for text and one reference; nothing of the logits' size."""
+    """With the tap, five launches for text and one reference, four without the paper's definition;
+    nothing of the logits' size."""
     launches, rows = Launches(), spans.generated.length
     monkeypatch.setattr(passes, "_kernels", lambda: launches)
     pooling = passes.tiles(torch.bfloat16, 128, (8, 0)).pair_sums
@@ -265,11 +267,12 @@ def test_cost_of_a_call(
         q = torch.empty(1, 24, rows, 128, dtype=torch.bfloat16)
         k = torch.empty(1, 24, spans.key_count, 128, dtype=torch.bfloat16)
         log_sum = torch.empty(1, 24, rows) if known else None
-        options = {"scale": 1.0, "correspondence": True, "log_sum": log_sum}
+        options = {"scale": 1.0, "correspondence": True, "paper": paper}
+        options["log_sum"] = log_sum
         with Counted() as counted:
             passes.kernel_marginals(q, k, spans, **options)
     names = [name for name, _ in launches.found]
     of_rows = ["row_sums"] * (2 if known else 3)
-    assert names == [*of_rows, "column_sums", "row_sums", "pair_sums"]
+    assert names == [*of_rows, "column_sums", *["row_sums"] * paper, "pair_sums"]
     assert counted.operations <= operations
     assert counted.bytes <= 256 * 2**20

@@ -55,7 +55,10 @@ QUICK = {
         "d": ("fp32", 5, ("exact", "with the effect", "fast", "dense")),
     },
     "cuda": {
-        "flux1": ("bf16", 3, ("exact", "no correspondence", "without triton", "fast", "dense")),
+        "flux1": (
+            *("bf16", 3),
+            ("exact", "model definition", "no correspondence", "without triton", "fast", "dense"),
+        ),
         "sdxl": ("fp16", 3, ("exact", "without triton", "fast", "dense")),
         "c": ("fp16", 3, ("exact", "without triton", "fast", "dense")),
         "wan": ("bf16", 1, ("exact", "without triton", "fast")),

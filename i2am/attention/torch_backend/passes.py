@@ -41,12 +41,14 @@ def computed_marginals(
     *,
     scale: float,
     correspondence: bool,
+    paper: bool = True,
     log_sum: Tensor | None = None,
     scratch_bytes: int = SCRATCH_BYTES,
 ) -> Marginals:
     """What `blocked_marginals` gives, for one softmax over all keys without a mask.
 
-    q: of the generated tokens alone. log_sum: L, (batch, heads, generated), if it is known.
+    q: of the generated tokens alone. paper: whether its maps are of use; zero if not. log_sum: L,
+    (batch, heads, generated), if it is known.
     """
     references, rows = layout.references, layout.generated
     batch, heads, queries, _ = q.shape
@@ -77,8 +79,12 @@ def computed_marginals(
                 correspondences[r][items, ..., some_cells] += pooled.div_(heads)
             own = part.log_sum(span.slice) if own is None else own
             share[here][:, :, 2 + r] = (own - whole).exp_()
-            g2r[r][here] = part.over_rows(span.slice, own, whole).div_(queries)
-            paper_r2g[here][:, :, r] = part.paper_r2g(span.slice).div_(span.length)
+            subtracted = (own, whole) if paper else (whole,)
+            g2r[r][here][:, :, -len(subtracted) :] = part.over_rows(span.slice, *subtracted)
+            if paper:
+                paper_r2g[here][:, :, r] = part.paper_r2g(span.slice).div_(span.length)
+    for sums in g2r:
+        sums.div_(queries)
     fill_own_share(share, layout)
     return Marginals(share, paper_r2g, g2r, tuple(correspondences))
 

@@ -30,6 +30,7 @@ def triton_marginals(
     mask: Tensor | None,
     weights: Tensor | None,
     correspondence: bool,
+    paper: bool,
     log_sum: Tensor | None,
 ) -> Marginals | None:
     """What `blocked_marginals` gives, or None if the kernels do not serve this call.
@@ -38,7 +39,7 @@ def triton_marginals(
     """
     if mask is not None or weights is not None or not _suits(q, k, layout):
         return None
-    given = {"scale": scale, "correspondence": correspondence, "log_sum": log_sum}
+    given = {"scale": scale, "correspondence": correspondence, "paper": paper, "log_sum": log_sum}
     return _TRIALS.marginals(q, k, layout, **given)
 
 

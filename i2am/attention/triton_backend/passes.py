@@ -71,11 +71,13 @@ def kernel_marginals(
     *,
     scale: float,
     correspondence: bool,
+    paper: bool = True,
     log_sum: Tensor | None = None,
 ) -> Marginals:
     """What `blocked_marginals` gives, by the kernels, for a call that suits them.
 
-    q: of the generated tokens alone. log_sum: L, (batch, heads, generated), if it is known.
+    q: of the generated tokens alone. paper: whether its R2G is of use; zero if not. log_sum: L,
+    (batch, heads, generated), if it is known.
     """
     references = layout.references
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
@@ -112,9 +114,10 @@ def kernel_marginals(
             r = next(numbers)
             portion = torch.exp(own - whole, out=share[2 + r])
             columns = passes.column_sums(span, own, portion, g2r[r])
-            passes.r2g_sums(span, columns, paper_r2g[r])
             g2r[r].div_(queries)
-            paper_r2g[r].div_(span.length)
+            if paper:
+                passes.r2g_sums(span, columns, paper_r2g[r])
+                paper_r2g[r].div_(span.length)
             if correspondence:
                 pairs = passes.pair_sums(span, own, portion, *plans[r])
                 correspondences.append(pairs.div_(heads))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...attention import CORRESPONDENCE_SIDE
 from ...maps import correspondence_of
-from ...recording import MAP_SIDE, Attribution, Definition, Header, map_grid
+from ...recording import MAP_SIDE, Attribution, Header, correspondence_name, map_grid
 from ...tokens import Grid
 
 
@@ -81,9 +81,11 @@ class PooledView:
 
     def correspondence_grids(self, r: int) -> tuple[Grid, Grid, Grid, Grid] | None:
         """The grids of a correspondence, as recorded (rows, columns) and as sent; None without."""
-        if f"correspondence.{r}" not in self.recorded or not self.header.references[r].has_places:
+        definition = self.header.plan.recorded[0]  # all have the same grids
+        recorded = correspondence_name(definition, r) in self.recorded
+        if not recorded or not self.header.references[r].has_places:
             return None
-        pairs = correspondence_of(self.attribution.recording, Definition.PAPER, r)
+        pairs = correspondence_of(self.attribution.recording, definition, r)
         rows, columns = pairs.result, pairs.reference
         side = self.fit.match_side
         return rows, columns, rows.shrunk_to(side), columns.shrunk_to(side)
