@@ -11,6 +11,7 @@ The definitions are in `marginals`; every way computes the same numbers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -80,16 +81,18 @@ def attention_marginals(
     more: dict[str, Any] = {"paper": paper, "log_sum": log_sum}
 
     if observed is not None:
-        found = observed.marginals(q, k, factor, mask)
+        found, way = observed.marginals(q, k, factor, mask), "the model's own softmax"
     else:
-        found = dense_marginals(q, k, layout, **call)
+        found, way = dense_marginals(q, k, layout, **call), "small calls at once"
+    known = "" if log_sum is None else ", with the row sums of the model's own call"
     if found is None:
-        found = triton_marginals(q, k, layout, **call, **more)
+        found, way = triton_marginals(q, k, layout, **call, **more), f"Triton kernels{known}"
     if found is None:
+        way = f"torch's fused attention{known}"
         found = operator_marginals(q, k, layout, **call, **more)
     if found is None:
-        workspace = workspace or Workspace()
+        way, workspace = "block by block", workspace or Workspace()
         found = blocked_marginals(
             q, k, layout, **call, scratch_bytes=scratch_bytes, workspace=workspace
         )
-    return found
+    return replace(found, way=way)

@@ -69,6 +69,7 @@ def recording_report(recording: Recording) -> str:
         f"{header.plan.branch} branch",
         _coverage_line(recording),
         _plan_line(header),
+        *_way_lines(header),
         "Share of the model's attention, mean over the result, all recorded layers and steps:",
         f"  text {mean['text']:.1%} · the picture itself {mean['self']:.1%}",
     ]
@@ -95,10 +96,18 @@ def support_lines(recording: Recording) -> list[str]:
         f"{header.plan.branch} branch; references: {', '.join(references)}",
         _coverage_line(recording),
         _plan_line(header),
+        *_way_lines(header),
     ]
     steered = ["The model's attention was steered."] if header.run.steering else []
     found = [*_warnings(recording), *steered]
     return [*lines, *(f"Warning: {warning}" for warning in found or ["none"])]
+
+
+def _way_lines(header: Header) -> list[str]:
+    """How the sums were computed, the most frequent way first; nothing for older files."""
+    ways = sorted(header.ways.items(), key=lambda way: -way[1])
+    said = "; ".join(f"{way} ({calls} calls)" for way, calls in ways)
+    return [f"Computed: {said}"] if said else []
 
 
 def _coverage_line(recording: Recording) -> str:

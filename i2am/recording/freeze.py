@@ -78,6 +78,7 @@ def header_of(
         expected_layers=len(asked),
         seconds=seconds,
         keys=log.keys,
+        ways=dict(log.ways),
         token_grids=() if points is None else points.grids(),
         step_groups=() if points is None else points.groups(rows),
     )

@@ -85,6 +85,7 @@ def _header(values: dict[str, Any]) -> Header:
         expected_layers=int(values["expected_layers"]),
         seconds=_finite(values["seconds"]),
         keys=tuple(int(count) for count in values.get("keys", ())),
+        ways={str(way): int(calls) for way, calls in values.get("ways", {}).items()},
         token_grids=tuple(_grid(grid) for grid in values.get("token_grids", ())),
         step_groups=tuple(int(group) for group in values.get("step_groups", ())),
     )

@@ -113,6 +113,7 @@ class Recorder:
                 self._points.add(layer, points)
             if marginals is not None:
                 self._sums.add((layer,), marginals, call.layout, region, call.portions)
+                self._log.ways[marginals.way] += 1
             elif signature is not None:
                 if not self._small_calls.has_room(signature):
                     self._add_small_calls()
@@ -134,6 +135,7 @@ class Recorder:
         call = RecordedCall(batch.q, batch.k, signature.layout, batch.v, signature.scale)
         marginals = call.marginals(self.plan, self._workspace)
         self._sums.add(batch.names, marginals, call.layout, None, call.portions)
+        self._log.ways[marginals.way] += len(batch.names)
 
     def _close_step(self) -> None:
         """Send the sums of the finished step to the CPU, once a step, not once a layer."""

@@ -49,6 +49,7 @@ class Header:
     seconds: how long the run took, recording included.
     keys: how many keys are text, the result itself, reference 1, …, in the layer with the most
     keys; empty in older files and if they do not share one softmax.
+    ways: how calls were computed, in words, and how many; empty in older files.
 
     With point queries in the plan:
     token_grids: the finest token grid of any layer, for the result and each reference.
@@ -72,6 +73,7 @@ class Header:
     expected_layers: int
     seconds: float = 0.0
     keys: tuple[int, ...] = ()
+    ways: Mapping[str, int] = field(default_factory=dict[str, int])
     token_grids: tuple[Grid, ...] = ()
     step_groups: tuple[int, ...] = ()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..tokens import Role, TokenLayout
 from ..tokens.architectures.base import Layer
 
@@ -17,6 +19,7 @@ class RunLog:
         self.recorded = 0  # those of them with a recorded call
         self.finished = 0  # steps that were closed
         self.keys: tuple[int, ...] = ()  # text, own, each reference, in the call with the most
+        self.ways: Counter[str] = Counter()  # how calls were computed, in words, and how many
         self._pending = False  # whether no call of the current evaluation was recorded yet
 
     def is_new(self, step: int) -> bool:

@@ -36,7 +36,7 @@ def test_its_lines(run_graph: Any) -> None:
     )
     assert lines[3].startswith("Recorded 3 of 3 model evaluations in 3 steps, 4 of 4 layers")
     assert lines[4].startswith("Planned (exact): 3 of 3 steps")
-    assert lines[5:] == ["Warning: none"]
+    assert lines[5:] == ["Computed: small calls at once (12 calls)", "Warning: none"]
 
 
 def test_missing_layers_are_a_warning(comfy: Any, run_graph: Any) -> None:
