@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..tokens import Role, Span, TokenLayout, grid_of
 from .call_inputs import SoftmaxWeights
-from .marginals import Marginals
+from .marginals import Marginals, weigh_paper_r2g
 from .pooling import CorrespondenceSum
 from .workspace import CACHE_BYTES, ENOUGH_ROWS, Workspace, can_read_back
 
@@ -67,9 +67,8 @@ def blocked_marginals(
     for sums in g2r:
         sums /= rows.length
     if softmax_weights is not None:
-        emphasis = [softmax_weights.emphasis[:, span.softmax] for span in references]
-        paper_r2g *= torch.stack(emphasis, 1).unsqueeze(1)
-    if mask is not None or softmax_weights is not None:
+        weigh_paper_r2g(paper_r2g, softmax_weights.emphasis, layout)
+    elif mask is not None:
         # Keys hidden from every query have no column of M_g: leave them out.
         paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=_TINY)
     means = tuple(pairs.mean(heads) for pairs in correspondences)

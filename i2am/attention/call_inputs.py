@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..tokens import TokenLayout
 
+LOWEST_LOG = -1e3  # e to this is zero in float32, whatever it is added to
+
 
 def in_layout_order(
     q: Tensor, k: Tensor, mask: Tensor | None, layout: TokenLayout
@@ -66,6 +68,13 @@ class SoftmaxWeights:
         return SoftmaxWeights(
             portions=weights / weights.sum(1, keepdim=True),
             emphasis=(weights / weights.mean(-1, keepdim=True)).nan_to_num(0.0),
+        )
+
+    @property
+    def logarithms(self) -> SoftmaxWeights:
+        """The logarithm of each number; of zero, one low enough for nothing to be left of it."""
+        return SoftmaxWeights(
+            self.portions.log().clamp(min=LOWEST_LOG), self.emphasis.log().clamp(min=LOWEST_LOG)
         )
 
     def items(self, items: slice) -> SoftmaxWeights:

@@ -69,6 +69,15 @@ class Marginals:
         return tuple(torch.cat((two, effect.unsqueeze(1)), 1) for two, effect in pairs)
 
 
+def weigh_paper_r2g(paper_r2g: Tensor, emphasis: Tensor, layout: TokenLayout) -> None:
+    """Weigh M_g by each place's emphasis, and let it sum to one again, in place.
+
+    paper_r2g: as in `Marginals`. emphasis: (batch, softmaxes, generated).
+    """
+    paper_r2g *= torch.stack([emphasis[:, s.softmax] for s in layout.references], 1).unsqueeze(1)
+    paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def fill_own_share(share: Tensor, layout: TokenLayout) -> None:
     """Fill in the share of the picture itself: what text and references leave of one, in place."""
     if any(span.role is Role.GENERATED for span in layout.keys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class Trials:
     """A way to compute marginals, and the kinds of inputs (device, dtype, head size) it serves.
 
     name: of the way, in the plural, for the log. compute: takes q of the generated tokens, k, the
-    layout, and options by name; `scale`, `correspondence` and `log_sum` alone in a trial.
+    layout, and options by name: scale, correspondence, weights and log_sum in a trial.
     half_close: the allowed difference of sums in half precision, where it is more, by their name.
     """
 
@@ -102,7 +103,6 @@ class Trials:
 
 _PLAIN: dict[str, Any] = {
     "mask": None,
-    "weights": None,
     "scratch_bytes": SCRATCH_BYTES,
     "workspace": Workspace(),
 }
@@ -136,16 +136,17 @@ def _trial_calls(
     """q, k, layout, options, and the allowed difference.
 
     They have several blocks each way, a shared key head, pooling by whole cells and by parts of
-    them, and rows and columns with very different log-sum-exps.
+    them, rows and columns with very different log-sum-exps, and weighted softmaxes.
     """
     generated = Grid(36, 5, (35.5, 4.75))
     pictures = (None, generated, Grid(64, 2), Grid(3, 7))
     roles = (Role.TEXT, Role.GENERATED, Role.REFERENCE, Role.REFERENCE)
     rows = (Span(Role.GENERATED, 0, generated.area, generated),)
-    for order, reach, scale, correspondence, close in (
-        ((0, 1, 2, 3), 0.0, dim**-0.5, True, _CLOSE),
-        ((2, 1, 3, 0), 100.0, 1.0, True, 20 * _CLOSE),
-        ((3, 0, 2, 1), 0.0, 0.1, False, _CLOSE),
+    for order, reach, scale, correspondence, weighted, close in (
+        ((0, 1, 2, 3), 0.0, dim**-0.5, True, False, _CLOSE),
+        ((2, 1, 3, 0), 100.0, 1.0, True, False, 20 * _CLOSE),
+        ((3, 0, 2, 1), 0.0, 0.1, False, False, _CLOSE),
+        ((0, 2, 3), 0.0, dim**-0.5, True, True, _CLOSE),
     ):
         keys: list[Span] = []
         for index in order:
@@ -157,5 +158,10 @@ def _trial_calls(
         if reach:  # adds up to so much to the logits, to each row and each column on its own
             q[..., 0], k[..., 1] = (x[..., 0].clamp(-1, 1) * reach for x in (q, k))
             q[..., 1] = k[..., 0] = 1.0
-        options = {"scale": scale, "correspondence": correspondence}
+        weights = None
+        if weighted:  # two softmaxes
+            keys = [replace(span, softmax=number % 2) for number, span in enumerate(keys)]
+            weights = torch.rand(2, 2, generated.area, generator=random)
+            weights[:, 1, 0] = 0.0
+        options = {"scale": scale, "correspondence": correspondence, "weights": weights}
         yield q.to(dtype), k.to(dtype), TokenLayout(rows, tuple(keys)), options, close

@@ -20,7 +20,9 @@ CARDS = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 NUMBERS = "*fp32"
 TYPES = {
     **dict.fromkeys(("row_order", "column_order"), "*i32"),
-    **dict.fromkeys(("offsets", "sums", "over_rows", "share", "log_sums", "g2r", "pairs"), NUMBERS),
+    **dict.fromkeys(
+        ("offsets", "sums", "over_rows", "share", "emphasis", "log_sums", "g2r", "pairs"), NUMBERS
+    ),
     **dict.fromkeys(("row_weights", "column_weights"), NUMBERS),
     "scale": "fp32",
 }
@@ -39,6 +41,7 @@ def test_fits(name: str, card: int, heads: tuple[str, int]) -> None:
         "BY_COLUMN": False,
         "KNOWN": True,
         "HALF": dtype != "fp32",
+        "WEIGHTED": True,
         "ROW_CELLS": 32,
         "COLUMN_CELLS": 32,
         "BLOCK_ROWS": tile.rows,

@@ -111,7 +111,6 @@ def test_made_for(asked: list[Any], dtype: torch.dtype, keys: int, dim: int) -> 
     [
         {"device": "cpu"},
         {"mask": True},
-        {"weights": True},
         {"dtype": torch.float64},
         {"keys": 3},
         {"dim": 257},
@@ -210,7 +209,7 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counted(TorchDispatchMode):
-    """Counts torch's operations, and the bytes of what they make."""
+    """Counts torch's operations on a device, and the bytes of what they make."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,7 +219,7 @@ class Counted(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func.is_view or func.namespace == "prim":
             return result
-        self.operations += 1
+        self.operations += not func.name().startswith("aten::empty")  # which launches nothing
         given = {id(x) for x in args if isinstance(x, torch.Tensor)}
         if isinstance(result, torch.Tensor) and id(result) not in given:
             self.bytes += result.numel() * result.element_size()
@@ -247,7 +246,7 @@ FLUX = layout(text=512, generated=Grid(64, 64), references=(Grid(64, 64),))
 VIDEO = layout(text=512, generated=Grid(30, 52, frames=21), references=(Grid(30, 52),))
 
 
-@pytest.mark.parametrize(("spans", "operations"), [(FLUX, 26), (VIDEO, 38)], ids=["flux", "video"])
+@pytest.mark.parametrize(("spans", "operations"), [(FLUX, 22), (VIDEO, 34)], ids=["flux", "video"])
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("paper", [True, False])
 def test_cost_of_a_call(

@@ -37,10 +37,12 @@ def operator_marginals(
 
     q: of the generated tokens alone. log_sum: of their rows over all keys, if it is known.
     """
-    if mask is not None or weights is not None or not _suits(q, k, layout):
+    if mask is not None or not _suits(q, k, layout):
         return None
-    given = {"scale": scale, "correspondence": correspondence, "paper": paper, "log_sum": log_sum}
-    return _TRIALS.marginals(q, k, layout, **given)
+    if weights is None and any(span.softmax for span in layout.keys):
+        return None
+    given = {"scale": scale, "correspondence": correspondence, "weights": weights}
+    return _TRIALS.marginals(q, k, layout, **given, paper=paper, log_sum=log_sum)
 
 
 def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:
@@ -50,7 +52,7 @@ def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:
         and q.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and k.dtype == q.dtype
         and q.shape[1] % k.shape[1] == 0
-        and all(span.softmax == 0 and span.length > 0 for span in layout.keys)
+        and all(span.length > 0 for span in layout.keys)
     )
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _EIGHT = 8  # the operators take heads of a multiple of so many columns
-BIAS_COLUMNS = _EIGHT  # a number in three parts, the rest zeros
+BIAS_COLUMNS = _EIGHT  # parts of one number
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -36,18 +36,18 @@ def padded(x: Tensor) -> Tensor:
 def with_bias(x: Tensor, bias: Tensor) -> Tensor:
     """Keys (…, tokens, dim) that add `bias` (…, tokens) to their products with `with_ones`.
 
-    As three numbers of the keys' precision, one the rest of the other, that together hold a
-    float32.
+    As numbers of the keys' precision, each the rest of those before, which add up to a float32 even
+    where it is beyond half precision's reach.
     """
+    most = torch.finfo(x.dtype).max
     rest = bias.float()
     parts: list[Tensor] = []
-    for _ in range(3):
-        part = rest.to(x.dtype)
-        parts.append(part)
-        rest = rest - part.float()
-    return F.pad(torch.cat((x, torch.stack(parts, -1)), -1), (0, BIAS_COLUMNS - 3))
+    for _ in range(BIAS_COLUMNS):
+        parts.append(rest.clamp(-most, most).to(x.dtype))
+        rest = rest - parts[-1].float()
+    return torch.cat((x, torch.stack(parts, -1)), -1)
 
 
 def with_ones(x: Tensor) -> Tensor:
     """Queries (…, tokens, dim) that pick up the bias of keys `with_bias`."""
-    return F.pad(F.pad(x, (0, 3), value=1.0), (0, BIAS_COLUMNS - 3))
+    return F.pad(x, (0, BIAS_COLUMNS), value=1.0)

@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...tokens import Grid, Role, Span, TokenLayout, grid_of, mean_over_cells, spread
-from ..marginals import Marginals, fill_own_share
+from ..call_inputs import SoftmaxWeights
+from ..marginals import Marginals, fill_own_share, weigh_paper_r2g
 from ..pooling import correspondence_grid
 from ..workspace import SCRATCH_BYTES
 from .operators import BIAS_COLUMNS, attend, padded, with_bias, with_ones
@@ -41,14 +42,15 @@ def computed_marginals(
     *,
     scale: float,
     correspondence: bool,
+    weights: Tensor | None = None,
     paper: bool = True,
     log_sum: Tensor | None = None,
     scratch_bytes: int = SCRATCH_BYTES,
 ) -> Marginals:
-    """What `blocked_marginals` gives, for one softmax over all keys without a mask.
+    """What `blocked_marginals` gives, without a mask.
 
-    q: of the generated tokens alone. paper: whether its maps are of use; zero if not. log_sum: L,
-    (batch, heads, generated), if it is known.
+    q: of the generated tokens alone. weights: (batch, softmaxes, generated). paper: whether its
+    maps are of use; zero if not. log_sum: L, (batch, heads, generated), if it is known.
     """
     references, rows = layout.references, layout.generated
     batch, heads, queries, _ = q.shape
@@ -66,26 +68,47 @@ def computed_marginals(
         for span in references
         if correspondence
     ]
+    counted = None if weights is None else SoftmaxWeights.of(weights)
+    known = counted is None and log_sum is not None
+    read = [s for s in layout.keys if not known or s.role is not Role.GENERATED]
     for items, some in _chunks(q, k, layout, scratch_bytes):
         here = items, some
         key_heads = [head * k.shape[1] // heads for head in range(heads)[some]]
         part = _Part(padded(q[here]), padded(k[items, key_heads]), scale)
-        whole = part.log_sum(slice(None)) if log_sum is None else log_sum[here]
-        share[here][:, :, 0] = part.text_share(layout, whole)
-        for r, span in enumerate(references):
-            own = None
+        whole = {0: log_sum[here]} if log_sum is not None and known else part.log_sums(read)
+        log_weights = None if counted is None else counted.items(items).logarithms
+        numbers = iter(range(len(references)))
+        for span in read:
+            of_keys = whole[span.softmax]
+            if log_weights is not None:  # its keys' part of the model's attention
+                of_keys = of_keys - log_weights.portions[:, span.softmax].unsqueeze(1)
+            if span.role is not Role.REFERENCE:
+                found = (part.log_sum(span.slice) - of_keys).exp_()
+                share[here][:, :, 0 if span.role is Role.TEXT else 1] += found
+                continue
+            r, own = next(numbers), None
             for some_cells, masses, own in part.masses(span) if correspondence else ():
-                pooled = mean_over_cells(_over_heads(own - whole, masses), grid, cells)
+                even = torch.zeros_like(own)
+                if log_weights is not None:
+                    even = even + log_weights.emphasis[:, span.softmax].unsqueeze(1)
+                both = _over_heads(torch.stack((even, own - of_keys), 1), masses)
+                pooled = mean_over_cells(both, grid, cells)
                 correspondences[r][items, ..., some_cells] += pooled.div_(heads)
             own = part.log_sum(span.slice) if own is None else own
-            share[here][:, :, 2 + r] = (own - whole).exp_()
-            subtracted = (own, whole) if paper else (whole,)
+            share[here][:, :, 2 + r] = (own - of_keys).exp_()
+            of_paper = own
+            if log_weights is not None:
+                of_paper = own - log_weights.emphasis[:, span.softmax].unsqueeze(1)
+            subtracted = (of_paper, of_keys) if paper else (of_keys,)
             g2r[r][here][:, :, -len(subtracted) :] = part.over_rows(span.slice, *subtracted)
             if paper:
                 paper_r2g[here][:, :, r] = part.paper_r2g(span.slice).div_(span.length)
     for sums in g2r:
         sums.div_(queries)
-    fill_own_share(share, layout)
+    if known:
+        fill_own_share(share, layout)
+    if counted is not None:
+        weigh_paper_r2g(paper_r2g, counted.emphasis, layout)
     return Marginals(share, paper_r2g, g2r, tuple(correspondences))
 
 
@@ -102,10 +125,13 @@ class _Part:
         k = self.k[:, :, keys]
         return attend(self.q, k, k, self.scale)[1]
 
-    def text_share(self, layout: TokenLayout, whole: Tensor) -> Tensor:
-        """Σ P over the text; whole: L."""
-        sums = [self.log_sum(s.slice) for s in layout.keys if s.role is Role.TEXT and s.length]
-        return sum(((one - whole).exp() for one in sums), start=torch.zeros_like(whole))
+    def log_sums(self, spans: list[Span]) -> dict[int, Tensor]:
+        """L of each softmax, by its number. spans: all keys."""
+        found: dict[int, Tensor] = {}
+        for number in {span.softmax for span in spans}:
+            own = [self.log_sum(span.slice) for span in spans if span.softmax == number]
+            found[number] = torch.stack(own).logsumexp(0)
+        return found
 
     def over_rows(self, keys: slice, *subtracted: Tensor) -> Tensor:
         """exp LSE_g(S − x) for each x (items, heads, rows): (items, heads, those, keys)."""
@@ -137,14 +163,13 @@ class _Part:
             yield some, found[..., : some.stop - first], own
 
 
-def _over_heads(log_share: Tensor, masses: Tensor) -> Tensor:
+def _over_heads(log_weights: Tensor, masses: Tensor) -> Tensor:
     """Masses of M_r (items, heads, rows, cells) → of M_r and of P, (items, 2, rows, cells).
 
-    log_share: (items, heads, rows). Added up over heads.
+    log_weights: of each row, (items, 2, heads, rows). Added up over heads.
     """
-    weights = torch.stack((torch.ones_like(log_share), log_share.exp()), 1)
     # For each row, (2, heads) @ (heads, cells).
-    return (weights.movedim(3, 1) @ masses.float().transpose(1, 2)).transpose(1, 2)
+    return (log_weights.exp().movedim(3, 1) @ masses.float().transpose(1, 2)).transpose(1, 2)
 
 
 @lru_cache(maxsize=8)  # a call asks once for each reference, the same in each layer and step

@@ -17,7 +17,7 @@ from .passes import kernel_marginals
 LARGEST_DIM = 256
 _LARGEST_OFFSET = 2**31  # within one item and head, where the kernels count in 32 bits
 # What the correspondence adds up is rounded to half precision, each number to 2^-8 of itself.
-HALF_CLOSE = {"correspondence": 5e-3}
+HALF_CLOSE = {"correspondence": 8e-3}
 _TRIALS = Trials("the fused kernels", kernel_marginals, HALF_CLOSE)
 
 
@@ -37,10 +37,12 @@ def triton_marginals(
 
     q: of the generated tokens alone. log_sum: of their rows over all keys, if it is known.
     """
-    if mask is not None or weights is not None or not _suits(q, k, layout):
+    if mask is not None or not _suits(q, k, layout):
         return None
-    given = {"scale": scale, "correspondence": correspondence, "paper": paper, "log_sum": log_sum}
-    return _TRIALS.marginals(q, k, layout, **given)
+    if weights is None and any(span.softmax for span in layout.keys):
+        return None
+    given = {"scale": scale, "correspondence": correspondence, "weights": weights}
+    return _TRIALS.marginals(q, k, layout, **given, paper=paper, log_sum=log_sum)
 
 
 def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:
@@ -53,5 +55,5 @@ def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:
         and q.shape[-1] <= LARGEST_DIM
         and q.shape[1] % k.shape[1] == 0
         and all(x.shape[2] * max(x.stride(2), x.shape[3]) < _LARGEST_OFFSET for x in (q, k))
-        and all(span.softmax == 0 and span.length > 0 for span in layout.keys)
+        and all(span.length > 0 for span in layout.keys)
     )

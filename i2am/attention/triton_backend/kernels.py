@@ -173,6 +173,7 @@ def column_sums(
     k,  # (items, key heads, columns, dim), of one reference
     over_rows,  # (items, heads, rows), log of each row's sum over the columns
     share,  # (items, heads, rows), of the model's attention that goes to them
+    emphasis,  # WEIGHTED: (items, rows), how much each row's M_r counts; else nothing is read
     log_sums,  # out: (items, heads, columns), log of each column's sum over the rows
     g2r,  # out: (items, heads, 2, columns), sums over the rows of M_r and of the model's attention
     q_item,  # strides
@@ -188,13 +189,14 @@ def column_sums(
     dim,
     scale,
     HALF: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
     """Sums over the rows, for each column of one reference: with M_r, three weights of the row.
 
-    1, its share, and exp(its log-sum-exp − the highest so far).
+    Its emphasis or 1, its share, and exp(its log-sum-exp − the highest so far).
     """
     block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     item, head = pair // heads, pair % heads
@@ -216,20 +218,25 @@ def column_sums(
         lift = tl.where(row < rows, tl.exp2(over_row - higher), 0.0)
         portion, portion_rest = _parts(portion[:, None], HALF)
         lift, lift_rest = _parts(lift[:, None], HALF)
-        weights = tl.where(kind == 0, 1.0, tl.where(kind == 1, portion, 0.0))
+        even, even_rest = 1.0, 0.0
+        if WEIGHTED:
+            even = tl.load(emphasis + item * rows + row, mask=row < rows, other=0.0)
+            even, even_rest = _parts(even[:, None], HALF)
+        weights = tl.where(kind == 0, even, tl.where(kind == 1, portion, 0.0))
         weights = tl.where(kind == 2, portion_rest, tl.where(kind == 3, lift, weights))
-        weights = tl.where(kind == 4, lift_rest, weights)
-        total *= tl.where(kind >= 3, tl.exp2(level - higher), 1.0)
+        weights = tl.where(kind == 4, lift_rest, tl.where(kind == 5, even_rest, weights))
+        total *= tl.where((kind == 3) | (kind == 4), tl.exp2(level - higher), 1.0)
         high, rest = _parts(m_r, HALF)
         total += _thin(high, weights, HALF)
         if HALF:
             total += _thin(rest, weights, HALF)
         level = higher
     place = g2r + 2 * pair * columns + column
-    tl.store(place, tl.sum(tl.where(kind == 0, total, 0.0), 1), mask=column < columns)
+    of_paper = tl.where((kind == 0) | (kind == 5), total, 0.0)
+    tl.store(place, tl.sum(of_paper, 1), mask=column < columns)
     of_model = tl.where((kind == 1) | (kind == 2), total, 0.0)
     tl.store(place + columns, tl.sum(of_model, 1), mask=column < columns)
-    lifted = tl.sum(tl.where(kind >= 3, total, 0.0), 1)
+    lifted = tl.sum(tl.where((kind == 3) | (kind == 4), total, 0.0), 1)
     if tl.min(tl.where(column < columns, lifted, 1.0)) >= WEAK:
         found = (level + tl.log2(lifted)) * LN_2
     else:  # rare: a column so far below the others that its sum is lost
@@ -245,6 +252,7 @@ def pair_sums(
     k,  # (items, key heads, columns, dim), of one reference
     over_rows,  # (items, heads, rows), log of each row's sum over the columns
     share,  # (items, heads, rows), of the model's attention that goes to them
+    emphasis,  # as in column_sums
     row_order,  # (row blocks · BLOCK_ROWS,), which tokens a block is of; -1 for none
     column_order,
     row_weights,  # (row blocks, ROW_CELLS, BLOCK_ROWS), the part each token is of each cell
@@ -265,6 +273,7 @@ def pair_sums(
     row_slots,  # of the cells of a block, those that are stored
     column_slots,
     HALF: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     ROW_CELLS: tl.constexpr,  # 0: rows are cells
     COLUMN_CELLS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -301,7 +310,11 @@ def pair_sums(
         mass = tl.exp2(logits - (over_row * LOG2_E)[:, None] - outside[None, :])
         if COLUMN_CELLS:
             mass = _thin(mass, cells, HALF)
-        paper += mass
+        if WEIGHTED:
+            even = tl.load(emphasis + item * rows + row, mask=row >= 0, other=0.0)
+            paper += mass * even[:, None]
+        else:
+            paper += mass
         model += mass * portion[:, None]
 
     # Rows are pooled once for all heads, to the cells of this block only.

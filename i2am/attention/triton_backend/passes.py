@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ...tokens import Role, Span, TokenLayout, grid_of
-from ..marginals import Marginals, fill_own_share
+from ..call_inputs import SoftmaxWeights
+from ..marginals import Marginals, fill_own_share, weigh_paper_r2g
 from .pooling_plan import PoolingPlan, padded, plan_pooling
 
 PARTIAL_BYTES = 64 * 2**20  # of sums of blocks, that are still to be added up, at once
@@ -71,13 +72,14 @@ def kernel_marginals(
     *,
     scale: float,
     correspondence: bool,
+    weights: Tensor | None = None,
     paper: bool = True,
     log_sum: Tensor | None = None,
 ) -> Marginals:
     """What `blocked_marginals` gives, by the kernels, for a call that suits them.
 
-    q: of the generated tokens alone. paper: whether its R2G is of use; zero if not. log_sum: L,
-    (batch, heads, generated), if it is known.
+    q: of the generated tokens alone. weights: (batch, softmaxes, generated). paper: whether its
+    maps are of use; zero if not. log_sum: L, (batch, heads, generated), if it is known.
     """
     references = layout.references
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
@@ -92,6 +94,8 @@ def kernel_marginals(
         if correspondence
     ]
 
+    counted = None if weights is None else SoftmaxWeights.of(weights)
+
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float32, device=q.device)
 
@@ -102,28 +106,38 @@ def kernel_marginals(
     on_device = contextlib.nullcontext() if q.device.type == "cpu" else torch.cuda.device(q.device)
     with on_device:
         passes = _Passes(q, k, scale, tile)
-        whole = None if log_sum is None else log_sum.contiguous()
-        read = [s for s in layout.keys if whole is None or s.role is not Role.GENERATED]
-        sums = [passes.log_sums(span, whole) for span in read]
-        whole = torch.stack(sums).logsumexp(0) if whole is None else whole
+        known = weights is None and log_sum is not None
+        whole = {0: log_sum.contiguous()} if log_sum is not None and weights is None else {}
+        read = [s for s in layout.keys if not known or s.role is not Role.GENERATED]
+        sums = [passes.log_sums(span, whole.get(0)) for span in read]
+        for number in {span.softmax for span in read} - whole.keys():
+            own = [one for span, one in zip(read, sums, strict=True) if span.softmax == number]
+            whole[number] = torch.stack(own).logsumexp(0)
         numbers = iter(range(len(references)))
         for span, own in zip(read, sums, strict=True):
-            if span.role is not Role.REFERENCE:
-                share[0 if span.role is Role.TEXT else 1].add_((own - whole).exp_())
+            r = next(numbers) if span.role is Role.REFERENCE else None
+            portion = torch.empty_like(own) if r is None else share[2 + r]
+            torch.sub(own, whole[span.softmax], out=portion).exp_()
+            even = None
+            if counted is not None:
+                portion *= counted.portions[:, span.softmax].unsqueeze(1)
+                even = counted.emphasis[:, span.softmax].contiguous()
+            if r is None:
+                share[0 if span.role is Role.TEXT else 1].add_(portion)
                 continue
-            r = next(numbers)
-            portion = torch.exp(own - whole, out=share[2 + r])
-            columns = passes.column_sums(span, own, portion, g2r[r])
+            columns = passes.column_sums(span, own, portion, even, g2r[r])
             g2r[r].div_(queries)
             if paper:
                 passes.r2g_sums(span, columns, paper_r2g[r])
                 paper_r2g[r].div_(span.length)
             if correspondence:
-                pairs = passes.pair_sums(span, own, portion, *plans[r])
+                pairs = passes.pair_sums(span, own, portion, even, *plans[r])
                 correspondences.append(pairs.div_(heads))
     share, paper_r2g = share.movedim(0, 2), paper_r2g.movedim(0, 2)
-    if log_sum is not None:
+    if known:
         fill_own_share(share, layout)
+    if counted is not None:
+        weigh_paper_r2g(paper_r2g, counted.emphasis, layout)
     return Marginals(share, paper_r2g, g2r, tuple(correspondences))
 
 
@@ -157,24 +171,34 @@ class _Passes:
             **self._options(tile),
         )
 
-    def column_sums(self, span: Span, own: Tensor, share: Tensor, out: Tensor) -> Tensor:
+    def column_sums(
+        self, span: Span, own: Tensor, share: Tensor, even: Tensor | None, out: Tensor
+    ) -> Tensor:
         """c, (items, heads, keys), and the sums of M_r and of P into `out`, (…, heads, 2, keys).
 
-        own: l, share: of the reference; (items, heads, rows) each.
+        own: l, share: of the reference; (items, heads, rows) each. even: how much each row's M_r
+        counts, (items, rows), if they do not count alike.
         """
         items, heads, _, _ = self.q.shape
         tile = self.tiles.column_sums
         columns = self._empty(items, heads, span.length)
         _kernels().column_sums[math.ceil(span.length / tile.columns), items * heads](
-            *(*self._inputs(span), own, share, columns, out),
+            *(*self._inputs(span), own, share, own if even is None else even, columns, out),
             *self._layout(span),
             HALF=self._half,
+            WEIGHTED=even is not None,
             **self._options(tile),
         )
         return columns
 
     def pair_sums(
-        self, span: Span, own: Tensor, share: Tensor, by_row: PoolingPlan, by_column: PoolingPlan
+        self,
+        span: Span,
+        own: Tensor,
+        share: Tensor,
+        even: Tensor | None,
+        by_row: PoolingPlan,
+        by_column: PoolingPlan,
     ) -> Tensor:
         """M_r and P over heads and pooled: (items, 2, generated cells, reference cells)."""
         at_once = max(1, PARTIAL_BYTES // (8 * by_row.slots * by_column.slots))
@@ -184,11 +208,13 @@ class _Passes:
             part = replace(self, q=self.q[items], k=self.k[items])
             pairs = self._empty(len(part.q), 2, by_row.slots, by_column.slots)
             _kernels().pair_sums[by_column.blocks, by_row.blocks, len(part.q)](
-                *(*part._inputs(span), own[items], share[items], by_row.order, by_column.order),
+                *(*part._inputs(span), own[items], share[items]),
+                *(own if even is None else even[items], by_row.order, by_column.order),
                 *(by_row.weights, by_column.weights, pairs),
                 *part._layout(span),
                 *(by_row.slots // by_row.blocks, by_column.slots // by_column.blocks),
                 HALF=self._half,
+                WEIGHTED=even is not None,
                 ROW_CELLS=by_row.cells_each,
                 COLUMN_CELLS=by_column.cells_each,
                 **self._options(self.tiles.pair_sums),
