@@ -5,6 +5,7 @@ The processor's fused attention stands for a card's: the same operator in every 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from dense_attention import assert_right, call, dense, few, named
 from hypothesis import given
 from hypothesis import strategies as st
+from recordings import rand
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -76,6 +78,23 @@ def test_shared_key_heads_and_any_scale() -> None:
     k = k[:, :2].contiguous()
     found = by_operators(q, k, spans, log_sum=None, scale=0.7)
     assert_right(found, dense(q, k, spans, scale=0.7))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weighted_softmaxes(layers: int, dtype: torch.dtype) -> None:
+    """Regions, and adapters with a softmax of their own; at one place, one of them has no weight."""
+    q, k, spans = call()
+    q, k = q.to(dtype), k.to(dtype)
+    keys = [replace(span, softmax=n % layers) for n, span in enumerate(spans.keys)]
+    spans = replace(spans, keys=tuple(keys))
+    weights = rand(9, 2, layers, spans.queries[-1].stop).abs()
+    weights[:, -1, spans.generated.start] = 0.0 if layers > 1 else 1e-3
+    found = by_operators(q, k, spans, weights=weights[..., spans.generated.slice])
+    wanted = named(attention_marginals(q, k, spans, weights=weights))
+    for name, array in named(found).items():
+        close = PAIRS if dtype != torch.float32 and "pairs" in name else 1e-4
+        assert (array - wanted[name]).abs().max() <= close * wanted[name].max(), name
 
 
 def test_pooled() -> None:

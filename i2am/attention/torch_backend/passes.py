@@ -69,43 +69,38 @@ def computed_marginals(
         if correspondence
     ]
     counted = None if weights is None else SoftmaxWeights.of(weights)
-    known = counted is None and log_sum is not None
-    read = [s for s in layout.keys if not known or s.role is not Role.GENERATED]
+    known = None if counted is not None else log_sum
+    read = [s for s in layout.keys if known is None or s.role is not Role.GENERATED]
     for items, some in _chunks(q, k, layout, scratch_bytes):
         here = items, some
         key_heads = [head * k.shape[1] // heads for head in range(heads)[some]]
         part = _Part(padded(q[here]), padded(k[items, key_heads]), scale)
-        whole = {0: log_sum[here]} if log_sum is not None and known else part.log_sums(read)
-        log_weights = None if counted is None else counted.items(items).logarithms
+        sums: dict[Span, Tensor] = {}
+        if known is None:
+            sums = {span: part.log_sum(span) for span in read}
+        whole = _over_softmaxes(sums) if known is None else {0: known[here]}
         numbers = iter(range(len(references)))
         for span in read:
-            of_keys = whole[span.softmax]
-            if log_weights is not None:  # its keys' part of the model's attention
-                of_keys = of_keys - log_weights.portions[:, span.softmax].unsqueeze(1)
+            even, portion = _logarithms(counted, items, span.softmax)
+            of_keys = whole[span.softmax] - portion
             if span.role is not Role.REFERENCE:
-                found = (part.log_sum(span.slice) - of_keys).exp_()
-                share[here][:, :, 0 if span.role is Role.TEXT else 1] += found
+                own = sums[span] if span in sums else part.log_sum(span)
+                share[here][:, :, 0 if span.role is Role.TEXT else 1] += (own - of_keys).exp_()
                 continue
-            r, own = next(numbers), None
+            r, own = next(numbers), sums.get(span)
             for some_cells, masses, own in part.masses(span) if correspondence else ():
-                even = torch.zeros_like(own)
-                if log_weights is not None:
-                    even = even + log_weights.emphasis[:, span.softmax].unsqueeze(1)
-                both = _over_heads(torch.stack((even, own - of_keys), 1), masses)
+                both = _over_heads(masses, torch.zeros_like(own) + even, own - of_keys)
                 pooled = mean_over_cells(both, grid, cells)
                 correspondences[r][items, ..., some_cells] += pooled.div_(heads)
-            own = part.log_sum(span.slice) if own is None else own
+            own = part.log_sum(span) if own is None else own
             share[here][:, :, 2 + r] = (own - of_keys).exp_()
-            of_paper = own
-            if log_weights is not None:
-                of_paper = own - log_weights.emphasis[:, span.softmax].unsqueeze(1)
-            subtracted = (of_paper, of_keys) if paper else (of_keys,)
-            g2r[r][here][:, :, -len(subtracted) :] = part.over_rows(span.slice, *subtracted)
+            subtracted = (own - even, of_keys) if paper else (of_keys,)
+            g2r[r][here][:, :, -len(subtracted) :] = part.over_rows(span, *subtracted)
             if paper:
-                paper_r2g[here][:, :, r] = part.paper_r2g(span.slice).div_(span.length)
-    for sums in g2r:
-        sums.div_(queries)
-    if known:
+                paper_r2g[here][:, :, r] = part.paper_r2g(span).div_(span.length)
+    for over_reference in g2r:
+        over_reference.div_(queries)
+    if known is not None:
         fill_own_share(share, layout)
     if counted is not None:
         weigh_paper_r2g(paper_r2g, counted.emphasis, layout)
@@ -120,31 +115,23 @@ class _Part:
     k: Tensor
     scale: float
 
-    def log_sum(self, keys: slice) -> Tensor:
-        """LSE over some keys: (items, heads, rows)."""
-        k = self.k[:, :, keys]
+    def log_sum(self, span: Span) -> Tensor:
+        """LSE over a span's keys: (items, heads, rows)."""
+        k = self.k[:, :, span.slice]
         return attend(self.q, k, k, self.scale)[1]
 
-    def log_sums(self, spans: list[Span]) -> dict[int, Tensor]:
-        """L of each softmax, by its number. spans: all keys."""
-        found: dict[int, Tensor] = {}
-        for number in {span.softmax for span in spans}:
-            own = [self.log_sum(span.slice) for span in spans if span.softmax == number]
-            found[number] = torch.stack(own).logsumexp(0)
-        return found
-
-    def over_rows(self, keys: slice, *subtracted: Tensor) -> Tensor:
+    def over_rows(self, span: Span, *subtracted: Tensor) -> Tensor:
         """exp LSE_g(S − x) for each x (items, heads, rows): (items, heads, those, keys)."""
-        k = with_ones(self.k[:, :, keys])
+        k = with_ones(self.k[:, :, span.slice])
         found: list[Tensor] = []
         for one in subtracted:
             q = with_bias(self.q, one / -self.scale)
             found.append(attend(k, q, q, self.scale)[1])
         return torch.stack(found, 2).exp_()
 
-    def paper_r2g(self, keys: slice) -> Tensor:
+    def paper_r2g(self, span: Span) -> Tensor:
         """exp LSE_r(S − c): (items, heads, rows)."""
-        k = self.k[:, :, keys]
+        k = self.k[:, :, span.slice]
         columns = attend(k, self.q, self.q, self.scale)[1]
         biased = with_bias(k, columns / -self.scale)
         return attend(with_ones(self.q), biased, biased, self.scale)[1].exp_()
@@ -163,13 +150,33 @@ class _Part:
             yield some, found[..., : some.stop - first], own
 
 
-def _over_heads(log_weights: Tensor, masses: Tensor) -> Tensor:
-    """Masses of M_r (items, heads, rows, cells) → of M_r and of P, (items, 2, rows, cells).
+def _over_softmaxes(sums: dict[Span, Tensor]) -> dict[int, Tensor]:
+    """LSE over each span's keys → L of each softmax, by its number."""
+    return {
+        number: torch.stack([own for s, own in sums.items() if s.softmax == number]).logsumexp(0)
+        for number in {span.softmax for span in sums}
+    }
 
-    log_weights: of each row, (items, 2, heads, rows). Added up over heads.
+
+def _logarithms(
+    counted: SoftmaxWeights | None, items: slice, softmax: int
+) -> tuple[Tensor | float, Tensor | float]:
+    """Of a softmax's emphasis and portion at each place, (items, 1, rows); 0 without weights."""
+    if counted is None:
+        return 0.0, 0.0
+    logarithms = counted.items(items).logarithms
+    both = logarithms.emphasis[:, softmax], logarithms.portions[:, softmax]
+    return both[0].unsqueeze(1), both[1].unsqueeze(1)
+
+
+def _over_heads(masses: Tensor, *log_weights: Tensor) -> Tensor:
+    """Masses of M_r (items, heads, rows, cells) → weighted sums: (items, weights, rows, cells).
+
+    log_weights: of each row, (items, heads, rows) each. Added up over heads.
     """
-    # For each row, (2, heads) @ (heads, cells).
-    return (log_weights.exp().movedim(3, 1) @ masses.float().transpose(1, 2)).transpose(1, 2)
+    weights = torch.stack(log_weights, 1).exp_()
+    # For each row, (weights, heads) @ (heads, cells).
+    return (weights.movedim(3, 1) @ masses.float().transpose(1, 2)).transpose(1, 2)
 
 
 @lru_cache(maxsize=8)  # a call asks once for each reference, the same in each layer and step
