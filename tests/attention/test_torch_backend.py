@@ -83,7 +83,7 @@ def test_shared_key_heads_and_any_scale() -> None:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_weighted_softmaxes(layers: int, dtype: torch.dtype) -> None:
-    """Regions, and adapters with a softmax of their own; at one place, one of them has no weight."""
+    """Regions, and adapters with a softmax of their own; one of them has no weight at one place."""
     q, k, spans = call()
     q, k = q.to(dtype), k.to(dtype)
     keys = [replace(span, softmax=n % layers) for n, span in enumerate(spans.keys)]
