@@ -7,24 +7,30 @@ a row needs for the model's own softmax to be known from a few logits.
 
 from __future__ import annotations
 
+import logging
+import threading
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .call_inputs import additive_mask
 from .workspace import SMALL_BYTES
 
 _WHOLE = "aten::scaled_dot_product_attention"
-# Where an operator is asked to give its sums, among its positional arguments; None if it always
-# does. Asking changes no bit of its output.
 _OPERATORS = {
-    "aten::_scaled_dot_product_flash_attention": None,
-    "aten::_scaled_dot_product_flash_attention_for_cpu": None,
-    "aten::_scaled_dot_product_efficient_attention": 4,
-    "aten::_scaled_dot_product_cudnn_attention": 4,
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
 }
 _ASKED = "compute_log_sumexp"
+_SUMS = {"logsumexp", "log_sumexp"}  # how torch calls the second output
+_ROWS = 3  # compared once, of the first head
+_CLOSE = 2e-2  # how far apart their log-sum-exps may be, where half precision adds up
+_log = logging.getLogger(__name__)
 
 
 def can_tap_log_sum(q: Tensor, k: Tensor) -> bool:
@@ -41,19 +47,31 @@ class LogSumTap(TorchDispatchMode):
 
     Every operator is called as it is, once, and its result is passed on. The call may come in
     pieces of its batch. q: (batch, heads, queries, dim), k: (batch, heads or fewer, keys, dim).
+    scale, mask: as in `attention_marginals`.
     """
 
-    def __init__(self, q: Tensor, k: Tensor) -> None:
+    def __init__(
+        self, q: Tensor, k: Tensor, scale: float | None = None, mask: Tensor | None = None
+    ) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
-        self._batch, self._tokens = q.shape[0], (q.shape[1], q.shape[2], k.shape[2])
+        self._call = q, k, scale, mask
         self._found: list[Tensor] = []
+        self._operators: set[str] = set()
 
     @property
     def log_sum(self) -> Tensor | None:
-        """(batch, heads, queries), float32; None unless all of the call was seen, and only once."""
-        if sum(len(one) for one in self._found) != self._batch:
+        """(batch, heads, queries), float32.
+
+        None unless all of the call was seen, only once, and such sums are what they should be. The
+        first call of each kind waits for the device to find that out.
+        """
+        q = self._call[0]
+        if sum(len(one) for one in self._found) != len(q) or len(self._operators) != 1:
             return None
-        return self._found[0] if len(self._found) == 1 else torch.cat(self._found)
+        found = self._found[0] if len(self._found) == 1 else torch.cat(self._found)
+        masked = self._call[3] is not None
+        kind = (*self._operators, q.device, q.dtype, q.shape[-1], masked)
+        return found if _AGREEMENT.of(kind, found, *self._call) else None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -64,19 +82,77 @@ class LogSumTap(TorchDispatchMode):
             with self:
                 result = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if result is NotImplemented else result
-        if name not in _OPERATORS:
+        if name not in _OPERATORS or not _gives_sums(func):
             return func(*args, **kwargs)
-        place = _OPERATORS[name]
+        place = _place_to_ask(func)
         if place is not None and len(args) > place:
             args = (*args[:place], True, *args[place + 1 :])
         elif place is not None:
             kwargs[_ASKED] = True
         result = func(*args, **kwargs)
-        self._read(args[0], args[1], result[1])
+        self._read(name, args[0], args[1], result[1])
         return result
 
-    def _read(self, q: Tensor, k: Tensor, sums: Tensor) -> None:
-        heads, queries, keys = self._tokens
-        if (q.shape[1], q.shape[2], k.shape[2]) == (heads, queries, keys):
-            sums = sums.flatten(2)[..., :queries]  # cuDNN's has a last axis, others padded rows
-            self._found.append(sums)
+    def _read(self, name: str, q: Tensor, k: Tensor, sums: Tensor) -> None:
+        of, keys = self._call[:2]
+        if (*q.shape[1:3], k.shape[2]) == (*of.shape[1:3], keys.shape[2]):
+            # cuDNN's have a last axis, others padded rows.
+            self._found.append(sums.flatten(2)[..., : q.shape[2]])
+            self._operators.add(name)
+
+
+@lru_cache(maxsize=16)
+def _gives_sums(operator: Any) -> bool:
+    """Whether this build's operator gives the sums as its second output."""
+    returned = operator._schema.returns
+    return len(returned) > 1 and returned[1].name in _SUMS
+
+
+@lru_cache(maxsize=16)
+def _place_to_ask(operator: Any) -> int | None:
+    """Where among its arguments an operator is asked for its sums; None if it always gives them.
+
+    Asking changes no bit of its output. The place differs from one version of torch to the next.
+    """
+    names = [argument.name for argument in operator._schema.arguments]
+    return names.index(_ASKED) if _ASKED in names else None
+
+
+class _Agreement:
+    """Which kinds of calls (operator, device, dtype, head size, mask) give sums that are right."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._right: dict[tuple[Any, ...], bool] = {}
+
+    def of(self, kind: tuple[Any, ...], found: Tensor, *call: Any) -> bool:
+        """Whether the sums of such calls are right, judging by the first one."""
+        with self._lock:
+            if kind not in self._right:
+                try:
+                    self._right[kind] = _agrees(found, *call)
+                except Exception as error:
+                    _log.debug("I2AM: an attention call of unknown shapes", exc_info=error)
+                    self._right[kind] = False
+                if not self._right[kind]:
+                    _log.warning(
+                        "I2AM: the row sums of %s on %s are not what they should be. They are "
+                        "computed again; recording takes longer and gives the same results.",
+                        *(str(kind[0]).removeprefix("aten::"), kind[1]),
+                    )
+            return self._right[kind]
+
+
+_AGREEMENT = _Agreement()
+
+
+def _agrees(found: Tensor, q: Tensor, k: Tensor, scale: float | None, mask: Tensor | None) -> bool:
+    """Whether a few rows' sums are what their logits add up to."""
+    queries = q.shape[2]
+    rows = torch.arange(_ROWS, device=q.device) * max(queries - 1, 0) // (_ROWS - 1)
+    logits = q[0, 0, rows].double() @ k[0, 0].double().mT
+    logits *= q.shape[-1] ** -0.5 if scale is None else scale
+    if mask is not None:
+        logits += additive_mask(mask).expand(-1, -1, queries, -1)[0, 0, rows]
+    wanted = logits.logsumexp(-1)
+    return bool(torch.allclose(found[0, 0, rows].double(), wanted, 0.0, _CLOSE, equal_nan=True))

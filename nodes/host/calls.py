@@ -108,7 +108,7 @@ def tapped(
     """To be entered while the host computes the call. Errors in adding up go to `failed`."""
     q, k = split_heads(given)
     if tap is Tap.LOG_SUM and parts:
-        return LogSumTap(q, k)
+        return LogSumTap(q, k, given.get("scale"), given.get("mask"))
     if not any(part.sums for part in parts):
         return nullcontext()
 
@@ -124,10 +124,14 @@ def tapped(
 
 
 def record(
-    recorder: Recorder, parts: list[CallPart], given: dict[str, Any], log_sum: Tensor | None
+    recorder: Recorder,
+    parts: list[CallPart],
+    given: dict[str, Any],
+    tap: SoftmaxTap | LogSumTap | None,
 ) -> None:
-    """Add the parts of a call to the recording. log_sum: of the call's rows, if it was tapped."""
+    """Add the parts of a call to the recording, with what its tap has read."""
     keys = split_heads(given)[1].shape[2]
+    log_sum = tap.log_sum if isinstance(tap, LogSumTap) else None
     for part in parts:
         own_sum = None
         if log_sum is not None and part.k.shape[2] == keys:

@@ -12,7 +12,6 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ...i2am.attention import LogSumTap
 from ...i2am.errors import I2AMError
 from ...i2am.recording import Recorder
 from ...i2am.tokens.architectures import Layer
@@ -167,8 +166,7 @@ class Probe:
         if parts:
             with tapped(kind, given, parts, self._run.stop_for) as tap:
                 output = call(*args, **kwargs)
-            log_sum = tap.log_sum if isinstance(tap, LogSumTap) else None
-            self._safely(lambda recorder: record(recorder, parts, given, log_sum))
+            self._safely(lambda recorder: record(recorder, parts, given, tap))
             return output
         return call(*args, **kwargs)
 

@@ -5,7 +5,9 @@ The processor's fused attention stands for a card's: the same operator in every 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import i2am.attention.dense
-from i2am.attention import LogSumTap, Marginals, attention_marginals, trials
+from i2am.attention import LogSumTap, Marginals, attention_marginals, log_sum_tap, trials
 from i2am.attention.torch_backend import backend, operators, passes
 from i2am.tokens import Grid, TokenLayout
 
@@ -235,7 +237,7 @@ def test_tap_changes_no_bit(mode: Any, dtype: torch.dtype, masked: bool) -> None
         q, k = q.to(dtype), k.to(dtype)
         mask = torch.randn(1, 1, q.shape[2], k.shape[2]).to(dtype) if masked else None
         alone = F.scaled_dot_product_attention(q, k, k, attn_mask=mask)
-        with LogSumTap(q, k) as tap:
+        with LogSumTap(q, k, mask=mask) as tap:
             assert torch.equal(F.scaled_dot_product_attention(q, k, k, attn_mask=mask), alone)
         logits = q.double() @ k.double().mT * 40**-0.5
         wanted = (logits if mask is None else logits + mask.double()).logsumexp(-1)
@@ -263,37 +265,96 @@ def test_tap_of_another_call(count: int) -> None:
     assert tap.log_sum is None
 
 
+class Operator:
+    """An operator of a card, with its arguments; what it was given, and gives, is made up."""
+
+    def __init__(self, name: str, arguments: list[str], sums: Tensor, returned: str) -> None:
+        self._name, self._sums, self.given = name, sums, list[Any]()
+        self._schema = SimpleNamespace(
+            arguments=[SimpleNamespace(name=argument) for argument in arguments],
+            returns=[SimpleNamespace(name=name) for name in ("output", returned)],
+        )
+
+    def name(self) -> str:
+        return f"aten::{self._name}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        self.given = [args, kwargs]
+        return args[2], self._sums
+
+
+INPUTS = ["query", "key", "value"]
+FLASH = "_scaled_dot_product_flash_attention"
+EFFICIENT = "_scaled_dot_product_efficient_attention"
+CUDNN = "_scaled_dot_product_cudnn_attention"
+REST = ["attn_bias", "compute_log_sumexp", "dropout_p", "is_causal"]
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What operators give is made up, and is not compared."""
+    monkeypatch.setattr(log_sum_tap, "_agrees", lambda *_: True)
+    monkeypatch.setattr(log_sum_tap, "_AGREEMENT", log_sum_tap._Agreement())
+
+
+@pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize(
-    ("operator", "shape"),
+    ("name", "arguments", "shape", "returned"),
     [
-        ("_scaled_dot_product_efficient_attention", (2, 4, 160)),
-        ("_scaled_dot_product_cudnn_attention", (2, 4, 133, 1)),
-        ("_scaled_dot_product_flash_attention", (2, 4, 133)),
+        (EFFICIENT, [*INPUTS, *REST], (2, 4, 160), "log_sumexp"),
+        (CUDNN, [*INPUTS, *REST], (2, 4, 133, 1), "logsumexp"),
+        # As torch 2.4 had it: what is asked for elsewhere in the fifth place would be causal.
+        (CUDNN, [*INPUTS, "dropout_p", "is_causal"], (2, 4, 133), "logsumexp"),
+        (FLASH, [*INPUTS, "dropout_p", "is_causal"], (2, 4, 133), "logsumexp"),
     ],
 )
 @pytest.mark.parametrize("by_name", [True, False])
-def test_operators_of_cards(operator: str, shape: tuple[int, ...], by_name: bool) -> None:
-    """Two of them are asked for their sums; shapes differ, and what they give is passed on."""
+def test_operators_of_cards(
+    name: str, arguments: list[str], shape: tuple[int, ...], returned: str, by_name: bool
+) -> None:
+    """Those that can be asked for their sums are; nothing else they are given changes."""
     q = k = v = torch.zeros(2, 4, 133, 8)
-    given: list[Any] = []
-
-    class Operator:
-        def name(self) -> str:
-            return f"aten::{operator}"
-
-        def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-            given[:] = [args, kwargs]
-            return v, torch.arange(float(torch.Size(shape).numel())).view(shape)
-
-    args, kwargs = (q, k, v, None, False), {"scale": 0.5}
+    operator = Operator(
+        name, arguments, torch.arange(float(math.prod(shape))).view(shape), returned
+    )
+    rest: list[Any] = [None if a == "attn_bias" else False for a in arguments[3:]]
+    args, kwargs = (q, k, v, *rest), {"scale": 0.5}
     if by_name:
-        args, kwargs = args[:4], {**kwargs, "compute_log_sumexp": False}
+        args, kwargs = (q, k, v), kwargs | dict(zip(arguments[3:], rest, strict=True))
     tap = LogSumTap(q, k)
-    result = tap.__torch_dispatch__(Operator(), (), args, kwargs)
+    result = tap.__torch_dispatch__(operator, (), args, kwargs)
     assert result[0] is v
     assert tap.log_sum is not None
-    assert tap.log_sum.shape == (2, 4, 133)
     assert torch.equal(tap.log_sum, result[1].flatten(2)[..., :133])
-    asked = "flash" not in operator
-    assert given[0][:4] == (q, k, v, None)
-    assert (given[1].get("compute_log_sumexp", (*given[0], False, False)[4])) is asked
+    got = dict(zip(arguments, operator.given[0], strict=False)) | operator.given[1]
+    wanted = dict(zip(arguments, args, strict=False)) | kwargs
+    if "compute_log_sumexp" in arguments:
+        wanted["compute_log_sumexp"] = True
+    assert got.keys() == wanted.keys()
+    assert all(got[name] is wanted[name] for name in wanted)
+
+
+@pytest.mark.usefixtures("trusting")
+def test_an_operator_without_sums() -> None:
+    q = k = v = torch.zeros(2, 4, 133, 8)
+    operator = Operator(FLASH, INPUTS, torch.zeros(2, 4, 133), "philox_seed")
+    tap = LogSumTap(q, k)
+    tap.__torch_dispatch__(operator, (), (q, k, v), {})
+    assert tap.log_sum is None
+
+
+@pytest.mark.parametrize("wrong", [1.4426950408889634, math.nan])
+def test_other_sums_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wrong: float
+) -> None:
+    """A build whose sums are to another base, say; it is told once."""
+    monkeypatch.setattr(log_sum_tap, "_AGREEMENT", log_sum_tap._Agreement())
+    q, k, _ = call()
+    sums = (q @ k.mT * q.shape[-1] ** -0.5).logsumexp(-1)
+    for factor in (wrong, wrong):
+        tap = LogSumTap(q, k)
+        operator = Operator(FLASH, INPUTS, sums * factor, "logsumexp")
+        tap.__torch_dispatch__(operator, (), (q, k, k), {})
+        assert tap.log_sum is None
+    (line,) = caplog.messages
+    assert f"the row sums of {FLASH} on cpu are not what they should be" in line

@@ -20,12 +20,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tenso
     aten = torch.ops.aten
     if q.device.type == "cpu":
         return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)
-    given = torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, False, False)
-    if torch.backends.cuda.can_use_flash_attention(given):
+    if torch.backends.cuda.can_use_flash_attention(_question(q, k, v)):
         found = aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)
     else:
         found = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)
     return found[0], found[1][..., : q.shape[2]]  # the efficient one's rows are padded
+
+
+def _question(q: Tensor, k: Tensor, v: Tensor) -> torch.backends.cuda.SDPAParams:
+    """What torch is asked whether an operator serves it: a call without mask, dropout or cause."""
+    given = q, k, v, None, 0.0, False
+    try:
+        return torch.backends.cuda.SDPAParams(*given, False)
+    except TypeError:  # before torch 2.5, heads could not share keys
+        return torch.backends.cuda.SDPAParams(*given)  # pyright: ignore[reportCallIssue]
 
 
 def padded(x: Tensor) -> Tensor:

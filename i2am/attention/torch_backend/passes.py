@@ -146,7 +146,8 @@ class _Part:
         for first in range(0, cells.shape[1], wide):
             some = slice(first, min(first + wide, cells.shape[1]))
             values = F.pad(cells[:, some], (0, first + wide - some.stop))
-            found, own = attend(self.q, k, values.expand(*k.shape[:2], -1, -1), self.scale)
+            values = values.expand(*k.shape[:2], -1, -1).contiguous()  # as every operator takes it
+            found, own = attend(self.q, k, values, self.scale)
             yield some, found[..., : some.stop - first], own
 
 
