@@ -1,4 +1,4 @@
-"""One attention call → its marginals on an NVIDIA card, by two Triton kernels.
+"""One attention call → its marginals on an NVIDIA card, by three Triton kernels.
 
 They compute the logits twice and never store them. `backend` decides which calls they serve,
 `trials` tries them first, `passes` runs the `kernels`, `pooling_plan` says what is averaged.
