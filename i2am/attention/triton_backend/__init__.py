@@ -1,7 +1,7 @@
 """One attention call → its marginals on an NVIDIA card, by three Triton kernels.
 
-They compute the logits twice and never store them. `backend` decides which calls they serve,
-`trials` tries them first, `passes` runs the `kernels`, `pooling_plan` says what is averaged.
+They compute the logits again in each pass and never store them. `backend` decides which calls they
+serve, `passes` runs the `kernels`, `pooling_plan` says what is averaged.
 """
 
 from .backend import triton_marginals
