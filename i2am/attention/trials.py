@@ -41,15 +41,24 @@ class Trials:
         self._reported: set[tuple[torch.device, str]] = set()
 
     def marginals(
-        self, q: Tensor, k: Tensor, layout: TokenLayout, **options: Any
+        self,
+        q: Tensor,
+        k: Tensor,
+        layout: TokenLayout,
+        *,
+        mask: Tensor | None,
+        weights: Tensor | None,
+        **options: Any,
     ) -> Marginals | None:
-        """The marginals of a call, or None if this way does not serve its kind of inputs.
+        """The marginals of a call, or None if this way does not serve it.
 
-        The first call of a kind tries the way, which waits for the device; later calls do not.
+        Such ways take one precision, no mask, and several softmaxes only with their weights. The
+        first call of a kind tries the way, which waits for the device; later calls do not.
         """
         kind = (q.device, q.dtype, q.shape[-1])
-        if not self.passed(*kind):
+        if mask is not None or not _is_usual(q, k, layout, weights) or not self.passed(*kind):
             return None
+        options["weights"] = weights
         try:
             return self._compute(q, k, layout, **options)
         except torch.OutOfMemoryError:
@@ -99,6 +108,16 @@ class Trials:
                 "the same results. Reason: %s",
                 *(self._name, str(dtype).removeprefix("torch."), dim, device, trouble),
             )
+
+
+def _is_usual(q: Tensor, k: Tensor, layout: TokenLayout, weights: Tensor | None) -> bool:
+    return (
+        q.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and k.dtype == q.dtype
+        and q.shape[1] % k.shape[1] == 0
+        and all(span.length > 0 for span in layout.keys)
+        and (weights is not None or not any(span.softmax for span in layout.keys))
+    )
 
 
 _PLAIN: dict[str, Any] = {

@@ -279,7 +279,7 @@ def _trials() -> trials.Trials:
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card that was not tried yet."""
-    monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
+    monkeypatch.setattr(backend, "_suits", lambda q, k: True)
     monkeypatch.setattr(
         backend,
         "_TRIALS",

@@ -152,7 +152,7 @@ def test_memory_grows_with_tokens() -> None:
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card without Triton."""
-    monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
+    monkeypatch.setattr(backend, "_is_card", lambda device: True)
     half_close = backend._TRIALS._half_close
     monkeypatch.setattr(
         backend, "_TRIALS", trials.Trials("sums", passes.computed_marginals, half_close)

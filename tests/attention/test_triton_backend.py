@@ -138,7 +138,7 @@ def test_other_makers_cards(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU are taken for calls on a card, which fail there without an interpreter."""
-    monkeypatch.setattr(backend, "_suits", lambda q, k, layout: True)
+    monkeypatch.setattr(backend, "_suits", lambda q, k: True)
     monkeypatch.setattr(
         backend,
         "_TRIALS",

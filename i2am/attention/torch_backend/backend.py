@@ -7,6 +7,8 @@ use, the blocked computation is used.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,39 +23,12 @@ _TRIALS = Trials(
 )
 
 
-def operator_marginals(
-    q: Tensor,
-    k: Tensor,
-    layout: TokenLayout,
-    *,
-    scale: float,
-    mask: Tensor | None,
-    weights: Tensor | None,
-    correspondence: bool,
-    paper: bool,
-    log_sum: Tensor | None,
-) -> Marginals | None:
+def operator_marginals(q: Tensor, k: Tensor, layout: TokenLayout, **call: Any) -> Marginals | None:
     """What `blocked_marginals` gives, or None if torch's operators do not serve this call.
 
-    q: of the generated tokens alone. log_sum: of their rows over all keys, if it is known.
+    q: of the generated tokens alone. call: as in `computed_marginals`, and a mask.
     """
-    if mask is not None or not _suits(q, k, layout):
-        return None
-    if weights is None and any(span.softmax for span in layout.keys):
-        return None
-    given = {"scale": scale, "correspondence": correspondence, "weights": weights}
-    return _TRIALS.marginals(q, k, layout, **given, paper=paper, log_sum=log_sum)
-
-
-def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:
-    """Whether the operators can compute such a call, and faster than block by block."""
-    return (
-        _is_card(q.device)
-        and q.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and k.dtype == q.dtype
-        and q.shape[1] % k.shape[1] == 0
-        and all(span.length > 0 for span in layout.keys)
-    )
+    return _TRIALS.marginals(q, k, layout, **call) if _is_card(q.device) else None
 
 
 def _is_card(device: torch.device) -> bool:

@@ -6,6 +6,8 @@ blocked computation in a trial before its first use, the blocked computation is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,39 +23,19 @@ HALF_CLOSE = {"correspondence": 8e-3}
 _TRIALS = Trials("the fused kernels", kernel_marginals, HALF_CLOSE)
 
 
-def triton_marginals(
-    q: Tensor,
-    k: Tensor,
-    layout: TokenLayout,
-    *,
-    scale: float,
-    mask: Tensor | None,
-    weights: Tensor | None,
-    correspondence: bool,
-    paper: bool,
-    log_sum: Tensor | None,
-) -> Marginals | None:
+def triton_marginals(q: Tensor, k: Tensor, layout: TokenLayout, **call: Any) -> Marginals | None:
     """What `blocked_marginals` gives, or None if the kernels do not serve this call.
 
-    q: of the generated tokens alone. log_sum: of their rows over all keys, if it is known.
+    q: of the generated tokens alone. call: as in `kernel_marginals`, and a mask.
     """
-    if mask is not None or not _suits(q, k, layout):
-        return None
-    if weights is None and any(span.softmax for span in layout.keys):
-        return None
-    given = {"scale": scale, "correspondence": correspondence, "weights": weights}
-    return _TRIALS.marginals(q, k, layout, **given, paper=paper, log_sum=log_sum)
+    return _TRIALS.marginals(q, k, layout, **call) if _suits(q, k) else None
 
 
-def _suits(q: Tensor, k: Tensor, layout: TokenLayout) -> bool:
-    """Whether the kernels can compute such a call."""
+def _suits(q: Tensor, k: Tensor) -> bool:
+    """Whether the kernels run there and can count so many numbers."""
     return (
         q.device.type == "cuda"
         and torch.version.hip is None
-        and q.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and k.dtype == q.dtype
         and q.shape[-1] <= LARGEST_DIM
-        and q.shape[1] % k.shape[1] == 0
         and all(x.shape[2] * max(x.stride(2), x.shape[3]) < _LARGEST_OFFSET for x in (q, k))
-        and all(span.length > 0 for span in layout.keys)
     )
