@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..tokens import Role, TokenLayout
+from ..tokens import Role, Span, TokenLayout
 from .effects import Effects
 
 
@@ -67,6 +67,14 @@ class Marginals:
             return self.correspondence
         pairs = zip(self.correspondence, self.effects.correspondence, strict=True)
         return tuple(torch.cat((two, effect.unsqueeze(1)), 1) for two, effect in pairs)
+
+
+def softmax_log_sums(sums: dict[Span, Tensor]) -> dict[int, Tensor]:
+    """Log-sum-exps over each span of keys → over all keys of each softmax, by its number."""
+    return {
+        number: torch.stack([own for s, own in sums.items() if s.softmax == number]).logsumexp(0)
+        for number in {span.softmax for span in sums}
+    }
 
 
 def weigh_paper_r2g(paper_r2g: Tensor, emphasis: Tensor, layout: TokenLayout) -> None:

@@ -107,7 +107,7 @@ def tapped(
 ) -> AbstractContextManager[SoftmaxTap | LogSumTap | None]:
     """To be entered while the host computes the call. Errors in adding up go to `failed`."""
     q, k = split_heads(given)
-    if tap is Tap.LOG_SUM and parts:
+    if tap is Tap.LOG_SUM:
         return LogSumTap(q, k, given.get("scale"), given.get("mask"))
     if not any(part.sums for part in parts):
         return nullcontext()

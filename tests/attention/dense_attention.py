@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from hypothesis import settings
 from recordings import layout, rand
 from torch import Tensor
 
-from i2am.attention import Marginals, attention_marginals
+from i2am.attention import LogSumTap, Marginals, attention_marginals
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
 few = settings(max_examples=25, deadline=None)
@@ -75,6 +76,14 @@ def call(seed: int = 0, batch: int = 2, heads: int = 4, dim: int = 8, **options:
     spans = layout(**options)
     shape = (batch, heads, spans.key_count, dim)
     return rand(seed, *shape), rand(seed + 1, *shape), spans
+
+
+def log_sums(q: Tensor, k: Tensor) -> Tensor:
+    """L of every row, by the tap on torch's own attention."""
+    with LogSumTap(q, k) as tap:
+        F.scaled_dot_product_attention(q, k, k, enable_gqa=q.shape[1] != k.shape[1])
+    assert tap.log_sum is not None
+    return tap.log_sum
 
 
 def block(

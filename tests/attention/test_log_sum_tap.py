@@ -12,18 +12,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_attention import call
+from dense_attention import call, log_sums
 from torch import Tensor
 
 from i2am.attention import LogSumTap, log_sum_tap
-
-
-def log_sums(q: Tensor, k: Tensor) -> Tensor:
-    """L of every row, by the tap on torch's own attention."""
-    with LogSumTap(q, k) as tap:
-        F.scaled_dot_product_attention(q, k, k)
-    assert tap.log_sum is not None
-    return tap.log_sum
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])

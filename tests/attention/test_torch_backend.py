@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from dense_attention import assert_right, call, dense, few, named
+from dense_attention import assert_right, call, dense, few, log_sums, named
 from hypothesis import given
 from hypothesis import strategies as st
 from recordings import rand
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import i2am.attention.dense
-from i2am.attention import LogSumTap, Marginals, attention_marginals, trials
+from i2am.attention import Marginals, attention_marginals, trials
 from i2am.attention.torch_backend import backend, operators, passes
 from i2am.tokens import Grid, TokenLayout
 
@@ -38,14 +37,6 @@ def by_operators(q: Tensor, k: Tensor, spans: TokenLayout, **options: Any) -> Ma
         **{"scale": q.shape[-1] ** -0.5, "correspondence": True, **options},
         log_sum=None if log_sum is None else log_sum[:, :, rows],
     )
-
-
-def log_sums(q: Tensor, k: Tensor) -> Tensor:
-    """L of every row, by the tap on torch's own attention."""
-    with LogSumTap(q, k) as tap:
-        F.scaled_dot_product_attention(q, k, k, enable_gqa=q.shape[1] != k.shape[1])
-    assert tap.log_sum is not None
-    return tap.log_sum
 
 
 # --- right ---------------------------------------------------------------------------------------

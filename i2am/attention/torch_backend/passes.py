@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ...tokens import Grid, Role, Span, TokenLayout, grid_of, mean_over_cells, spread
 from ..call_inputs import SoftmaxWeights
-from ..marginals import Marginals, fill_own_share, weigh_paper_r2g
+from ..marginals import Marginals, fill_own_share, softmax_log_sums, weigh_paper_r2g
 from ..pooling import correspondence_grid
 from ..workspace import SCRATCH_BYTES
 from .operators import BIAS_COLUMNS, attend, padded, with_bias, with_ones
@@ -78,10 +78,11 @@ def computed_marginals(
         sums: dict[Span, Tensor] = {}
         if known is None:
             sums = {span: part.log_sum(span) for span in read}
-        whole = _over_softmaxes(sums) if known is None else {0: known[here]}
+        whole = softmax_log_sums(sums) if known is None else {0: known[here]}
+        logarithms = None if counted is None else counted.items(items).logarithms
         numbers = iter(range(len(references)))
         for span in read:
-            even, portion = _logarithms(counted, items, span.softmax)
+            even, portion = _of_softmax(logarithms, span.softmax)
             of_keys = whole[span.softmax] - portion
             if span.role is not Role.REFERENCE:
                 own = sums[span] if span in sums else part.log_sum(span)
@@ -151,21 +152,12 @@ class _Part:
             yield some, found[..., : some.stop - first], own
 
 
-def _over_softmaxes(sums: dict[Span, Tensor]) -> dict[int, Tensor]:
-    """LSE over each span's keys → L of each softmax, by its number."""
-    return {
-        number: torch.stack([own for s, own in sums.items() if s.softmax == number]).logsumexp(0)
-        for number in {span.softmax for span in sums}
-    }
-
-
-def _logarithms(
-    counted: SoftmaxWeights | None, items: slice, softmax: int
+def _of_softmax(
+    logarithms: SoftmaxWeights | None, softmax: int
 ) -> tuple[Tensor | float, Tensor | float]:
     """Of a softmax's emphasis and portion at each place, (items, 1, rows); 0 without weights."""
-    if counted is None:
+    if logarithms is None:
         return 0.0, 0.0
-    logarithms = counted.items(items).logarithms
     both = logarithms.emphasis[:, softmax], logarithms.portions[:, softmax]
     return both[0].unsqueeze(1), both[1].unsqueeze(1)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...tokens import Role, Span, TokenLayout, grid_of
 from ..call_inputs import SoftmaxWeights
-from ..marginals import Marginals, fill_own_share, weigh_paper_r2g
+from ..marginals import Marginals, fill_own_share, softmax_log_sums, weigh_paper_r2g
 from .pooling_plan import PoolingPlan, padded, plan_pooling
 
 PARTIAL_BYTES = 64 * 2**20  # of sums of blocks, that are still to be added up, at once
@@ -51,7 +51,7 @@ class Tiles:
 def tiles(dtype: torch.dtype, dim: int, capability: tuple[int, int]) -> Tiles:
     """As large as a card's shared memory allows. capability: of the card, for example (8, 6).
 
-    Measured on an H100; on others reckoned: what is compiled for them fits (tests/attention).
+    On an H100 those of prototypes that were timed there; on others what fits (tests/attention).
     """
     if dtype == torch.float32:  # without tensor cores
         return Tiles(Tile(32, 32, 8, 1), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1))
@@ -106,15 +106,12 @@ def kernel_marginals(
     on_device = contextlib.nullcontext() if q.device.type == "cpu" else torch.cuda.device(q.device)
     with on_device:
         passes = _Passes(q, k, scale, tile)
-        known = weights is None and log_sum is not None
-        whole = {0: log_sum.contiguous()} if log_sum is not None and weights is None else {}
-        read = [s for s in layout.keys if not known or s.role is not Role.GENERATED]
-        sums = [passes.log_sums(span, whole.get(0)) for span in read]
-        for number in {span.softmax for span in read} - whole.keys():
-            own = [one for span, one in zip(read, sums, strict=True) if span.softmax == number]
-            whole[number] = torch.stack(own).logsumexp(0)
+        known = None if counted is not None or log_sum is None else log_sum.contiguous()
+        read = [s for s in layout.keys if known is None or s.role is not Role.GENERATED]
+        sums = {span: passes.log_sums(span, known) for span in read}
+        whole = softmax_log_sums(sums) if known is None else {0: known}
         numbers = iter(range(len(references)))
-        for span, own in zip(read, sums, strict=True):
+        for span, own in sums.items():
             r = next(numbers) if span.role is Role.REFERENCE else None
             portion = torch.empty_like(own) if r is None else share[2 + r]
             torch.sub(own, whole[span.softmax], out=portion).exp_()
@@ -134,7 +131,7 @@ def kernel_marginals(
                 pairs = passes.pair_sums(span, own, portion, even, *plans[r])
                 correspondences.append(pairs.div_(heads))
     share, paper_r2g = share.movedim(0, 2), paper_r2g.movedim(0, 2)
-    if known:
+    if known is not None:
         fill_own_share(share, layout)
     if counted is not None:
         weigh_paper_r2g(paper_r2g, counted.emphasis, layout)
