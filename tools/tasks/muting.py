@@ -68,13 +68,13 @@ class Task:
         noise = noise_of(conditions)
         alone = torch.stack([self._each_alone(n, latent, noise) for n in everything.tolist()])
         lost = sample(self.without, conditions, noise, STEPS) - latent
-        grid = self.pack.unified(record, "model", "r2g").values.shape[-2:]
+        grid = self.pack.maps(record, "model", "r2g").values.shape[-2:]
         where = F.adaptive_avg_pool2d(lost.square().mean(1), grid).flatten(1)
         rows: Figures = {}
         for definition, weight in product(DEFINITIONS, WEIGHTS):
             name = f"{definition}, layers by {weight}"
             g2r, r2g = (
-                self.pack.unified(record, definition, direction, weight).values.flatten(1)
+                self.pack.maps(record, definition, direction, weight=weight).values.flatten(1)
                 for direction in ("g2r", "r2g")
             )
             rows[f"G2R, {name}"] = pearson(g2r, alone).numpy()

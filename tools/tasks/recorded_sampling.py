@@ -62,8 +62,15 @@ class Pack:
         """The pictures, (B, H, W, 3)."""
         return self.vae.decode(latent).clamp(0, 1)
 
-    def unified(self, record: Any, definition: str, direction: str, weight: str = "mass") -> Any:
-        """The unified map. direction: "r2g" or "g2r". weight: of the layers."""
+    def maps(
+        self,
+        record: Any,
+        definition: str,
+        direction: str,
+        level: str = "unified",
+        weight: str = "mass",
+    ) -> Any:
+        """The maps of a level. direction: "r2g" or "g2r". weight: of the layers."""
         at = self.module("i2am.maps.levels")
         which = {
             "r2g": at.Direction.REFERENCE_TO_GENERATED,
@@ -71,7 +78,11 @@ class Pack:
         }
         selection = at.Selection(weight=at.LayerWeight(weight))
         return at.attribution_map(
-            record, at.Definition(definition), which[direction], selection=selection
+            record,
+            at.Definition(definition),
+            which[direction],
+            at.Level(level),
+            selection=selection,
         )
 
     def heatmaps(self, maps: Any, size: tuple[int, int]) -> Tensor:

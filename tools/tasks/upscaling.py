@@ -66,7 +66,6 @@ class Upscaling:
         import comfy.sd
 
         self.pack = pack
-        self.maps = pack.module("i2am.maps.levels")
         self.model = comfy.sd.load_diffusion_model(str(model))
 
     def conditions(self, low: Tensor) -> Conditions:
@@ -79,17 +78,6 @@ class Upscaling:
         """The pictures made from enlarged low resolutions, and the recording."""
         latent, record = self.pack.record(self.model, self.conditions(low))
         return self.pack.decode(latent), record
-
-    def level(self, record: Any, direction: str, level: str, definition: str = "model") -> Any:
-        """The maps of a level."""
-        at = self.maps
-        which = {
-            "r2g": at.Direction.REFERENCE_TO_GENERATED,
-            "g2r": at.Direction.GENERATED_TO_REFERENCE,
-        }
-        return at.attribution_map(
-            record, at.Definition(definition), which[direction], at.Level(level)
-        )
 
     def measure(self, pictures: Tensor) -> dict[str, np.ndarray]:
         """One value for each picture, under the name of each row of the tables."""
@@ -106,7 +94,7 @@ class Upscaling:
         }
         for direction in ("r2g", "g2r"):
             for level in LEVELS:
-                maps = self.level(record, direction, level)
+                maps = self.pack.maps(record, "model", direction, level)
                 for n, label in enumerate(maps.labels):
                     values = maps.values[:, n].flatten(1)
                     name = f"{direction} {label}"
@@ -114,7 +102,7 @@ class Upscaling:
                     rows[f"{name}: lacking"] = rank_correlation(values, lacking(pictures))
                     if direction == "r2g":
                         rows[f"{name}: share of the attention"] = values.sum(1).numpy()
-            effect = self.level(record, direction, "unified", "effect").values.flatten(1)
+            effect = self.pack.maps(record, "effect", direction).values.flatten(1)
             rows[f"{direction} effect: detail"] = rank_correlation(effect, detail(pictures))
             rows[f"{direction} effect: lacking"] = rank_correlation(effect, lacking(pictures))
         return rows
@@ -124,7 +112,7 @@ class Upscaling:
         low = reduced(pictures)
         made, record = self.upscale(low)
         size = pictures.shape[1], pictures.shape[2]
-        maps = [self.level(record, direction, "unified") for direction in ("r2g", "g2r")]
+        maps = [self.pack.maps(record, "model", direction) for direction in ("r2g", "g2r")]
         grid = maps[0].values.shape[-2:]
         amount = detail(pictures).sqrt().unflatten(1, grid)
         rows = [low, made, pictures, grey(amount, size)]
@@ -135,7 +123,7 @@ class Upscaling:
         _, record = self.upscale(reduced(pictures))
         size = pictures.shape[1], pictures.shape[2]
         rows = [
-            self.pack.heatmaps(self.level(record, direction, level), size)[0]
+            self.pack.heatmaps(self.pack.maps(record, "model", direction, level), size)[0]
             for level in ("time", "layer")
             for direction in ("r2g", "g2r")
         ]
