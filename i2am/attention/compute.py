@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import LayoutMismatch
-from ..tokens import TokenLayout
+from ..tokens import Role, TokenLayout
 from .blocked import blocked_marginals
 from .call_inputs import additive_mask, generated_rows, in_layout_order
 from .dense import dense_marginals
@@ -25,6 +25,7 @@ from .marginals import Marginals
 from .softmax_sums import SoftmaxSums
 from .torch_backend import operator_marginals
 from .triton_backend import triton_marginals
+from .words import of_cross_attention, of_text, prompt_maps, text_as_references
 from .workspace import SCRATCH_BYTES, Workspace
 
 
@@ -42,8 +43,9 @@ def attention_marginals(
     workspace: Workspace | None = None,
     observed: SoftmaxSums | None = None,
     log_sum: Tensor | None = None,
+    prompt: int = 0,
 ) -> Marginals:
-    """Sum the attention between the generated tokens and each reference.
+    """Sum the attention between the generated tokens and each reference, and the prompt's tokens.
 
     q: (batch, heads, queries, dim), k: (batch, heads or fewer, keys, dim), as the model's own
     attention gets them, after positions and norms; fewer key heads are shared by groups of heads.
@@ -56,17 +58,18 @@ def attention_marginals(
     and they are zero where it was. workspace: buffers of earlier calls to use again, by one thread
     at a time. observed: the sums of this very call, if its softmax was tapped, so that nothing is
     computed again. log_sum: the log-sum-exp of each query's row over all keys, (batch, heads,
-    queries), if it was tapped.
+    queries), if it was tapped. prompt: how many tokens the conditioning's text has, if a map of
+    each is asked for; a call without references then has shares and these maps alone.
 
     Works in float32 within `scratch_bytes`. Raises LayoutMismatch if the layout does not account
-    for every key, or holds no reference.
+    for every key, or holds nothing that is asked for.
     """
     if log_sum is not None:
         log_sum = generated_rows(log_sum, layout)
     q, k, mask = in_layout_order(q, k, mask, layout)
     if layout.key_count != k.shape[2]:
         raise LayoutMismatch(f"{k.shape[2]} keys, but the layout accounts for {layout.key_count}")
-    if not layout.references:
+    if not layout.references and not (prompt and layout.has_prompt):
         raise LayoutMismatch("the call holds no reference")
     rows = layout.generated.slice
     q = q[:, :, rows]
@@ -77,11 +80,48 @@ def attention_marginals(
         weights = weights[..., rows]
     factor: float = q.shape[-1] ** -0.5 if scale is None else scale
     call: dict[str, Any] = {"scale": factor, "mask": mask, "weights": weights}
+    asked: dict[str, Any] = {"correspondence": correspondence, "paper": paper}
+    known: dict[str, Any] = {"log_sum": log_sum, "observed": observed, "workspace": workspace}
+    if layout.references:
+        found = _of_references(q, k, layout, scratch_bytes, **call, **asked, **known)
+    else:
+        found = _without_references(q, k, layout, scratch_bytes, **call, **known)
+    if prompt and layout.has_prompt:
+        size: dict[str, Any] = {"prompt": prompt, "scratch_bytes": scratch_bytes}
+        found = replace(found, words=prompt_maps(q, k, layout, found.share, **call, **size))
+    return found
+
+
+def _without_references(
+    q: Tensor, k: Tensor, layout: TokenLayout, scratch_bytes: int, **call: Any
+) -> Marginals:
+    """The shares of text and of the picture itself, in a call that holds no reference."""
+    if not any(span.role is Role.GENERATED for span in layout.keys):
+        return of_cross_attention(q, layout, call["weights"])
+    as_references = text_as_references(layout)
+    asked: dict[str, Any] = {"correspondence": False, "paper": False}
+    return of_text(_of_references(q, k, as_references, scratch_bytes, **call, **asked))
+
+
+def _of_references(
+    q: Tensor,
+    k: Tensor,
+    layout: TokenLayout,
+    scratch_bytes: int,
+    *,
+    correspondence: bool,
+    paper: bool,
+    log_sum: Tensor | None,
+    observed: SoftmaxSums | None,
+    workspace: Workspace | None,
+    **call: Any,
+) -> Marginals:
+    """The marginals of the references, by the cheapest way that serves the call."""
     call["correspondence"] = correspondence
     more: dict[str, Any] = {"paper": paper, "log_sum": log_sum}
-
     if observed is not None:
-        found, way = observed.marginals(q, k, factor, mask), "the model's own softmax"
+        found = observed.marginals(q, k, call["scale"], call["mask"])
+        way = "the model's own softmax"
     else:
         found, way = dense_marginals(q, k, layout, **call), "small calls at once"
     known = "" if log_sum is None else ", with the row sums of the model's own call"

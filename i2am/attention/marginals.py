@@ -41,6 +41,7 @@ class Marginals:
         heads of M_r, whose rows sum to one, and of P, whose rows sum to the share; pooled to the
         grids of `correspondence_grid`. Empty if it was not requested.
     effects: of the same call, if they were requested (`effects`).
+    words: P of each prompt token at each cell of the result, if requested (`words`).
     way: how they were computed, in words for a report.
     """
 
@@ -49,6 +50,7 @@ class Marginals:
     g2r: tuple[Tensor, ...]
     correspondence: tuple[Tensor, ...]
     effects: Effects | None = None
+    words: Tensor | None = None
     way: str = ""
 
     @property

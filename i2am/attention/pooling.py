@@ -19,6 +19,42 @@ def correspondence_grid(grid: Grid) -> Grid:
     return grid.shrunk_to(CORRESPONDENCE_SIDE).one_frame
 
 
+class PooledRows:
+    """Values of generated tokens, added up and pooled to the cells of `correspondence_grid`.
+
+    zeros: makes a tensor of this shape. rows: the grid of the result. width: values of each token.
+    """
+
+    def __init__(self, zeros: Callable[..., Tensor], batch: int, rows: Grid, width: int) -> None:
+        self._rows, self._width = rows, width
+        cells = correspondence_grid(rows)
+        self._sums = zeros(batch, cells.height, cells.width, width)
+        self._pooling: tuple[Tensor, Tensor] | None = None
+        if rows != cells:
+            down, across = pooling_weights(rows, cells)
+            self._pooling = down, across.to(self._sums)  # `down` stays on the CPU, to be read
+
+    def mean(self, times: int) -> Tensor:
+        """Mean of what was added `times` times: (batch, cells, width)."""
+        return self._sums.div_(times * self._rows.frames).flatten(1, 2)
+
+    def add(self, items: slice, tile: slice, values: Tensor) -> None:
+        """Add some rows of some items: (items, rows, width)."""
+        if self._pooling is None:
+            self._sums.flatten(1, 2)[items, tile] += values
+            return
+        down, across = self._pooling
+        for tokens, line, lines, columns in row_runs(tile, self._rows):
+            # (items, lines, columns, width), first across and then down
+            run = values[:, tokens].reshape(len(values), lines, -1, self._width)
+            run = across[:, columns] @ run
+            line_weights = down[:, line : line + lines]
+            touched = line_weights.any(1).nonzero()
+            cells = slice(int(touched[0]), int(touched[-1]) + 1)
+            into = self._sums[items, cells]
+            into += (line_weights[cells].to(run) @ run.flatten(2)).view_as(into)
+
+
 class CorrespondenceSum:
     """The correspondence of one reference, added up over heads and pooled on both sides.
 
@@ -29,17 +65,13 @@ class CorrespondenceSum:
     def __init__(
         self, zeros: Callable[..., Tensor], batch: int, rows: Grid, keys: Grid, kinds: int = 2
     ) -> None:
-        self._rows, self._keys, self._kinds = rows, keys, kinds
-        row_cells, self._key_cells = correspondence_grid(rows), correspondence_grid(keys)
-        self._sums = zeros(batch, row_cells.height, row_cells.width, kinds, self._key_cells.area)
-        self._pooling: tuple[Tensor, Tensor] | None = None
-        if rows != row_cells:
-            down, across = pooling_weights(rows, row_cells)
-            self._pooling = down, across.to(self._sums)  # `down` stays on the CPU, to be read
+        self._keys, self._key_cells, self._kinds = keys, correspondence_grid(keys), kinds
+        self._pooled = PooledRows(zeros, batch, rows, kinds * self._key_cells.area)
 
     def mean(self, heads: int) -> Tensor:
         """Mean over so many heads: (batch, kinds, generated cells, reference cells)."""
-        return self._sums.div_(heads * self._rows.frames).flatten(1, 2).transpose(1, 2)
+        pairs = self._pooled.mean(heads)  # (batch, generated cells, kinds × reference cells)
+        return rearrange(pairs, "b cells (kinds r) -> b kinds cells r", kinds=self._kinds)
 
     def add(self, items: slice, tile: slice, weights: Tensor, values: Tensor) -> None:
         """Add some rows.
@@ -49,19 +81,4 @@ class CorrespondenceSum:
         # For each row, (kinds, heads) @ (heads, keys): heads are added up before pooling.
         weights = rearrange(weights, "items heads kinds rows -> items rows kinds heads")
         pairs = weights.contiguous() @ values.transpose(1, 2)  # (items, rows, kinds, keys)
-        pairs = spread(pairs, self._keys, self._key_cells)
-        if self._pooling is None:
-            self._sums.flatten(1, 2)[items, tile] += pairs
-            return
-        down, across = self._pooling
-        for tokens, line, lines, columns in row_runs(tile, self._rows):
-            # (items, lines, columns, kinds × keys), first across and then down
-            run = pairs[:, tokens].reshape(
-                len(pairs), lines, -1, self._kinds * self._key_cells.area
-            )
-            run = across[:, columns] @ run
-            line_weights = down[:, line : line + lines]
-            touched = line_weights.any(1).nonzero()
-            cells = slice(int(touched[0]), int(touched[-1]) + 1)
-            into = self._sums[items, cells]
-            into += (line_weights[cells].to(run) @ run.flatten(2)).view_as(into)
+        self._pooled.add(items, tile, spread(pairs, self._keys, self._key_cells).flatten(2))

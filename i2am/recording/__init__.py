@@ -34,6 +34,7 @@ from .reference_latents import with_reference_latents
 from .running_sums import kind_of
 from .seen import ReferenceFit, Whole, cut, fits_grid, is_cropped, is_encoded
 from .store import Refusal, Store, fingerprint, fingerprints, item_fingerprints
+from .word_sums import Prompt
 
 __all__ = [
     "BUDGETS",
@@ -45,6 +46,7 @@ __all__ = [
     "Direction",
     "Header",
     "Plan",
+    "Prompt",
     "Recorder",
     "Recording",
     "ReferenceFit",

@@ -31,6 +31,7 @@ from ..tokens import (
     region_weights,
 )
 from .plan import THINNED_SIDE, Plan
+from .word_sums import Prompt
 
 _NOWHERE = torch.zeros(())  # portions, for a call without a region
 
@@ -42,7 +43,8 @@ class RecordedCall:
     q, k, layout, scale, mask, weights, observed, log_sum: as in `attention_marginals`. v: as in
     `attention_effects`, if the effect is recorded. region: where the conditioning acts, if it is
     one of several or limited to a part. portions: how much it counts at each of the region's
-    tokens, (1 or batch, tokens). output_weights: the weights without the region's portions.
+    tokens, (1 or batch, tokens). output_weights: the weights without the region's portions. prompt:
+    the conditioning's text, if words are recorded.
     """
 
     q: Tensor
@@ -57,6 +59,7 @@ class RecordedCall:
     output_weights: Tensor | None = None
     observed: SoftmaxSums | None = None
     log_sum: Tensor | None = None
+    prompt: Prompt | None = None
 
     def in_region(self) -> RecordedCall:
         """The call with its region's portions included in the weights of its softmaxes."""
@@ -104,8 +107,10 @@ class RecordedCall:
     def signature(self) -> CallSignature | None:
         """What small calls must share to be computed together.
 
-        None if the call is large, observed, masked or weighted.
+        None if the call is large, observed, masked or weighted, or if its words are recorded.
         """
+        if self.prompt is not None:
+            return None
         if self.observed is not None or self.mask is not None or self.weights is not None:
             return None
         signature = CallSignature.of(self.q, self.k, self.layout, self.scale)
@@ -125,8 +130,9 @@ class RecordedCall:
             workspace=workspace,
             observed=self.observed,
             log_sum=self.log_sum,
+            prompt=0 if self.prompt is None else self.prompt.tokens,
         )
-        if self.v is None:
+        if self.v is None or not self.layout.references:
             return marginals
         return replace(marginals, effects=self._effects(correspondence=plan.correspondence))
 

@@ -86,7 +86,8 @@ def load_recording(path: Path) -> Recording:
 def array_shapes(header: Header) -> dict[str, tuple[int, ...]]:
     """Header → the shape of every array of its recording, by name.
 
-    The sides of a correspondence are given as 0: any length up to CORRESPONDENCE_SIDE is allowed.
+    The sides of a correspondence and of the maps of words are given as 0: any length up to
+    CORRESPONDENCE_SIDE is allowed.
     """
     batch, references = header.run.batch, len(header.references)
     steps, layers, heads = len(header.steps), len(header.layers), max(header.heads)
@@ -117,6 +118,10 @@ def array_shapes(header: Header) -> dict[str, tuple[int, ...]]:
                     groups = header.step_groups[-1] + 1
                     shape = (batch, groups, layers, count, *header.token_grids[grid].shape)
                     shapes[f"point.{definition.value}.{direction}.{r}"] = shape
+    for number, tokens in enumerate(header.prompts):
+        groups = header.word_groups[-1] + 1
+        shapes[f"words.{number}.map"] = (batch, groups, tokens, 0, 0)
+        shapes[f"words.{number}.share"] = (batch, steps, layers, tokens)
     return shapes
 
 

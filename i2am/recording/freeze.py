@@ -17,10 +17,16 @@ from .point_sums import PointSums
 from .recording import Header, Recording, Run, correspondence_name
 from .run_log import RunLog
 from .running_sums import LayerMaps, RunningSums, kind_of
+from .word_sums import WordSums
 
 
 def freeze(
-    sums: RunningSums, log: RunLog, points: PointSums | None, header: Header, rows: list[int]
+    sums: RunningSums,
+    log: RunLog,
+    points: PointSums | None,
+    words: WordSums | None,
+    header: Header,
+    rows: list[int],
 ) -> Recording:
     """The sums of a run → its recording. rows: the recorded steps' rows in the log.
 
@@ -30,6 +36,8 @@ def freeze(
     arrays |= correspondence_arrays(sums, header.plan.recorded)
     if points is not None:
         arrays |= points.arrays(rows, header.layers, header.plan.recorded)
+    if words is not None and words.prompts:
+        arrays |= words.arrays(rows, header.layers)
     if not all(bool(array.isfinite().all()) for array in arrays.values()):
         raise I2AMError(
             "The model's attention held values that are not numbers, so there is no map. "
@@ -46,6 +54,7 @@ def header_of(
     sums: RunningSums,
     log: RunLog,
     points: PointSums | None,
+    words: WordSums | None,
     rows: list[int],
     references: tuple[Picture, ...],
     seconds: float,
@@ -75,12 +84,15 @@ def header_of(
         ),
         evaluations=log.recorded,
         expected_evaluations=log.expected,
-        expected_layers=len(asked),
+        # Without references, layers without text have nothing to record.
+        expected_layers=len(asked) if references else len(layers),
         seconds=seconds,
         keys=log.keys,
         ways=dict(log.ways),
         token_grids=() if points is None else points.grids(),
         step_groups=() if points is None else points.groups(rows),
+        prompts=() if words is None else tuple(prompt.tokens for prompt in words.prompts),
+        word_groups=() if words is None or not words.prompts else words.groups(rows),
     )
 
 

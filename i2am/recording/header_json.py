@@ -88,6 +88,8 @@ def _header(values: dict[str, Any]) -> Header:
         ways={str(way): int(calls) for way, calls in values.get("ways", {}).items()},
         token_grids=tuple(_grid(grid) for grid in values.get("token_grids", ())),
         step_groups=tuple(int(group) for group in values.get("step_groups", ())),
+        prompts=tuple(int(tokens) for tokens in values.get("prompts", ())),
+        word_groups=tuple(int(group) for group in values.get("word_groups", ())),
     )
 
 
@@ -113,6 +115,7 @@ def _plan(values: dict[str, Any]) -> Plan:
         budget=str(values.get("budget", "exact")),
         places=tuple(_point(point) for point in values.get("places", ())),
         definitions=str(values.get("definitions", "both")),
+        words=bool(values.get("words", False)),
     )
 
 
@@ -147,7 +150,9 @@ def _finite(value: Any) -> float:
 def _check_counts(header: Header) -> None:
     """Raises ValueError unless there is one value for each step, layer and reference."""
     steps, layers = len(header.steps), len(header.layers)
-    lengths = (header.run.batch, steps, layers, len(header.references), *header.heads)
+    lengths = (header.run.batch, steps, layers, *header.heads, *header.prompts)
+    # There is nothing to see without a reference, unless there are words.
+    lengths = (*lengths, len(header.references) or len(header.prompts))
     if not all(0 < length < _MAX_LENGTH for length in lengths):
         raise ValueError(
             "the number of pictures, steps, layers, heads or references is out of range"
@@ -176,8 +181,11 @@ def _check_points(header: Header) -> None:
         raise ValueError("the token grids are not one for the result and each reference")
     if len(groups) != has_points * len(header.steps):
         raise ValueError("the step groups are not one for each step")
-    if list(groups) != sorted(groups) or set(groups) != set(range(len(set(groups)))):
-        raise ValueError("the step groups are not numbered in order")
+    if len(header.word_groups) != bool(header.prompts) * len(header.steps):
+        raise ValueError("the step groups of words are not one for each step")
+    for numbers in (groups, header.word_groups):
+        if list(numbers) != sorted(numbers) or set(numbers) != set(range(len(set(numbers)))):
+            raise ValueError("the step groups are not numbered in order")
 
 
 def _check_pictures(header: Header) -> None:

@@ -37,7 +37,8 @@ class Plan:
 
     within: record the result's attention to itself instead of to references. budget: a name in
     BUDGETS. places: the point queries; the exact row or column of each is recorded. definitions: a
-    name in RECORDED.
+    name in RECORDED. words: also a map of each token of the prompt; models without references can
+    then be recorded.
     """
 
     layers: Ranges = ()
@@ -48,6 +49,7 @@ class Plan:
     budget: str = "exact"
     places: tuple[PointQuery, ...] = ()
     definitions: str = "both"
+    words: bool = False
 
     def __post_init__(self) -> None:
         if self.definitions not in RECORDED:
@@ -70,6 +72,11 @@ class Plan:
     def effect(self) -> bool:
         """Whether the effect is recorded. It needs the values as well as queries and keys."""
         return Definition.EFFECT in self.recorded
+
+    @property
+    def without_references(self) -> Plan:
+        """What is left of the plan for a run in which there were no references: its words."""
+        return replace(self, places=(), definitions="both", correspondence=False)
 
     def resolved(self, layers: Sequence[str], steps: int) -> Plan:
         """The plan with plain numbers, for a model with these layer names and a number of steps.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from ..attention import CallBatch, SoftmaxSums, Workspace
 from ..errors import I2AMError
-from ..tokens import Grid, Picture, Region, TokenLayout, in_ranges
+from ..tokens import Grid, Picture, Region, TokenLayout, grid_of, in_ranges
 from ..tokens.architectures.base import Architecture, Layer
 from .call import RecordedCall
 from .definitions import Definition, first_definition
@@ -18,6 +20,7 @@ from .point_sums import PointSums
 from .recording import Recording, Run
 from .run_log import RunLog
 from .running_sums import RunningSums
+from .word_sums import Prompt, WordSums
 
 
 class Recorder:
@@ -41,6 +44,7 @@ class Recorder:
         self._log = RunLog(architecture.joint)
         self._sums = RunningSums()
         self._points = PointSums(plan.places, len(self._wanted)) if plan.places else None
+        self._words = WordSums(len(self._wanted)) if plan.words else None
         self._small_calls = CallBatch[Layer]()  # of the open step
 
     def begin_evaluation(self, sigma: float) -> bool:
@@ -64,6 +68,8 @@ class Recorder:
         """
         if layer not in self.layers or region is not None or self._budget.side > 1:
             return None
+        if not layout.references:
+            return None
         return SoftmaxSums(layout, self.plan.correspondence) if SoftmaxSums.suits(layout) else None
 
     def add(
@@ -80,10 +86,13 @@ class Recorder:
         region: Region | None = None,
         observed: SoftmaxSums | None = None,
         log_sum: Tensor | None = None,
+        prompt: Prompt | None = None,
+        words_alone: bool = False,
     ) -> None:
         """Add the rows of one conditioning in one attention call; arguments as in `RecordedCall`.
 
-        Raises I2AMError if the references differ from those of earlier calls.
+        words_alone: the call is cross-attention to the text of a model that has its references in
+        other calls. Raises I2AMError if the references differ from those of earlier calls.
         """
         if layer not in self.layers:
             return
@@ -94,8 +103,11 @@ class Recorder:
             *(scale, mask, weights, region),
             observed=observed,
             log_sum=log_sum,
+            prompt=prompt if self._words is not None else None,
         ).in_region()
-        points = call.point_marginals(self.plan.places) if self._points is not None else None
+        points = None
+        if self._points is not None and layout.references:
+            points = call.point_marginals(self.plan.places)
         turn = self.layers.index(layer) + len(self._log.steps)
         call = call.thinned(self._budget.side, turn)
         signature = call.signature
@@ -103,6 +115,12 @@ class Recorder:
         if signature is None:
             marginals = call.marginals(self.plan, self._workspace)
         with self._lock:
+            if self._words is not None and marginals is not None and marginals.words is not None:
+                assert call.prompt is not None
+                tokens = grid_of(call.layout.generated)
+                self._words.add(layer, call.prompt, marginals.words, tokens, region, call.portions)
+            if words_alone:
+                return
             if not self._sums.admit(layer, call.layout, region):
                 raise I2AMError(
                     "The references changed while sampling: conditionings that are combined hold "
@@ -144,6 +162,8 @@ class Recorder:
         self._log.close_step(self._sums.close_step(row))
         if self._points is not None:
             self._points.close(row)
+        if self._words is not None:
+            self._words.close_step(row)
 
     @property
     def reference_count(self) -> int:
@@ -174,11 +194,17 @@ class Recorder:
                 if row in side.steps
             ]
 
-    def finish(self, references: tuple[Picture, ...], seconds: float = 0.0) -> Recording:
+    def finish(
+        self,
+        references: tuple[Picture, ...],
+        seconds: float = 0.0,
+        encodings: Sequence[Tensor] = (),
+    ) -> Recording:
         """Freeze the sums → the recording.
 
-        references: what the model was given, on the grids of its tokens. Raises I2AMError if
-        nothing was recorded, or if the model's attention held values that are not numbers.
+        references: what the model was given, on the grids of its tokens. encodings: by the
+        number of a prompt, as in `Recording`. Raises I2AMError if nothing was recorded, or if the
+        model's attention held values that are not numbers.
         """
         with self._lock:
             self._close_step()
@@ -186,12 +212,18 @@ class Recorder:
         rows = [row for row, counts in enumerate(self._log.counts) if counts]
         if not rows or not self._sums.reference_grids:
             raise I2AMError(_nothing_recorded(self.plan, self.architecture))
-        parts = self._sums, self._log, self._points
+        plan, points = self.plan, self._points
+        if not self._sums.reference_count:
+            plan, points = plan.without_references, None
+        parts = self._sums, self._log, points, self._words
         header = header_of(
-            *(self.run, self.plan, self.architecture.name, self.layers),
+            *(self.run, plan, self.architecture.name, self.layers),
             *(*parts, rows, references, seconds),
         )
-        return freeze(*parts, header, rows)
+        record = freeze(*parts, header, rows)
+        prompts = () if self._words is None else self._words.prompts
+        kept = {n: encodings[prompt.number] for n, prompt in enumerate(prompts) if encodings}
+        return replace(record, encodings=kept)
 
 
 def _nothing_recorded(plan: Plan, architecture: Architecture) -> str:

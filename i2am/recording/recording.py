@@ -54,6 +54,10 @@ class Header:
     With point queries in the plan:
     token_grids: the finest token grid of any layer, for the result and each reference.
     step_groups: for each of `steps`, the number of its group, from 0.
+
+    With words in the plan:
+    prompts: how many tokens each text of the recorded conditionings has.
+    word_groups: for each of `steps`, the number of its group in the maps of words, from 0.
     """
 
     run: Run
@@ -76,6 +80,8 @@ class Header:
     ways: Mapping[str, int] = field(default_factory=dict[str, int])
     token_grids: tuple[Grid, ...] = ()
     step_groups: tuple[int, ...] = ()
+    prompts: tuple[int, ...] = ()
+    word_groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,16 +118,31 @@ class Recording:
     point.D.g2r.{r}          (B, T, L, P, hr, wr)  rows: the paper's M_r, the model's attention
     point.D.r2g.{r}          (B, T, L, Q, h, w)    columns: the paper's M_g, the model's attention
                                                    divided by the number of queries
+
+    With words in the plan, N tokens of prompt p, G groups of steps, on a grid of at most
+    CORRESPONDENCE_SIDE a side, of a video its mean frame:
+
+    words.{p}.map            (B, G, N, h, w)       the model's attention on each token at each
+                                                   place, mean over heads, layers, a group's steps
+    words.{p}.share          (B, S, L, N)          the same, mean over places and heads
+
+    encodings: of each prompt, by number: the first values of each token as the model was given it,
+    float16, (1 or B, N, values). They tell whether a text is the one that was sampled with.
     """
 
     header: Header
     arrays: Mapping[str, Tensor]
     reference_latents: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
+    encodings: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     @property
     def bytes(self) -> int:
         """How many bytes the arrays and latents take."""
-        kept = (*self.arrays.values(), *self.reference_latents.values())
+        kept = (
+            *self.arrays.values(),
+            *self.reference_latents.values(),
+            *self.encodings.values(),
+        )
         return sum(array.numel() * array.element_size() for array in kept)
 
 
@@ -163,6 +184,7 @@ DEFINITIONS = {
     "point.model.r2g": "the model's own attention on a place asked about, over all places",
     "point.effect.g2r": "the effect of each reference token on a place asked about",
     "point.effect.r2g": "the effect of a place asked about on all places",
+    "words": "the model's own attention on each token of the prompt, at each place of the result",
 }
 
 
@@ -171,6 +193,8 @@ def definitions_of(plan: Plan) -> dict[str, str]:
     left_out = {kept.value for kept in Definition if kept not in plan.recorded}
     if not plan.effect:
         left_out.add("output")
+    if not plan.words:
+        left_out.add("words")
     if not plan.paper:
         left_out.add("correspondence")
     return {

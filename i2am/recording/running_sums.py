@@ -266,12 +266,21 @@ def region_correspondence(
     cells of `rows`, reference cells), and the weights to divide by once all regions are added up,
     (batch, 1, cells of `rows`, 1).
     """
-    cells = correspondence_grid(tokens)
-    portions = portions.to(match)
-    mean_portion = portions.mean(1)[:, None, None, None]
+    mean_portion = portions.to(match).mean(1)[:, None, None, None]
     # The paper's rows are weighted by their portion divided by the mean portion, the others' by
     # their portion.
     match = torch.cat((match[:, :1] * mean_portion, match[:, 1:]), 1)
-    portions = mean_over_cells(portions.mT, tokens, cells).mT.expand(len(match), -1)
+    return on_whole_result(match, tokens, rows, part, portions)
+
+
+def on_whole_result(
+    match: Tensor, tokens: Grid, rows: Grid, part: Rectangle, portions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rows of a region, weighted by its portions → the same on the grid of the whole result.
+
+    Shapes as in `region_correspondence`, with anything in the place of reference cells.
+    """
+    cells = correspondence_grid(tokens)
+    portions = mean_over_cells(portions.to(match).mT, tokens, cells).mT.expand(len(match), -1)
     weight = spread(portions, cells, rows, part)
     return spread(match.mT, cells, rows, part).mT, weight[:, None, :, None]

@@ -44,6 +44,7 @@ class Span:
     """A run of tokens with one role: positions start to stop - 1 of a sequence.
 
     softmax: the number of its softmax, if the call has several (IP-Adapters beside the text).
+    prompt: if these are tokens of the conditioning's text, the number of the first of them in it.
     """
 
     role: Role
@@ -51,6 +52,7 @@ class Span:
     stop: int
     grid: Grid | None = None
     softmax: int = 0
+    prompt: int | None = None
 
     @property
     def length(self) -> int:
@@ -102,6 +104,11 @@ class TokenLayout:
     def references(self) -> tuple[Span, ...]:
         """The reference tokens on the key axis, one span for each reference."""
         return tuple(span for span in self.keys if span.role is Role.REFERENCE)
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether tokens of the conditioning's text are among the keys."""
+        return any(span.prompt is not None for span in self.keys)
 
     @property
     def key_count(self) -> int:

@@ -19,7 +19,7 @@ from ...i2am.attention import (
     can_tap,
     can_tap_log_sum,
 )
-from ...i2am.recording import Recorder
+from ...i2am.recording import Prompt, Recorder
 from ...i2am.tokens import Region, TokenLayout
 from ...i2am.tokens.architectures import Layer
 from .ip_adapter import AdapterCall, keys_values_weights
@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 class CallPart:
     """One conditioning's part of an attention call: `rows` of its batch, as the recorder takes it.
 
-    sums: where a tap on the call's softmax adds up, if it is tapped.
+    sums: where a tap on the call's softmax adds up, if it is tapped. prompt, words_alone: as in
+    `Recorder.add`.
     """
 
     rows: slice
@@ -47,6 +48,8 @@ class CallPart:
     mask: Tensor | None
     region: Region | None
     sums: SoftmaxSums | None
+    prompt: Prompt | None
+    words_alone: bool
 
 
 class Tap(Enum):
@@ -85,10 +88,14 @@ def parts_of(
     v = split_values(given, k.shape[1])
     call = next_call(given, q, k, current.calls)
     for one in current.recorded:
+        if not (one.has_references or recorder.plan.words):
+            continue
         read = one.layouts.of(call)
-        if read is None or not read[1].references:
+        if read is None:
             continue
         layer, layout = read
+        if not layout.references and not (recorder.plan.words and layout.has_prompt):
+            continue
         keys = layout.key_count  # a context repeated to a common length is read once
         own_mask = mask
         if mask is not None:
@@ -98,7 +105,9 @@ def parts_of(
         if tap is Tap.SOFTMAX and keys == k.shape[2]:
             sums = recorder.softmax_sums(layer, layout, one.region)
         own = q[one.rows], k[one.rows, :, :keys], v[one.rows, :, :keys]
-        parts.append(CallPart(one.rows, layer, *own, layout, own_mask, one.region, sums))
+        words_alone = one.has_references and not layout.references
+        of_call = layout, own_mask, one.region, sums, one.prompt, words_alone
+        parts.append(CallPart(one.rows, layer, *own, *of_call))
     return parts
 
 
@@ -147,6 +156,8 @@ def record(
             region=part.region,
             observed=part.sums,
             log_sum=own_sum,
+            prompt=part.prompt,
+            words_alone=part.words_alone,
         )
 
 
@@ -171,4 +182,9 @@ def record_adapters(
         given = {"q": q[one.rows], "k": k_all[one.rows], "v": v_all[one.rows]}
         heads = split_heads(given | {"heads": options["n_heads"]})
         values = split_values(given, heads[1].shape[1])
-        recorder.add(*(layer, *heads, layout, values), weights=weights[one.rows], region=one.region)
+        recorder.add(
+            *(layer, *heads, layout, values),
+            weights=weights[one.rows],
+            region=one.region,
+            prompt=one.prompt,
+        )

@@ -39,7 +39,7 @@ def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
     """
     base = model.model
     try:
-        architecture = architecture_of(model)
+        architecture = architecture_of(model, plan.words)
     except I2AMError:
         if not plan.within:
             raise

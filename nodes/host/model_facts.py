@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -22,6 +23,10 @@ from ...i2am.tokens.architectures import (
 
 STEERING_KEY = "i2am_steering"  # attached to a model: its `Steer`s, in order
 IMAGE_TOKENS_KEY = "i2am_image_tokens"  # in a conditioning: [(start, height, width), …]
+ENCODING_VALUES = 8  # kept of each token of a text, to know it again
+# A conditioning's text, as models are given it: of one encoder, or of one after the other. The
+# last axes are tokens and values; before them there may be an axis for layers.
+_TEXTS = ("c_crossattn", "clip_text", "encoder_hidden_states_llama3")
 OVERRIDE = "optimized_attention_override"
 ATTENTION_ARGUMENTS = (
     *("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"),
@@ -31,14 +36,14 @@ _BLOCK_OPTIONS = ("block", "block_type", "block_index")
 _CALL_OPTIONS = (*_BLOCK_OPTIONS, "activations_shape")
 
 
-def architecture_of(model: ModelPatcher) -> Architecture:
+def architecture_of(model: ModelPatcher, words: bool = False) -> Architecture:
     """How to read a model, found by the classes of the model and its network.
 
-    Raises I2AMError if no architecture reads them.
+    words: as in `find`. Raises I2AMError if no architecture reads them.
     """
     base = model.model
     classes = (*type(base).__mro__, *type(base.diffusion_model).__mro__)
-    return find(cls.__name__ for cls in classes)
+    return find((cls.__name__ for cls in classes), words)
 
 
 def is_compiled(model: ModelPatcher) -> bool:
@@ -85,6 +90,22 @@ def forward_of(
         ),
         numbers=_numbers(network),
     )
+
+
+def text_encoding(cond: dict[str, Any]) -> Tensor | None:
+    """The first values of each token of a conditioning's text, as the model is given it.
+
+    Float16, (1 or batch, tokens, values); None without a text.
+    """
+    return encoding_of([cond["model_conds"][n].cond for n in _TEXTS if n in cond["model_conds"]])
+
+
+def encoding_of(texts: list[Tensor]) -> Tensor | None:
+    """Texts of encoders, one after the other → as in `text_encoding`."""
+    if not texts:
+        return None
+    tokens = [text if text.ndim == 3 else text[:, -1] for text in texts]
+    return torch.cat([one[..., :ENCODING_VALUES].detach().cpu().half() for one in tokens], 1)
 
 
 def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[Any, ...]]) -> Call:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ...i2am.errors import I2AMError
+from ...i2am.recording import Prompt
 from ...i2am.tokens import Picture, Region, TokenLayout
 from ...i2am.tokens.architectures import Adapter, Architecture, Call, Forward, Layer
-from .model_facts import forward_of
+from .model_facts import forward_of, text_encoding
 from .regions import active_regions
 
 # What video models are given as references, besides reference latents.
@@ -46,11 +47,16 @@ class PassLayouts:
 
 @dataclass(frozen=True)
 class PassRows:
-    """The rows of a pass's batch that one conditioning takes, and the region it acts on."""
+    """The rows of a pass's batch that one conditioning takes, and the region it acts on.
+
+    prompt: its text. has_references: whether it is given any.
+    """
 
     rows: slice
     layouts: PassLayouts
     region: Region | None
+    prompt: Prompt | None
+    has_references: bool
 
 
 @dataclass
@@ -78,6 +84,7 @@ class PassReader:
         self.adapters: tuple[Adapter, ...] = ()
         self.references: tuple[Picture, ...] = ()
         self.reference_latents: tuple[Tensor, ...] = ()  # as the conditioning holds them
+        self.encodings: list[Tensor] = []  # of each prompt, by its number
         self._guider = guider
         self._branch_name = _BRANCHES[branch]
         self._architecture = architecture
@@ -87,6 +94,7 @@ class PassReader:
         self._regions: dict[Any, Region | None] = {}  # by uuid, those that act now
         self._seen: set[Any] = set()  # conditionings of the current evaluation
         self._given: dict[Any, list[Tensor]] = {}  # by uuid, the references each was given
+        self._prompts: dict[Any, Prompt | None] = {}  # by uuid
         self._layouts: list[PassLayouts] = []
 
     def begin_evaluation(self) -> None:
@@ -129,9 +137,11 @@ class PassReader:
                 *(self._guider, cond, x, context, options, kwargs, self._layers, self.adapters)
             )
             self._check_references(cond, forward)
-            self.references = self._architecture.references(forward) or self.references
+            references = self._architecture.references(forward)
+            self.references = references or self.references
             rows = slice(index * size, (index + 1) * size)
-            recorded.append(PassRows(rows, self._layouts_of(forward), region))
+            of_cond = region, self._prompt_of(cond), bool(references)
+            recorded.append(PassRows(rows, self._layouts_of(forward), *of_cond))
         return ModelPass(recorded) if recorded else None
 
     def _conditionings(self) -> list[dict[str, Any]]:
@@ -145,6 +155,20 @@ class PassReader:
                 return known
         self._layouts.append(PassLayouts(self._architecture, forward))
         return self._layouts[-1]
+
+    def _prompt_of(self, cond: dict[str, Any]) -> Prompt | None:
+        """The text of a conditioning; None if it has none."""
+        if cond["uuid"] not in self._prompts:
+            encoding = text_encoding(cond)
+            number = next(
+                (n for n, known in enumerate(self.encodings) if _same(known, encoding)),
+                len(self.encodings),
+            )
+            if encoding is not None and number == len(self.encodings):
+                self.encodings.append(encoding)
+            prompt = None if encoding is None else Prompt(number, encoding.shape[1])
+            self._prompts[cond["uuid"]] = prompt
+        return self._prompts[cond["uuid"]]
 
     def _check_size(self, x: Tensor, region: Region | None) -> None:
         """The model must be given all of the latent, or all of the conditioning's region."""
@@ -178,6 +202,10 @@ class PassReader:
                 "The references changed while sampling: conditionings that are combined hold "
                 "different reference pictures. Give all of them the same ones."
             )
+
+
+def _same(known: Tensor, encoding: Tensor | None) -> bool:
+    return encoding is not None and torch.equal(known, encoding)
 
 
 def _sides(shape: tuple[int, ...]) -> str:

@@ -90,7 +90,8 @@ class Probe:
             return [output, *(model.process_latent_out(x0.cpu()) for x0 in denoised)]
 
         reader = self._reader
-        self._run.publish(latents, reader.references, reader.reference_latents, seconds)
+        given = reader.references, reader.reference_latents, reader.encodings
+        self._run.publish(latents, *given, seconds)
 
     def _tap_adapters(self, options: dict[str, Any]) -> None:
         """Watch IP-Adapters, whose attention no override sees."""

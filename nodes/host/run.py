@@ -7,7 +7,7 @@ that asks for the recording.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -81,11 +81,12 @@ class RecordedRun:
         latents: Callable[[], list[Tensor]],
         references: tuple[Picture, ...],
         given: tuple[Tensor, ...],
+        encodings: Sequence[Tensor],
         seconds: float,
     ) -> None:
         """File the recording, or why there is none, under the latents the run gave.
 
-        given: the reference latents of the conditioning.
+        given: the reference latents of the conditioning. encodings: of its prompts.
         """
         try:
             made = latents()
@@ -93,7 +94,7 @@ class RecordedRun:
             items = item_fingerprints(made)
             if self.recorder is not None:
                 try:
-                    record = self.recorder.finish(references, seconds)
+                    record = self.recorder.finish(references, seconds, encodings)
                     record = with_reference_latents(record, given)
                     RECORDINGS.put(names, record, items, self._asked)
                     self._show(Live.finish)

@@ -74,6 +74,8 @@ class Place:
     reference_grids: tuple[tuple[int, int], ...]
     keys: int
     cell: int = 0  # side of a token in latent pixels, where levels round up
+    # The keys of each token of the prompt, if any; by default those that are nothing else's.
+    words: tuple[tuple[int, ...], ...] | None = None
     # The tokens of each place asked about: in the result, and in every reference.
     asked: tuple[tuple[int, ...], ...] = ()
     asked_of: tuple[tuple[tuple[int, ...], ...], ...] = ()
@@ -233,9 +235,92 @@ def expected(
     return arrays
 
 
+def words_of(place: Place, tokens: int) -> tuple[tuple[int, ...], ...]:
+    """The keys of each of a prompt's tokens.
+
+    By default they follow one another from the first key that is neither the picture's own nor a
+    reference's, and those of references among them are no words.
+    """
+    if place.words is not None:
+        return place.words
+    taken: set[int] = set()
+    for span in (*place.references, *(() if place.own is None else (place.own,))):
+        taken.update(range(*span) if isinstance(span, tuple) else span)
+    first = next((key for key in range(place.keys) if key not in taken), None)
+    if first is None:
+        return ()
+    return tuple((key,) if key not in taken else () for key in range(first, first + tokens))
+
+
+def expected_words(
+    calls: list[Seen],
+    rows_of: Callable[[Seen], list[slice]],
+    place_of: Callable[[Seen], Place | None],
+    step_of: Callable[[float], int],
+    grid: tuple[int, int],
+    sizes: tuple[int, int],
+    latent: tuple[int, int] = (0, 0),
+) -> dict[str, Tensor]:
+    """What a recording must hold of a prompt's tokens; steps as in a run of at most four.
+
+    DAAM: P[g, token], mean over heads, evaluations and the layers with text. sizes: how many layers
+    there are, and how many tokens.
+    """
+    all_layers, tokens = sizes
+    found: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for call in calls:
+        place = place_of(call)
+        if place is None:
+            continue
+        words = words_of(place, tokens)
+        if not words:
+            continue
+        for rows in rows_of(call):
+            model = _softmax(call, rows, place).mean(1)  # (batch, generated, keys)
+            each = [_at(model, list(keys), -1).sum(-1) for keys in words]
+            maps = torch.stack(each, 1)  # (batch, tokens, generated)
+            raster = latent if place.cell else grid
+            _, as_mean = resampled(
+                maps.unflatten(-1, place.grid), place.cell or grid[0] // place.grid[0], grid, raster
+            )
+            key = step_of(float(call.options["sigmas"][0])), place.layer
+            found[key].append((as_mean, maps.mean(-1)))
+    steps, layers = sorted({step for step, _ in found}), sorted({layer for _, layer in found})
+    assert len(steps) <= 4
+
+    def over(values: int) -> list[list[Tensor]]:
+        """The mean of each step's and layer's evaluations."""
+        return [
+            [torch.stack([one[values] for one in found[s, n]]).mean(0) for n in layers]
+            for s in steps
+        ]
+
+    shares = torch.stack([torch.stack(row, 1) for row in over(1)], 1)  # (batch, steps, …, tokens)
+    share = shares.new_zeros(*shares.shape[:2], all_layers, tokens)
+    share[:, :, layers] = shares
+    maps = torch.stack([torch.stack(row).mean(0) for row in over(0)], 1)
+    return {"words.0.map": maps, "words.0.share": share}
+
+
+def _softmax(call: Seen, rows: slice, place: Place) -> Tensor:
+    """The model's own attention of the generated tokens: (batch, heads, generated, keys)."""
+    return _logits(call, rows, place).softmax(-1)
+
+
+def _logits(call: Seen, rows: slice, place: Place) -> Tensor:
+    q, k = call.q[rows], call.k[rows]
+    scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
+    logits = q @ k.transpose(-1, -2) * scale
+    if call.mask is not None:
+        logits = logits + (call.mask[rows] if call.mask.shape[0] > 1 else call.mask)
+    return _at(logits, place.generated, -2)[..., : place.keys]
+
+
 def _at(values: Tensor, where: Where, dim: int) -> Tensor:
     """The tokens at these positions along an axis."""
-    positions = torch.arange(*where) if isinstance(where, tuple) else torch.tensor(where)
+    positions = (
+        torch.arange(*where) if isinstance(where, tuple) else torch.tensor(where, dtype=torch.long)
+    )
     return values.index_select(dim, positions)
 
 
@@ -270,12 +355,7 @@ def _dense(
     effect: bool = False,
 ) -> dict[str, Tensor]:
     """All of one call: full matrices, one formula after the other. (batch, heads, …)."""
-    q, k = call.q[rows], call.k[rows]
-    scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
-    logits = q @ k.transpose(-1, -2) * scale
-    if call.mask is not None:
-        logits = logits + (call.mask[rows] if call.mask.shape[0] > 1 else call.mask)
-    logits = _at(logits, place.generated, -2)[..., : place.keys]
+    logits = _logits(call, rows, place)
     model = logits.softmax(-1)  # the model's own attention
     height, width = place.grid
     cell, raster = (place.cell, latent) if place.cell else (grid[0] // height, grid)

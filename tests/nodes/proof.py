@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import ASKED, ASKED_OF, Place, Seen, Spy, asking, expected, largest_deviation
+from oracle import (
+    ASKED,
+    ASKED_OF,
+    Place,
+    Seen,
+    Spy,
+    asking,
+    expected,
+    expected_words,
+    largest_deviation,
+)
 from torch import Tensor
 
 TOLERANCE = 1e-4
@@ -93,6 +103,11 @@ def without_triton(comfy: Any) -> Iterator[list[bool]]:
         yield served
 
 
+def over_frames(maps: Tensor, frames: int) -> Tensor:
+    """Maps of a video, whose frames are rows of one picture to the oracle → of its mean frame."""
+    return maps if frames == 1 else maps.unflatten(-2, (frames, -1)).mean(-3)
+
+
 def step_finder(schedule: tuple[float, ...]) -> Callable[[float], int]:
     """Noise level → the last step of the schedule that starts at or above it."""
 
@@ -117,20 +132,25 @@ def prove(
     sample: Callable[..., Tensor] = tiny.sample,
     note: Callable[[str, Any], None] | None = None,
     plan: dict[str, Any] | None = None,
+    words: bool = True,
+    words_at: Callable[[Seen], Place | None] | None = None,
     **options: Any,
 ) -> tuple[Any, list[Seen]]:
-    """Proves one run; returns its recording and its attention calls.
+    """Proves one run, the words of its prompt included; returns its recording and its calls.
 
     A second run, in which every call is tapped, and a third, as on a card without Triton, are
     proven too.
 
     model: makes the model, with all patches of other nodes. place_of: layouts written by hand.
-    grid, heads, latent: as in `expected`. index: of the recorded conditionings in `cond_or_uncond`.
+    words: whether there are any. words_at: of calls with words, if they are others. grid, heads,
+    latent: as in `expected`.
+    index: of the recorded conditionings in `cond_or_uncond`.
     sample, options: how to sample.
     """
     spy = Spy()
     plain = sample(model(), positive, negative, start, **options)
-    full_plan = {"places": point_queries(comfy, 8), "definitions": "all"} | (plan or {})
+    full_plan = {"places": point_queries(comfy, 8), "definitions": "all", "words": True}
+    full_plan |= plan or {}
     armed = arm_model(comfy, spy.on(model()), **full_plan)
     sampled = sample(armed, positive, negative, start, **options)
     assert torch.equal(sampled, plain)
@@ -141,17 +161,25 @@ def prove(
     of_references = tuple(picture.grid.frames for picture in record.header.references)
     asked_of = asking(place_of, latent, frames, of_references)
     calls = spy.calls, rows, asked_of, step_of
-    wanted = expected(*calls, grid, heads, latent, effect=full_plan["definitions"] == "all")
+    effect = record.header.plan.definitions == "all"
+    wanted = expected(*calls, grid, heads, latent, effect=effect)
     for name in wanted if frames > 1 else ():  # for the oracle, frames are rows of one picture
         if name.startswith("correspondence"):  # of the mean frame
             wanted[name] = wanted[name].unflatten(1, (frames, -1)).mean(1)
+    assert bool(record.header.prompts) == words
+    if words:
+        places = spy.calls, rows, words_at or place_of, step_of
+        sizes = len(record.header.layers), *record.header.prompts
+        wanted |= expected_words(*places, grid, sizes, latent)
+        wanted["words.0.map"] = over_frames(wanted["words.0.map"], frames)
     with every_call_tapped(comfy):
         armed = arm_model(comfy, model(), **full_plan)
         tapped = sample(armed, positive, negative, start, **options)
     with without_triton(comfy) as served:
         armed = arm_model(comfy, model(), **full_plan)
         by_operators = sample(armed, positive, negative, start, **options)
-    assert served
+    # Attention to text alone has no share to compute, so no way is needed.
+    assert served or not (record.header.joint or record.header.references)
     assert torch.equal(tapped, plain)
     assert torch.equal(by_operators, plain)
     for proven in (record, recording(comfy, tapped), recording(comfy, by_operators)):

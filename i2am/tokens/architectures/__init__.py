@@ -18,6 +18,17 @@ from .lumina2 import LUMINA2
 from .mage_flow import MAGE_FLOW
 from .omnigen2 import BOOGU, OMNIGEN2
 from .qwen import QWEN
+from .text_alone import (
+    AURA_FLOW,
+    CHROMA,
+    HUNYUAN_IMAGE,
+    IDEOGRAM4,
+    KANDINSKY5,
+    LENS,
+    MOCHI,
+    PIXEL_DIT,
+    SD3,
+)
 from .unet import ONE_TOKEN_UNET, UNET
 from .unread import NOT_YET, WITHOUT_REFERENCES
 from .wan import WAN, WAN_WITH_POSE, WAN_WITH_SOUND
@@ -26,6 +37,7 @@ ARCHITECTURES = (
     *(FLUX, QWEN, KREA2, MAGE_FLOW, JOYIMAGE, OMNIGEN2, BOOGU, HIDREAM, HIDREAM_O1, LUMINA2),
     *(CASCADE, UNET, ONE_TOKEN_UNET),
     *(WAN, WAN_WITH_SOUND, WAN_WITH_POSE, HUNYUAN_VIDEO, LTXV),
+    *(SD3, AURA_FLOW, CHROMA, LENS, IDEOGRAM4, KANDINSKY5, HUNYUAN_IMAGE, MOCHI, PIXEL_DIT),
 )
 
 __all__ = [
@@ -42,13 +54,14 @@ __all__ = [
 ]
 
 
-def find(class_names: Iterable[str]) -> Architecture:
+def find(class_names: Iterable[str], words: bool = False) -> Architecture:
     """The architecture of a model, from the names of its classes, the most derived first.
 
-    Raises I2AMError if there is none, or the model is known to use no reference.
+    words: whether words will do where there can be no reference. Raises I2AMError if there is none,
+    or the model is known to use nothing that is asked for.
     """
     names = tuple(class_names)
-    known = ", ".join(architecture.name for architecture in ARCHITECTURES)
+    known = ", ".join(one.name for one in ARCHITECTURES if words or not one.without)
     for name in names:
         if name in WITHOUT_REFERENCES:
             raise I2AMError(
@@ -56,6 +69,12 @@ def find(class_names: Iterable[str]) -> Architecture:
                 f"Use a model that reads one. Capture Attention knows: {known}."
             )
         for architecture in ARCHITECTURES:
+            if name in architecture.models and architecture.without and not words:
+                raise I2AMError(
+                    f"{name} models have no reference to watch: {architecture.without}. Turn on "
+                    "words in Capture Attention to see what each word of the prompt did, or use a "
+                    f"model that reads a reference: {known}."
+                )
             if name in architecture.models:
                 return architecture
         if name in NOT_YET:

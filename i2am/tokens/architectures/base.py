@@ -114,6 +114,7 @@ class Architecture:
         architecture.
     note: what users should know about its maps. tested: releases of the host it was tested with.
     video: whether a latent of several frames is a video, and can be read.
+    without: why there can be no reference, if so; its words can be read all the same.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Architecture:
     note: str = ""
     tested: str = "0.24.1, 0.30.0"
     video: bool = False
+    without: str = ""
 
 
 def blocks(**names: str) -> Callable[[nn.Module], tuple[Layer, ...]]:
@@ -180,14 +182,23 @@ def counted_layer(layers: tuple[Layer, ...], nth: int) -> Layer:
     return layers[nth]
 
 
-def consecutive_spans(*pieces: tuple[Role, int | Grid]) -> tuple[Span, ...]:
+# A role and how many tokens, or a grid; for tokens of the prompt, the number of the first of them.
+Piece = tuple[Role, int | Grid] | tuple[Role, int | Grid, int | None]
+
+
+def prompt(forward: Forward) -> Piece:
+    """All tokens of the conditioning's text, as the model is given them."""
+    return Role.TEXT, forward.context, 0
+
+
+def consecutive_spans(*pieces: Piece) -> tuple[Span, ...]:
     """Spans one after the other, each of so many tokens or on a grid; empty ones are left out."""
     spans: list[Span] = []
     end = 0
-    for role, piece in pieces:
+    for role, piece, *first in pieces:
         grid, length = (piece, piece.area) if isinstance(piece, Grid) else (None, piece)
         if length:
-            spans.append(Span(role, end, end + length, grid))
+            spans.append(Span(role, end, end + length, grid, prompt=first[0] if first else None))
             end += length
     return tuple(spans)
 
@@ -208,7 +219,7 @@ def context_spans(forward: Forward) -> tuple[Span, ...]:
     for tokens in forward.image_tokens:
         grid = Grid(tokens.height, tokens.width)
         if tokens.start > end:
-            spans.append(Span(Role.TEXT, end, tokens.start))
+            spans.append(Span(Role.TEXT, end, tokens.start, prompt=end))
         end = tokens.start + grid.area
         spans.append(Span(Role.REFERENCE, tokens.start, end, grid))
     if end > forward.context:
@@ -216,11 +227,11 @@ def context_spans(forward: Forward) -> tuple[Span, ...]:
             f"image tokens are marked up to {end}, but the context has {forward.context}"
         )
     if end < forward.context:
-        spans.append(Span(Role.TEXT, end, forward.context))
+        spans.append(Span(Role.TEXT, end, forward.context, prompt=end))
     return tuple(spans)
 
 
-def joint_layout(call: Call, *pieces: tuple[Role, int | Grid]) -> TokenLayout:
+def joint_layout(call: Call, *pieces: Piece) -> TokenLayout:
     """Self-attention of one sequence of these pieces.
 
     Raises LayoutMismatch if the call does not have as many tokens.

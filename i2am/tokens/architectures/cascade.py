@@ -12,6 +12,7 @@ from .base import (
     Call,
     Forward,
     Layer,
+    Piece,
     consecutive_spans,
     counted_layer,
     generated_grid,
@@ -39,19 +40,24 @@ def _references(forward: Forward) -> tuple[Picture, ...]:
 
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
-    """Queries: the result. Keys: [result | text | text as one | picture 1 | picture 2 …]."""
+    """Queries: the result. Keys: [result | text | text as one | picture 1 | picture 2 …].
+
+    The text is repeated to the length of a longer one in the same batch.
+    """
     references = _references(forward)
-    if not references:
-        return None  # the model then gets a black picture
     result = (Role.GENERATED, generated_grid(forward))
-    text = forward.shapes["clip_text"][1] + _EACH
-    keys = consecutive_spans(
-        result, (Role.TEXT, text), *((Role.REFERENCE, one.grid) for one in references)
-    )
+    text = forward.shapes["clip_text"][1]
+    pictures: tuple[Piece, ...] = tuple((Role.REFERENCE, one.grid) for one in references)
+    if not references:
+        pictures = ((Role.TEXT, _EACH),)  # the model then gets a black picture
+    own = forward.shapes["cross_attn"][1]
+    texts: tuple[Piece, ...] = ((Role.TEXT, own, 0),) * (text // own)
+    keys = consecutive_spans(result, *texts, (Role.TEXT, _EACH), *pictures)
     if (call.queries, call.keys) != (result[1].area, keys[-1].stop):
         raise LayoutMismatch(
             f"{call.queries} queries and {call.keys} keys, but there are {result[1].area} tokens "
-            f"of the result, {text} of text and {_EACH} of each of {len(references)} references"
+            f"of the result, {text + _EACH} of text and {_EACH} of each of {len(references)} "
+            "references"
         )
     return counted_layer(forward.layers, call.nth), TokenLayout(consecutive_spans(result), keys)
 

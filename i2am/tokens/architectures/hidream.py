@@ -12,6 +12,7 @@ from .base import (
     Call,
     Forward,
     Layer,
+    Piece,
     blocks,
     counted_layer,
     generated_grid,
@@ -31,10 +32,17 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """[row 1 of the result, row 1 of the reference, row 2 of the result … | text].
 
     The text is one encoder's, and twice the other's: its last layer, and the one for this block.
+    Its words are the one's, then the other's, whose two tokens count as one.
     """
     references = _references(forward)
+    encoders = forward.context, forward.shapes["encoder_hidden_states_llama3"][-2]
+    text: tuple[Piece, ...] = (
+        (Role.TEXT, encoders[0], 0),
+        *((Role.TEXT, encoders[1], encoders[0]),) * 2,
+    )
     if not references:
-        return None
+        layout = joint_layout(call, (Role.GENERATED, generated_grid(forward)), *text)
+        return counted_layer(forward.layers, call.nth), layout
     if forward.latent[1] % forward.patch:
         raise I2AMError(
             f"HiDream-E1 joins the result, {forward.latent[1]} latent cells wide here, to its "
@@ -42,10 +50,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
             f"them. Use a width that is a multiple of {8 * forward.patch} pixels."
         )
     generated, reference = generated_grid(forward), references[0].grid
-    text = forward.context + 2 * forward.shapes["encoder_hidden_states_llama3"][-2]
-    layout = joint_layout(
-        call, (Role.GENERATED, generated), (Role.REFERENCE, reference), (Role.TEXT, text)
-    )
+    layout = joint_layout(call, (Role.GENERATED, generated), (Role.REFERENCE, reference), *text)
     width = generated.width + reference.width
     order = (
         *(r * width + c for r in range(generated.height) for c in range(generated.width)),

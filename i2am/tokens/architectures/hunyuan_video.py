@@ -12,6 +12,7 @@ from .base import (
     Call,
     Forward,
     Layer,
+    Piece,
     blocks,
     context_spans,
     generated_grid,
@@ -52,9 +53,11 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
 
     Before the blocks, the text attends to itself.
     """
-    if not _references(forward) or "block_type" not in call.options:
+    if "block_type" not in call.options:
         return None
-    text = [(span.role, span.grid or span.length) for span in context_spans(forward)]
+    text: list[Piece] = [
+        (span.role, span.grid or span.length, span.prompt) for span in context_spans(forward)
+    ]
     glyphs = forward.shapes.get("txt_byt5", (0, 0))[1] if "byt5_in" in forward.numbers else 0
     text.insert(0 if "cond_type_embedding" in forward.numbers else len(text), (Role.TEXT, glyphs))
     layout = joint_layout(

@@ -12,6 +12,7 @@ from .base import (
     generated_grid,
     joint_layout,
     named_layer,
+    prompt,
     reference_latents,
 )
 
@@ -19,7 +20,7 @@ from .base import (
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """[result | reference 1 | reference 2 … | text]."""
     references = ((Role.REFERENCE, picture.grid) for picture in reference_latents(forward))
-    pieces = ((Role.GENERATED, generated_grid(forward)), *references, (Role.TEXT, forward.context))
+    pieces = ((Role.GENERATED, generated_grid(forward)), *references, prompt(forward))
     return named_layer(call), joint_layout(call, *pieces)
 
 

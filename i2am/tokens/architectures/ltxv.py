@@ -16,6 +16,7 @@ from .base import (
     consecutive_spans,
     counted_layer,
     generated_grid,
+    prompt,
 )
 
 
@@ -41,14 +42,16 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
         (Role.GENERATED, video), *((Role.REFERENCE, video.one_frame) for _ in range(guides))
     )
     count, nth = keys[-1].stop, call.nth
+    text = call.keys == forward.context and call.queries == count
+    if forward.context == count:  # then cross-attention to the text has the same counts
+        text, nth = bool(nth % 2), nth // 2
+    if text:
+        layout = TokenLayout(keys, consecutive_spans(prompt(forward)))
+        return counted_layer(forward.layers, nth), layout
     if call.keys != count:
         if call.queries == call.keys:
             raise LayoutMismatch(f"{call.keys} keys, but video and guides have {count} tokens")
         return None
-    if forward.context == count:  # then cross-attention to the text has the same counts
-        if nth % 2:
-            return None
-        nth //= 2
     if call.queries not in (count, video.area):
         return None  # the queries are the guides
     queries = tuple(span for span in keys if span.stop <= call.queries)

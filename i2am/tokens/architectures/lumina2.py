@@ -9,9 +9,11 @@ from .base import (
     Call,
     Forward,
     Layer,
+    Piece,
     blocks,
     generated_grid,
     joint_layout,
+    prompt,
     reference_latents,
 )
 
@@ -27,13 +29,29 @@ def _texts(forward: Forward, multiple: int) -> tuple[int, int]:
     captions follow.
     """
     count = len(forward.references)
-    captions = [shape[1] for shape in forward.shapes.get("ref_contexts", ())]
-    captions += [multiple] * (count - len(captions)) + [forward.context]
+    captions = _captions(forward, multiple)
     vision = [height * width for _, height, width, _ in forward.shapes.get("siglip_feats", ())]
     vision = [*vision[:count], *[multiple] * (count - len(vision) + 1)]
-    if "siglip_refiner" not in forward.numbers:
+    if "siglip_refiner" not in forward.numbers or not count:
         vision = []
     return sum(_padded(n, multiple) for n in captions), sum(_padded(n, multiple) for n in vision)
+
+
+def _captions(forward: Forward, multiple: int) -> list[int]:
+    """How many tokens each caption has: one for each reference, then the result's, then more."""
+    count = len(forward.references)
+    given = [shape[1] for shape in forward.shapes.get("ref_contexts", ())]
+    before = [*given[:count], *[multiple] * (count - len(given))]
+    return [*before, forward.context, *given[count:]]
+
+
+def _text_pieces(forward: Forward, multiple: int) -> tuple[Piece, ...]:
+    """The captions, each padded, with the prompt among them, and vision tokens."""
+    before = sum(
+        _padded(n, multiple) for n in _captions(forward, multiple)[: len(forward.references)]
+    )
+    after = sum(_texts(forward, multiple)) - before - forward.context
+    return (Role.TEXT, before), prompt(forward), (Role.TEXT, after)
 
 
 def _pictures(forward: Forward, multiple: int) -> tuple[tuple[Role, int | Grid], ...]:
@@ -52,14 +70,12 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
 
     These come after the other refiners, which may have the same number of tokens.
     """
-    if not forward.references:
-        return None
     multiple = forward.numbers.get("pad_tokens_multiple", 1)
     texts, pictures = _texts(forward, multiple), _pictures(forward, multiple)
     index = call.options.get("block_index")
     if index is not None:
         layer = Layer(call.options["block_type"], index)
-        return layer, joint_layout(call, (Role.TEXT, sum(texts)), *pictures)
+        return layer, joint_layout(call, *_text_pieces(forward, multiple), *pictures)
     refiners = forward.numbers["noise_refiner"]
     nth = call.nth - refiners * texts.count(call.keys)
     own = sum(piece.area if isinstance(piece, Grid) else piece for _, piece in pictures)

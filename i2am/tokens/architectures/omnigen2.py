@@ -22,7 +22,7 @@ def _joint(forward: Forward, call: Call, text: int) -> TokenLayout:
     """[text | reference 1 | reference 2 … | result]."""
     references = ((Role.REFERENCE, picture.grid) for picture in reference_latents(forward))
     return joint_layout(
-        call, (Role.TEXT, text), *references, (Role.GENERATED, generated_grid(forward))
+        call, (Role.TEXT, text, 0), *references, (Role.GENERATED, generated_grid(forward))
     )
 
 
@@ -34,7 +34,7 @@ def _picture_tokens(forward: Forward) -> tuple[int, int]:
 
 def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """As `_joint`. The refiners, which run first, hold only text, result or references."""
-    if not forward.references or call.keys in (forward.context, *_picture_tokens(forward)):
+    if call.keys in (forward.context, *_picture_tokens(forward)):
         return None
     return counted_layer(forward.layers, call.nth), _joint(forward, call, forward.context)
 
@@ -53,7 +53,7 @@ def _boogu_read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | Non
     if call.keys == sum(pictures):
         # The refiners of the text come first, and may have the same number of tokens.
         first, sub, text = forward.numbers["context_refiner"] * (text == call.keys), 1, 0
-    if not forward.references or call.keys in (text, *pictures) or call.nth < first:
+    if call.keys in (text, *pictures) or call.nth < first:
         return None
     layers = tuple(layer for layer in forward.layers if layer.sub == sub)
     return counted_layer(layers, call.nth - first), _joint(forward, call, text)

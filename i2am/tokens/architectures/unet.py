@@ -56,8 +56,6 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """
     if forward.adapters and not call.adapted:
         return None  # self-attention, or a layer the adapters leave out
-    if not forward.adapters and not forward.image_tokens:
-        return None
     if call.keys == call.queries and not call.adapted:
         if call.nth != 1 or call.keys % forward.context:
             return None  # self-attention, which runs first in every block

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-# They attend to no token of a reference, or draw no picture.
+# They attend to no token of a reference or of a text that can be watched, or draw no picture.
 WITHOUT_REFERENCES = {
-    "Chroma": "it ignores reference latents",
     "PiD": "the picture it enlarges is added to the tokens of the result",
     "HunyuanImage21Refiner": "the picture it refines enters as channels of the result",
     "StableCascade_B": "the picture it enlarges enters as channels of the result",
@@ -21,12 +20,10 @@ WITHOUT_REFERENCES = {
     "RT_DETR_v4": "it draws nothing",
     "SAM3": "it draws nothing",
     **dict.fromkeys(
-        (
-            *("Anima", "AuraFlow", "ErnieImage", "GenmoMochi", "HunyuanDiT", "HunyuanImage21"),
-            *("Ideogram4", "Kandinsky5Image", "Lens", "PixArt", "PixelDiTT2I", "SD3"),
-        ),
-        "it gets text only",
+        ("ErnieImage", "HunyuanDiT", "PixArt"),
+        "it gets text only, and its attention runs where no node can watch it",
     ),
+    "Anima": "it gets text only, and makes tokens of its own from it before it attends to them",
 }
 
 # They have tokens of a reference, which cannot be read yet.

@@ -18,14 +18,15 @@ from .base import (
     Call,
     Forward,
     Layer,
+    Piece,
     blocks,
     consecutive_spans,
     generated_grid,
     joint_layout,
     named_layer,
+    prompt,
 )
 
-Piece = tuple[Role, int | Grid]
 _PATCHES = Grid(16, 16)  # of CLIP, after one token that summarises the picture
 _AUDIO = 16  # tokens for each frame
 _CLIP = {"clip_fea_ref": "img_emb_refimage", "clip_fea": "img_emb"}  # in this order
@@ -117,7 +118,7 @@ def _pictures(
     pieces: Callable[[Forward], tuple[Piece, ...]], forward: Forward
 ) -> tuple[Picture, ...]:
     """Pictures among the video's tokens, or those of CLIP if there are none."""
-    among = [piece for role, piece in pieces(forward) if role is Role.REFERENCE]
+    among = [piece for role, piece, *_ in pieces(forward) if role is Role.REFERENCE]
     if not among:
         return (Picture(_PATCHES, (0, 0), "CLIP image tokens"),) * _clip(forward)
     side = forward.patch
@@ -136,19 +137,22 @@ def _read(
 ) -> tuple[Layer, TokenLayout] | None:
     spans = consecutive_spans(*pieces(forward))
     among, clip = any(span.role is Role.REFERENCE for span in spans), _clip(forward)
-    if not among and not clip:
-        return None
     if call.keys == _AUDIO and call.queries == generated_grid(forward).one_frame.area:
         return None  # each frame attends to its sound
     if call.queries != spans[-1].stop:
         raise LayoutMismatch(f"{call.queries} queries, but the sequence has {spans[-1].stop}")
     layer = named_layer(call)
+    if _is_text(forward, call):
+        text = consecutive_spans(prompt(forward))
+        return layer, TokenLayout(spans, text, order(forward, call.queries))
     if among:
         if call.keys != call.queries or call.nth != 0:
             return None
         positions = order(forward, call.keys)
         layout = joint_layout(call, *pieces(forward))
         return layer, replace(layout, query_order=positions, key_order=positions)
+    if not clip:
+        return None
     summary_and_patches = ((Role.TEXT, 1), (Role.REFERENCE, _PATCHES))
     keys = consecutive_spans(*(summary_and_patches * clip))
     # The video itself, or the text, may have the same number of tokens.
@@ -156,6 +160,16 @@ def _read(
         return None
     grid = generated_grid(forward)
     return layer, TokenLayout((Span(Role.GENERATED, 0, grid.area, grid),), keys)
+
+
+def _is_text(forward: Forward, call: Call) -> bool:
+    """Whether a call is a block's attention to the text, which comes last.
+
+    The sequence itself, or the CLIP tokens, may have the same number of tokens.
+    """
+    clip = _clip(forward) * (1 + _PATCHES.area)
+    before = (call.queries == forward.context) + (clip == forward.context)
+    return call.keys == forward.context and call.nth == before
 
 
 def _in_order(forward: Forward, tokens: int) -> None:

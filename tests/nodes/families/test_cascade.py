@@ -61,6 +61,7 @@ def test_maps(comfy: Any, negative: tuple[int, int], record_property: Any) -> No
             references=((start, start + 4), (start + 4, start + 8)),
             reference_grids=((1, 4), (1, 4)),
             keys=start + 8,
+            words=tuple(tuple(range(35 + n, 35 + text, 7)) for n in range(7)),
         )
 
     record, _ = prove(

@@ -12,6 +12,7 @@ import torch
 from graph import changed, flux_graph, given, node
 from oracle import Place, Seen
 from proof import arm_model, prove, recording, refusal_reason
+from tiny_joint import flux, flux2
 
 START = tiny.latent(22, 2, 16, 12, 10)
 REFERENCES = (tiny.latent(10, 1, 16, 7, 14), tiny.latent(11, 1, 16, 6, 5))
@@ -19,50 +20,6 @@ GRIDS = ((4, 7), (3, 3))
 # [what it is, how many tokens], in order, written by hand.
 Tokens = list[tuple[str, int]]
 TWO_LATENTS: Tokens = [("text", 7), ("result", 30), ("0", 28), ("1", 9)]
-
-
-def flux(**config: Any) -> Any:
-    """Flux.1 without guidance: two heads, two double and two single blocks."""
-    settings: dict[str, Any] = {
-        "in_channels": 16,
-        "out_channels": 16,
-        "patch_size": 2,
-        "vec_in_dim": None,
-        "context_in_dim": 16,
-        "hidden_size": 256,
-        "mlp_ratio": 4.0,
-        "num_heads": 2,
-        "depth": 2,
-        "depth_single_blocks": 2,
-        "axes_dim": [16, 56, 56],
-        "theta": 10000,
-        "qkv_bias": True,
-        "guidance_embed": False,
-        "txt_ids_dims": [],
-    }
-    family = config.pop("family", "FluxSchnell")
-    return tiny.build(family, image_model="flux", **(settings | config))
-
-
-def flux2(guidance: bool) -> Any:
-    """Flux.2: dev takes guidance, Klein does not."""
-    return flux(
-        family="Flux2",
-        in_channels=128,
-        out_channels=128,
-        patch_size=1,
-        axes_dim=[32, 32, 32, 32],
-        theta=2000,
-        mlp_ratio=3.0,
-        qkv_bias=False,
-        ops_bias=False,
-        global_modulation=True,
-        mlp_silu_act=True,
-        guidance_embed=guidance,
-        default_ref_method="index",
-        ref_index_scale=10.0,
-        txt_ids_dims=[3],
-    )
 
 
 def placed(

@@ -10,36 +10,9 @@ import tiny
 import torch
 from oracle import Place, Seen
 from proof import arm_model, prove, refusal_reason
+from tiny_joint import e1, e1_conditioning
 
 both = pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
-
-
-def e1() -> Any:
-    """A double block and two single ones, two heads each."""
-    return tiny.build(
-        "HiDream",
-        image_model="hidream",
-        patch_size=2,
-        in_channels=16,
-        out_channels=16,
-        num_layers=1,
-        num_single_layers=2,
-        attention_head_dim=32,
-        num_attention_heads=2,
-        caption_channels=[24, 20],
-        text_emb_dim=12,
-        num_routed_experts=2,
-        num_activated_experts=1,
-        axes_dims_rope=[16, 8, 8],
-        llama_layers=[0, 1, 1],
-    )
-
-
-def e1_conditioning(seed: int, **extra: Any) -> list[Any]:
-    """Five tokens of T5, and four for each layer of Llama."""
-    llama = tiny.latent(seed, 1, 2, 4, 20)
-    pooled = tiny.latent(seed + 1, 1, 12)
-    return tiny.conditioning(seed, 5, 24, conditioning_llama3=llama, pooled_output=pooled, **extra)
 
 
 @both
@@ -64,6 +37,8 @@ def test_e1(comfy: Any, both: bool, record_property: Any) -> None:
             references=(beside,),
             reference_grids=((4, 5),),
             keys=45,
+            # one encoder's five tokens, and twice the other's four
+            words=(*((32 + n,) for n in range(5)), *((37 + n, 41 + n) for n in range(4))),
         )
 
     record, _ = prove(
@@ -142,6 +117,7 @@ def test_o1(comfy: Any, both: bool, record_property: Any) -> None:
 
     record, _ = prove(
         *(comfy, o1, positive, negative, tiny.latent(74, 2, 3, 96, 128), place),
+        words=False,
         grid=(3, 4),
         heads=4,
         note=record_property,

@@ -10,41 +10,12 @@ import pytest
 import tiny
 from oracle import Place, Seen
 from proof import prove
+from tiny_joint import SIZES, lumina2, z_image
 
 # The model pads its result to whole tokens, but not the references.
 START = tiny.latent(82, 2, 16, 11, 9)
 REFERENCES = (tiny.latent(83, 1, 16, 8, 14), tiny.latent(84, 1, 16, 6, 4))
-SIZES = {
-    "patch_size": 2,
-    "in_channels": 16,
-    "dim": 256,
-    "n_layers": 2,
-    "n_refiner_layers": 2,
-    "n_heads": 4,
-    "n_kv_heads": 2,
-    "multiple_of": 32,
-    "qk_norm": True,
-    "cap_feat_dim": 24,
-    "axes_dims": [32, 16, 16],
-}
 both = pytest.mark.parametrize("both", [False, True], ids=["on positive", "on both"])
-
-
-def z_image() -> Any:
-    """Parts padded to 32 tokens, and vision tokens."""
-    return tiny.build(
-        "ZImage",
-        image_model="lumina2",
-        z_image_modulation=True,
-        pad_tokens_multiple=32,
-        siglip_feat_dim=16,
-        **SIZES,
-    )
-
-
-def lumina2() -> Any:
-    """No padding, no vision tokens."""
-    return tiny.build("Lumina2", image_model="lumina2", **SIZES)
 
 
 @both
@@ -80,6 +51,7 @@ def test_z_image(comfy: Any, both: bool, record_property: Any) -> None:
             references=((text, text + 28), (text + 32, text + 38)),
             reference_grids=((4, 7), (3, 2)),
             keys=text + 96,
+            words=tuple((64 + n,) for n in range(7) if text),
         )
 
     positive = tiny.conditioning(80, 7, 24, REFERENCES, **omni)
@@ -126,6 +98,7 @@ def test_z_image_in_pixels(comfy: Any, record_property: Any) -> None:
             references=((text, text + 28), (text + 32, text + 38)),
             reference_grids=((4, 7), (3, 2)),
             keys=text + 96,
+            words=tuple((64 + n,) for n in range(7) if text),
         )
 
     pictures = (tiny.latent(83, 1, 3, 64, 112), tiny.latent(84, 1, 3, 48, 32))
@@ -163,6 +136,7 @@ def test_lumina2(comfy: Any, both: bool, record_property: Any) -> None:
             references=((text, text + 28), (text + 28, text + 34)),
             reference_grids=((4, 7), (3, 2)),
             keys=text + 64,
+            words=tuple((8 + n,) for n in range(7) if text),
         )
 
     positive, negative = (

@@ -9,25 +9,11 @@ import tiny
 import torch
 from oracle import Place, Seen
 from proof import prove
+from tiny_joint import qwen
 
 # Sides that are not whole numbers of tokens, like the latents of pictures with odd sizes.
 START = tiny.latent(42, 2, 16, 1, 11, 10)
 REFERENCES = (tiny.latent(43, 1, 16, 1, 7, 14), tiny.latent(44, 1, 16, 1, 6, 5))
-
-
-def qwen(**config: Any) -> Any:
-    """Two blocks of two heads."""
-    return tiny.build(
-        "QwenImage",
-        image_model="qwen_image",
-        in_channels=64,
-        out_channels=16,
-        num_layers=2,
-        attention_head_dim=128,
-        num_attention_heads=2,
-        joint_attention_dim=24,
-        **config,
-    )
 
 
 def place(call: Seen) -> Place | None:

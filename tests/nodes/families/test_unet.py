@@ -145,6 +145,7 @@ def test_one_image_token(comfy: Any, model: Callable[[], Any], record_property: 
         tiny.conditioning(31, 1, 24, **shared),
         tiny.latent(32, frames, 4, *size),
         cross_attention(size, TWO_LEVEL_SITES, 1, ((0, 1),), ((1, 1),)),
+        words=False,
         grid=size,
         heads=2 if model is _video else 8,
         latent=size,

@@ -25,6 +25,7 @@ def test_still(comfy: Any, record_property: Any) -> None:
         grid=(4, 5),
         heads=2,
         plan={"within": True},
+        words=False,
         note=record_property,
         cfg=3.0,
         steps=2,
