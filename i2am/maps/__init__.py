@@ -41,8 +41,18 @@ from .values import (
     is_share,
     unit,
 )
+from .words import (
+    ALL_STEPS,
+    region_weights,
+    token_maps,
+    word_grid,
+    word_groups,
+    word_maps,
+    word_shares,
+)
 
 __all__ = [
+    "ALL_STEPS",
     "EVERY_FRAME",
     "FLAT",
     "MEAN_FRAME",
@@ -76,10 +86,16 @@ __all__ = [
     "recorded_places",
     "recorded_point",
     "recording_coverage",
+    "region_weights",
     "remove_sinks",
     "sink_correspondence",
     "sink_mass",
+    "token_maps",
     "trace_reference",
     "unit",
     "without_sinks",
+    "word_grid",
+    "word_groups",
+    "word_maps",
+    "word_shares",
 ]

@@ -31,6 +31,8 @@ def unit(map: AttributionMap) -> str:
 
 def caption(map: AttributionMap) -> str:
     """What a map measures, in short: "R2G · model · unified · layers by value"."""
+    if map.title:
+        return " · ".join((map.title, *map.notes))
     parts = ["R2G" if map.direction is Direction.REFERENCE_TO_GENERATED else "G2R"]
     parts += [map.definition.value, map.level.value]
     if map.weight is not LayerWeight.MASS:
@@ -99,7 +101,8 @@ class AttributionMap:
     weight, order: how layers were averaged. The sums above are those of `MASS` and `MASS_KEPT`.
     With `VALUE` they hold in the paper's definition only. With `EQUAL` the maps of each layer sum
     to one.
-    notes: what else was done to the map, in words, for its caption.
+    notes: what else was done to the map, in words, for its caption. title: what the map is, in
+    short, if it is not of a reference.
     """
 
     values: Tensor
@@ -111,6 +114,7 @@ class AttributionMap:
     weight: LayerWeight = LayerWeight.MASS
     order: ResampleOrder = ResampleOrder.MASS_KEPT
     notes: tuple[str, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)

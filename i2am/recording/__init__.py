@@ -35,6 +35,7 @@ from .running_sums import kind_of
 from .seen import ReferenceFit, Whole, cut, fits_grid, is_cropped, is_encoded
 from .store import Refusal, Store, fingerprint, fingerprints, item_fingerprints
 from .word_sums import Prompt
+from .words import Word, find_prompt
 
 __all__ = [
     "BUDGETS",
@@ -54,6 +55,7 @@ __all__ = [
     "Run",
     "Store",
     "Whole",
+    "Word",
     "attention_definition",
     "best_definition",
     "check_definition",
@@ -61,6 +63,7 @@ __all__ = [
     "correspondence_name",
     "cut",
     "definitions_of",
+    "find_prompt",
     "fingerprint",
     "fingerprints",
     "fits_grid",

@@ -13,6 +13,7 @@ from ..tokens import Picture, frames_of
 from .definitions import Definition, first_definition
 from .recording import Header, Recording
 from .seen import Whole
+from .words import Word
 
 _MAX_SIDE = 4096  # pixels, for a picture with a latent eight times smaller
 
@@ -32,7 +33,8 @@ class Attribution:
     (1 or batch, height, width, 3) in 0–1; `batch` if each batch item was given its own.
     mask: (1 or batch, height, width), 1 where the reference was meant to go. mask_sampled: whether
     it is the run's own inpainting mask. wholes: for each reference, the whole picture if the model
-    saw only a part; `references` then holds only the part.
+    saw only a part; `references` then holds only the part. words: of the prompt, if they were asked
+    for (Word Attribution).
 
     The pictures of a video follow one another on the first axis: (batch × pictures, …) for the
     result, (pictures, …) for a reference.
@@ -44,6 +46,7 @@ class Attribution:
     mask: Tensor | None = None
     mask_sampled: bool = False
     wholes: tuple[Whole | None, ...] = ()
+    words: tuple[Word, ...] = ()
 
     def whole(self, direction: Direction, reference: int) -> Whole | None:
         """The whole picture under maps of this direction, if the model saw only a part of it."""
@@ -127,6 +130,11 @@ def check_definition(header: Header, definition: Definition) -> None:
 
 def check_reference(header: Header, reference: int, direction: Direction) -> None:
     """Raises I2AMError if a reference (from 0) does not exist or has no map of this direction."""
+    if not header.references:
+        raise I2AMError(
+            "This recording holds words alone: the model was given no reference. Use Word "
+            "Attribution to see what each word did, or give the model a reference and sample again."
+        )
     if not 0 <= reference < len(header.references):
         raise I2AMError(
             f"Reference {reference + 1} does not exist: the model was given "

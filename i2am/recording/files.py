@@ -24,6 +24,7 @@ from .attribution import Attribution, fits_reference, fits_results
 from .header_json import MAX_PICTURE_SIDE, FormatError, metadata_of, read_metadata
 from .recording import Header, Recording, correspondence_name
 from .reference_latents import latents_metadata, read_latents
+from .words import encodings_metadata, read_encodings, read_words, words_metadata
 
 MAX_BYTES = 16 * 2**30  # for all arrays and pictures, as float32 in memory
 _TOO_LARGE = "it would take more memory than any recording"
@@ -51,7 +52,8 @@ def save_attribution(path: Path, attribution: Attribution) -> None:
         if picture is not None:
             # One picture for all batch items is stored without a batch axis.
             tensors[f"reference.{r}"] = _to_bytes(picture[0] if len(picture) == 1 else picture)
-    _write(path, tensors, _metadata(attribution.recording, scales))
+    metadata = _metadata(attribution.recording, scales) | words_metadata(attribution.words)
+    _write(path, tensors, metadata)
 
 
 def save_recording(path: Path, recording: Recording) -> None:
@@ -60,7 +62,8 @@ def save_recording(path: Path, recording: Recording) -> None:
 
 
 def _metadata(recording: Recording, scales: dict[str, float]) -> dict[str, str]:
-    return metadata_of(recording.header, scales) | latents_metadata(recording)
+    kept = latents_metadata(recording) | encodings_metadata(recording)
+    return metadata_of(recording.header, scales) | kept
 
 
 def load_attribution(path: Path) -> Attribution:
@@ -153,17 +156,19 @@ def _read(file: Any) -> Attribution:
     """An open file → its attribution. Raises FormatError, if possible before reading any tensor."""
     metadata: dict[str, str] = file.metadata() or {}
     header, scales = read_metadata(metadata)
-    latents = read_latents(metadata, header)
+    latents, encodings = read_latents(metadata, header), read_encodings(metadata, header)
+    words = read_words(metadata, header)
     shapes = array_shapes(header)
     names = _check_tensors(file, shapes, header)
     arrays = {n: _attention(n, file.get_tensor(n), scales.get(n, 1.0)) for n in shapes}
     pictures = {name: file.get_tensor(name).float() / 255 for name in names}
     references = [pictures.get(f"reference.{r}") for r in range(len(header.references))]
     return Attribution(
-        Recording(header, arrays, latents),
+        Recording(header, arrays, latents, encodings),
         pictures.get("image"),
         tuple(r[None] if r is not None and r.ndim == 3 else r for r in references),
         pictures.get("mask"),
+        words=words,
     )
 
 

@@ -93,6 +93,7 @@ def header_of(
         step_groups=() if points is None else points.groups(rows),
         prompts=() if words is None else tuple(prompt.tokens for prompt in words.prompts),
         word_groups=() if words is None or not words.prompts else words.groups(rows),
+        words_apart=words is not None and words.apart,
     )
 
 

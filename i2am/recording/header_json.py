@@ -90,6 +90,7 @@ def _header(values: dict[str, Any]) -> Header:
         step_groups=tuple(int(group) for group in values.get("step_groups", ())),
         prompts=tuple(int(tokens) for tokens in values.get("prompts", ())),
         word_groups=tuple(int(group) for group in values.get("word_groups", ())),
+        words_apart=bool(values.get("words_apart", False)),
     )
 
 

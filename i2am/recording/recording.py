@@ -58,6 +58,7 @@ class Header:
     With words in the plan:
     prompts: how many tokens each text of the recorded conditionings has.
     word_groups: for each of `steps`, the number of its group in the maps of words, from 0.
+    words_apart: whether words and references have softmaxes of their own, in calls of their own.
     """
 
     run: Run
@@ -82,6 +83,7 @@ class Header:
     step_groups: tuple[int, ...] = ()
     prompts: tuple[int, ...] = ()
     word_groups: tuple[int, ...] = ()
+    words_apart: bool = False
 
 
 @dataclass(frozen=True)

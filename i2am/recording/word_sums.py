@@ -67,6 +67,7 @@ class WordSums:
 
     def __init__(self, planned: int) -> None:
         self._planned = planned
+        self.apart = False  # whether words have calls of their own beside those of references
         self._open: dict[Layer, _OpenLayer] = {}
         # By prompt, group of steps and grid: sums of layers' means, and how many there are.
         self._closed: dict[tuple[Prompt, int, Grid], tuple[Tensor, int]] = {}

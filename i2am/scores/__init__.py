@@ -16,6 +16,7 @@ from .locate import KERNEL, PERCENTILE, THRESHOLD, Box, box_around, locate_objec
 from .masks import Method, feather, grow, mask_of
 from .truth import mean_change, random_elsewhere, top_fraction
 from .verdict import Part, influence_verdict, strongest_places
+from .words import Ranked, Ranking, rank_sources, ranking_text
 
 __all__ = [
     "KERNEL",
@@ -27,6 +28,8 @@ __all__ = [
     "Method",
     "Part",
     "Preset",
+    "Ranked",
+    "Ranking",
     "Score",
     "box_around",
     "feather",
@@ -42,6 +45,8 @@ __all__ = [
     "output_change",
     "paper_normalise",
     "random_elsewhere",
+    "rank_sources",
+    "ranking_text",
     "strength_maps",
     "strongest_places",
     "top_fraction",
