@@ -18,6 +18,7 @@ from .look.correspondence import CorrespondenceNode
 from .look.map import AttributionMapNode
 from .look.point import PointAttribution
 from .look.viewer import AttributionViewer
+from .look.words import WordAttribution
 from .prepare.demo import BlankPrompt, LoadInsertionModel, ReferenceTokens
 from .prepare.image_tokens import ImageTokensToConditioning
 from .prepare.redux import MarkReduxTokens
@@ -44,6 +45,7 @@ class I2AMExtension(ComfyExtension):
             PointAttribution,
             CorrespondenceNode,
             AttributionViewer,
+            WordAttribution,
             Imacs,
             ReferenceInfluence,
             ReferenceStrength,

@@ -118,6 +118,7 @@ class Recorder:
             if self._words is not None and marginals is not None and marginals.words is not None:
                 assert call.prompt is not None
                 tokens = grid_of(call.layout.generated)
+                self._words.apart |= words_alone
                 self._words.add(layer, call.prompt, marginals.words, tokens, region, call.portions)
             if words_alone:
                 return

@@ -92,7 +92,7 @@ def find_prompt(recording: Recording, encoding: Tensor) -> tuple[int, int] | Non
         kept = known.float()
         for first in range(kept.shape[1] - len(wanted) + 1):
             part = kept[:, first : first + len(wanted)]
-            off = (part - wanted).norm(dim=-1)
-            if bool((off <= SAME * wanted.norm(dim=-1) + _TINY).all()):
+            off, size = (part - wanted).square().sum(-1), wanted.square().sum(-1)
+            if bool((off <= (SAME * size.sqrt() + _TINY).square()).all()):
                 return number, first
     return None

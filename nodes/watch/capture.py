@@ -23,7 +23,7 @@ CAPTURE_ID = "I2AM_Capture"
 _REFERENCES, _ITSELF = "references", "the picture itself"
 _PLAN_INPUTS = (
     *("layers", "steps", "branch", "correspondence", "within", "budget"),
-    *("points", "reference_points", "definitions"),
+    *("points", "reference_points", "definitions", "words"),
 )
 
 
@@ -139,6 +139,13 @@ class CaptureAttention(io.ComfyNode):
                     "model's own attention. Model or paper: one of the two alone, which takes half "
                     "the memory; on a graphics card, model also takes less time.",
                 ),
+                io.Boolean.Input(
+                    "words",
+                    default=False,
+                    optional=True,
+                    tooltip="Also keep where the model attended to each word of the prompt, for "
+                    "Word Attribution. Models that are given text alone can then be watched, too.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -172,6 +179,7 @@ class CaptureAttention(io.ComfyNode):
         points: str = "",
         reference_points: str = "",
         definitions: str = "both",
+        words: bool = False,
     ) -> io.NodeOutput:
         plan = make_plan(
             layers=layers,
@@ -183,6 +191,7 @@ class CaptureAttention(io.ComfyNode):
             points=points,
             reference_points=reference_points,
             definitions=definitions,
+            words=words,
         )
         node = str(cls.hidden.unique_id)
         with SupportReport(node, type(model.model).__name__):
@@ -199,6 +208,7 @@ def make_plan(
     points: str = "",
     reference_points: str = "",
     definitions: str = "both",
+    words: bool = False,
 ) -> Plan:
     """Capture Attention's widgets → the plan. Raises I2AMError if one cannot be read."""
     return Plan(
@@ -210,6 +220,7 @@ def make_plan(
         budget=budget,
         places=_point_queries(points, reference_points),
         definitions=definitions,
+        words=words,
     )
 
 

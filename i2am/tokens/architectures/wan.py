@@ -165,11 +165,12 @@ def _read(
 def _is_text(forward: Forward, call: Call) -> bool:
     """Whether a call is a block's attention to the text, which comes last.
 
-    The sequence itself, or the CLIP tokens, may have the same number of tokens.
+    The sequence itself, or the CLIP tokens, may have the same number of tokens. A model made for
+    CLIP tokens attends to the text twice if it is given none, with keys of its own each time.
     """
     clip = _clip(forward) * (1 + _PATCHES.area)
     before = (call.queries == forward.context) + (clip == forward.context)
-    return call.keys == forward.context and call.nth == before
+    return call.keys == forward.context and call.nth >= before
 
 
 def _in_order(forward: Forward, tokens: int) -> None:

@@ -98,7 +98,9 @@ def test_vision_tokens(comfy: Any, record_property: Any) -> None:
             return None
         own = (742, 862)
         seen = (0, 729), (735, 741)
-        return Place(_layer(call), own, (12, 10), own, seen, ((27, 27), (2, 3)), 862)
+        words = tuple((733 + n,) if not 2 <= n < 8 else () for n in range(TEXT))
+        spans = own, (12, 10), own, seen, ((27, 27), (2, 3)), 862
+        return Place(_layer(call), *spans, words=words)
 
     def model() -> Any:
         return hunyuan(

@@ -71,6 +71,25 @@ def place_of(text: int = TEXT, queries: int = ALL) -> Any:
     return place
 
 
+def in_text(text: int = TEXT) -> Any:
+    """Each block's second attention, to the text."""
+    order: list[int] = []
+    words = tuple((n,) for n in range(text))
+
+    def place(call: Seen) -> Place | None:
+        if call.k.shape[2] != text or call.q.shape[2] != ALL:
+            return None
+        order.append(len(order))
+        nth = order[-1]
+        if text == ALL:
+            if not nth % 2:
+                return None
+            nth //= 2
+        return Place(nth % 2, (0, OWN), (12, 5), None, (), (), text, words=words)
+
+    return place
+
+
 @pytest.mark.parametrize("text", [TEXT, ALL], ids=["", "text as long as the video"])
 def test_guides(comfy: Any, record_property: Any, text: int) -> None:
     """Each frame of guides is a reference, and the result is the frames before them."""
@@ -78,6 +97,7 @@ def test_guides(comfy: Any, record_property: Any, text: int) -> None:
     record, _ = prove_video(
         *(comfy, ltxv, positive, negative, START, place_of(text)),
         grid=(3, 4, 5),
+        words_at=in_text(text),
         note=record_property,
         noise_mask=MASK,
         cfg=3.0,
@@ -104,6 +124,7 @@ def test_a_guide_of_half_strength(comfy: Any, record_property: Any) -> None:
     record, calls = prove_video(
         *(comfy, ltxv, positive, negative, START, place_of(queries=OWN)),
         grid=(3, 4, 5),
+        words_at=in_text(),
         note=record_property,
         noise_mask=MASK,
         cfg=3.0,

@@ -39,6 +39,20 @@ def beside_the_text(pictures: int, columns: int = 5) -> Callable[[Seen], Place |
     return place
 
 
+def in_text(first: int = 0, columns: int = 5) -> Callable[[Seen], Place | None]:
+    """Attention to the text, in a call of its own; the video's queries begin at `first`."""
+    words = tuple((n,) for n in range(TEXT))
+
+    def place(call: Seen) -> Place | None:
+        if call.k.shape[2] != TEXT:
+            return None
+        own = (first, first + 12 * columns)
+        layer = call.options["block_index"]
+        return Place(layer, own, (12, columns), None, (), (), TEXT, words=words)
+
+    return place
+
+
 @pytest.mark.parametrize("pictures", [1, 2], ids=["I2V", "FLF"])
 def test_clip_tokens(comfy: Any, pictures: int, record_property: Any) -> None:
     """The start image, and the end image where there is one."""
@@ -52,6 +66,7 @@ def test_clip_tokens(comfy: Any, pictures: int, record_property: Any) -> None:
         *(comfy, lambda: wan("WAN21_I2V", **config), positive, negative, START, place),
         grid=(3, 4, 5),
         note=record_property,
+        words_at=in_text(),
         cfg=3.0,
         steps=2,
     )
@@ -78,6 +93,7 @@ def test_animate(comfy: Any, record_property: Any) -> None:
         *(comfy, animate, positive, negative, START, beside_the_text(1)),
         grid=(3, 4, 5),
         note=record_property,
+        words_at=in_text(),
         steps=1,
     )
     assert len(record.header.layers) == 5
@@ -100,6 +116,7 @@ def test_dancer(comfy: Any, record_property: Any) -> None:
         *(comfy, dancer, positive, negative, start, beside_the_text(2, 6)),
         grid=(3, 4, 6),
         note=record_property,
+        words_at=in_text(columns=6),
         cfg=3.0,
         steps=2,
     )
@@ -139,6 +156,7 @@ def test_reference_convolution(comfy: Any, record_property: Any) -> None:
         *(comfy, lambda: wan("WAN21_T2V", in_dim_ref_conv=16), positive, negative, EVEN, place),
         grid=(3, 4, 5),
         note=record_property,
+        words_at=in_text(20),
         cfg=3.0,
         steps=2,
     )
@@ -157,6 +175,7 @@ def test_context_latents(comfy: Any, record_property: Any) -> None:
         grid=(3, 4, 5),
         reference_frames=(2, 1),
         note=record_property,
+        words_at=in_text(),
         cfg=3.0,
         steps=2,
     )
@@ -171,6 +190,7 @@ def test_pictures_as_further_frames(comfy: Any, record_property: Any) -> None:
         *(comfy, lambda: wan("WAN21_T2V"), positive, negative, START, place),
         grid=(3, 4, 5),
         note=record_property,
+        words_at=in_text(),
         cfg=3.0,
         steps=2,
     )
@@ -187,6 +207,7 @@ def test_with_sound(comfy: Any, record_property: Any) -> None:
         *(comfy, lambda: wan("WAN21_HuMo", model_type="humo"), positive, negative, EVEN, place),
         grid=(3, 4, 5),
         note=record_property,
+        words_at=in_text(),
         cfg=3.0,
         steps=2,
     )
@@ -216,6 +237,7 @@ def test_with_pose(comfy: Any, record_property: Any) -> None:
         *(comfy, scail, positive, negative, START, place),
         grid=(3, 4, 5),
         note=record_property,
+        words_at=in_text(60),
         cfg=3.0,
         steps=2,
     )
@@ -259,6 +281,7 @@ def test_with_earlier_frames(comfy: Any, record_property: Any) -> None:
         *(comfy, s2v, positive, negative, EVEN, place),
         grid=(3, 4, 5),
         note=record_property,
+        words_at=in_text(),
         cfg=3.0,
         steps=2,
     )
