@@ -79,6 +79,7 @@ def recording_report(recording: Recording) -> str:
         grid = "×".join(map(str, picture.grid.shape))
         cells = f"{grid} cells" if picture.has_places else "no map over it"
         lines.append(f"  reference {number} {share:.1%} ({picture.kind}, {cells})")
+    lines += _word_lines(header)
     lines += [f"Steered while it was sampled: {text}" for text in header.run.steering]
     lines += _place_lines(recording)
     return "\n".join(lines + _warnings(recording) + _sink_lines(recording))
@@ -147,6 +148,19 @@ def _place_lines(recording: Recording) -> list[str]:
         elif mine:
             lines.append(f"  {whose}: {mine} not recorded: the model was not given this reference")
     return lines
+
+
+def _word_lines(header: Header) -> list[str]:
+    """What was recorded of the prompt's words; nothing if they were not asked for."""
+    if not header.plan.words:
+        return []
+    if not header.prompts:
+        return ["Words: none, since no attention that was recorded held tokens of a prompt"]
+    counts = " and ".join(map(str, header.prompts))
+    several = f"{len(header.prompts)} prompts" if len(header.prompts) > 1 else "one prompt"
+    groups = header.word_groups[-1] + 1
+    apart = ", in attention apart from the references" if header.words_apart else ""
+    return [f"Words: {several} of {counts} tokens, in {groups} groups of steps{apart}"]
 
 
 def _sink_lines(recording: Recording) -> list[str]:

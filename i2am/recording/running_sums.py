@@ -244,8 +244,10 @@ def to_map_grids(
         over_result, paper = [maps * part.area for maps in over_result], paper * each
         # The paper's maps sum to one; the others are already weighted by the portions.
         others = torch.full_like(each, part.area)
-        factors = torch.cat((each, *(others,) * (over_references[0].shape[2] - 1)), dim=2)
-        over_references = tuple(maps * factors for maps in over_references)
+        over_references = tuple(
+            maps * torch.cat((each, *(others,) * (maps.shape[2] - 1)), dim=2)
+            for maps in over_references
+        )
     kept = map_grid(part.whole_grid(tokens))
     return StepSums(
         spread(torch.cat((over_result[0], paper, *over_result[1:]), 2), tokens, kept, part),

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from ..errors import I2AMError
 from ..maps import item_shares
-from ..recording import Definition, Header, Recording, check_definition
+from ..recording import (
+    Definition,
+    Direction,
+    Header,
+    Recording,
+    check_definition,
+    check_reference,
+)
 from ..tokens import mask_coverage
 
 NOTHING = 0.001  # a mean share below this counts as none
@@ -56,6 +63,7 @@ def measure_influence(recording: Recording, region: Tensor | None = None) -> Inf
     """
     header, arrays = recording.header, recording.arrays
     check_definition(header, Definition.MODEL)
+    check_reference(header, 0, Direction.REFERENCE_TO_GENERATED)
     whole = item_shares(recording)
     grid = header.generated.grid
     places = _mean_frame(arrays["share.map"], header).flatten(2)  # (batch, sources, cells)
