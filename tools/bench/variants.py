@@ -118,6 +118,7 @@ def variants(case: Case, device: torch.device) -> list[Variant]:
     found = [
         Variant("exact", {}),
         Variant("with the effect", {"definitions": "all"}),
+        Variant("with words", {"words": True}),
         Variant("model definition", {"definitions": "model"}),
         Variant("no correspondence", {"correspondence": False}),
         Variant("paper", {"correspondence": False}, paper_only=True),
