@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def assert_words(found: Tensor | None, wanted: Tensor, tolerance: float = 1e-5) 
 @pytest.mark.parametrize("key_heads", [4, 2])
 def test_self_attention(references: bool, key_heads: int) -> None:
     """Text, picture and references share one softmax."""
-    options = {} if references else {"references": ()}
+    options: dict[str, Any] = {} if references else {"references": ()}
     q, k, spans = call(text=5, **options)
     k, spans = k[:, :key_heads], with_prompt(spans)
     found = attention_marginals(q, k, spans, prompt=5)
@@ -147,7 +148,8 @@ def test_in_the_ways_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """By torch's fused attention, with the row sums of the model's own call."""
     monkeypatch.setattr(backend, "_is_card", lambda device: True)
     monkeypatch.setattr("i2am.attention.dense.SMALL_BYTES", 0)
-    for options in ({}, {"references": ()}):
+    both: tuple[dict[str, Any], ...] = ({}, {"references": ()})
+    for options in both:
         q, k, spans = call(text=5, **options)
         spans = with_prompt(spans)
         found = attention_marginals(q, k, spans, prompt=5, log_sum=log_sums(q, k))

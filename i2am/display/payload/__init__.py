@@ -23,6 +23,8 @@ there is no `whole` ·
 `correspondence` [{rows, rows_covered, columns, columns_covered} or null] ·
 `colormaps`: base64 of 256 × 3 bytes sRGB · `texts`: what maps and numbers mean ·
 `pooled`: what was reduced to fit, in words; empty if nothing was ·
+`words` [{text, weight, share: [one for each item]}], `word_grid` {grid, covered} and `words_apart`
+(whether words have a softmax of their own), if words were asked for (Word Attribution) ·
 `arrays` {name: {dtype, shape, offset, scale, per}}: value = stored × scale, where `scale` is a
 number or a list, one for each index of the first `per` axes; offset in bytes, a multiple of 8.
 
@@ -32,7 +34,8 @@ the column's maps as the authors' code does: down @ map @ across.T, then clamp a
 
 Arrays are the recording's (see `Recording`). Pooling keeps the mass of maps, and the mean of shares
 and of the rows of a correspondence. `mask` and `reference_mask.{r}`, (1 or batch, height, width),
-are bytes 0 to 255 for 0 to 1. A reference without places has neither maps over it nor a
+are bytes 0 to 255 for 0 to 1. `words`, (items, words, h, w), are shares of attention. A reference
+without places has neither maps over it nor a
 correspondence.
 """
 

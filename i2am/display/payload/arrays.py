@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...maps import correspondence_of
+from ...maps import correspondence_of, word_grid, word_maps
 from ...recording import Definition, correspondence_name
 from ...tokens import Grid, invert_spread, mean_over_cells, resample_cells, spread
 from .pooling import PooledView, group_sums
@@ -56,6 +56,7 @@ def payload_arrays(view: PooledView) -> list[PayloadArray]:
         *correspondence_arrays(view),
         *mask_arrays(view),
         *official_arrays(view),
+        *word_arrays(view),
     ]
 
 
@@ -133,6 +134,19 @@ def _correspondence(
     pairs = correspondence_of(view.attribution.recording, definition, r)
     pooled = spread(pairs.values[: view.fit.items], pairs.reference, columns)
     return mean_over_cells(pooled, pairs.result, rows)
+
+
+def word_arrays(view: PooledView) -> Iterator[PayloadArray]:
+    """The map of each word, 0 to 1, mean over all steps."""
+    if view.words:
+        grid = word_grid(view.attribution.recording, view.words[0].prompt)
+        shape = (view.fit.items, len(view.words), *grid.sides)
+        yield PayloadArray("words", "u2", shape, 2, lambda: _words(view))
+
+
+def _words(view: PooledView) -> Tensor:
+    maps = word_maps(view.attribution.recording, view.words)
+    return maps.values[: view.fit.items] * maps.grid.area
 
 
 def mask_arrays(view: PooledView) -> Iterator[PayloadArray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...maps import item_shares
+from ...maps import item_shares, word_grid, word_shares
 from ...recording import Attribution, Direction, Header, best_definition, definitions_of
 from ...tokens import Grid, frames_of
 from ..colormaps import Colormap, table
@@ -17,6 +17,7 @@ FORMAT = "i2am.viewer/1"
 _UNITS = {
     "%": "model R2G: the share of its attention that a place gives the reference",
     "×": "all other maps: 1 is what each place would have if all were spread evenly",
+    "words": "the share of its attention that a place gives the word, the mean of all steps",
 }
 
 
@@ -75,7 +76,28 @@ def payload_facts(view: PooledView) -> dict[str, Any]:
             for colormap in Colormap
         },
         "texts": {"definitions": definitions_of(header.plan), "units": _UNITS},
+        **_words(view),
         "pooled": view.pooled(),
+    }
+
+
+def _words(view: PooledView) -> dict[str, Any]:
+    """The words of the prompt, and the grid of their maps; nothing where there are none."""
+    words, recording = view.words, view.attribution.recording
+    if not words:
+        return {}
+    grid, shares = word_grid(recording, words[0].prompt), word_shares(recording, words)
+    return {
+        "words": [
+            {
+                "text": word.text,
+                "weight": word.weight,
+                "share": [float(share) for share in shares[: view.fit.items, n]],
+            }
+            for n, word in enumerate(words)
+        ],
+        "word_grid": {"grid": grid.sides, "covered": grid.covered},
+        "words_apart": view.header.words_apart,
     }
 
 

@@ -11,8 +11,17 @@ from torch import Tensor
 
 from ...attention import CORRESPONDENCE_SIDE
 from ...maps import correspondence_of
-from ...recording import MAP_SIDE, Attribution, Header, correspondence_name, map_grid
+from ...recording import (
+    MAP_SIDE,
+    Attribution,
+    Header,
+    Word,
+    correspondence_name,
+    map_grid,
+)
 from ...tokens import Grid
+
+MAX_WORDS = 96  # of a prompt; each is a map
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class PooledView:
         self.masks = masks
         self.attribution = attribution
         self.recorded = attribution.recording.arrays
+        self.words = _first_prompt(attribution)
         self.header = header = attribution.recording.header
         self.generated = map_grid(header.generated.grid, fit.map_side)
         self.references = [map_grid(p.grid, fit.map_side) for p in header.references]
@@ -118,6 +128,12 @@ class PooledView:
         for name, mask in self.masks.items():
             grid = Grid(mask.shape[1], mask.shape[2])
             yield name.replace("_", " "), grid, grid.shrunk_to(self.fit.mask_side)
+
+
+def _first_prompt(attribution: Attribution) -> tuple[Word, ...]:
+    """The words of one prompt, at most MAX_WORDS."""
+    words = attribution.words
+    return tuple(word for word in words if word.prompt == words[0].prompt)[:MAX_WORDS]
 
 
 def group_sums(values: Tensor, groups: Sequence[range], dim: int) -> Tensor:

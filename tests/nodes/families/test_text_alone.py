@@ -222,7 +222,7 @@ JOINT: dict[str, tuple[Callable[[], Any], int, torch.Tensor, Callable[[], PlaceO
 @pytest.mark.parametrize("case", JOINT)
 def test_joint(comfy: Any, case: str, record_property: Any) -> None:
     model, width, start, place, heads = JOINT[case]
-    pooled = {"pooled_output": tiny.latent(5, 1, 12)}
+    pooled: dict[str, Any] = {"pooled_output": tiny.latent(5, 1, 12)}
     positive = tiny.conditioning(45, 7, width, **pooled)
     negative = tiny.conditioning(46, 7, width, **pooled)
     if case == "HiDream-I1":
@@ -269,7 +269,7 @@ def test_unets(comfy: Any, family: str, negative: int, record_property: Any) -> 
         spot = list(sites).index(site), (0, height * width), (height, width)
         return Place(*spot, None, (), (), 23, cell=sites[site], words=words)
 
-    pooled = {"pooled_output": tiny.latent(5, 1, 10)}
+    pooled: dict[str, Any] = {"pooled_output": tiny.latent(5, 1, 10)}
     record, _ = prove(
         *(comfy, lambda: tiny.build(family, **config)),
         *(tiny.conditioning(30, 23, 24, **pooled), tiny.conditioning(31, negative, 24, **pooled)),
@@ -306,7 +306,7 @@ def test_kandinsky5(comfy: Any, record_property: Any) -> None:
         return None if "block_index" not in call.options else in_text(call)
 
     in_text = cross(7, (6, 5), named)
-    pooled = {"pooled_output": tiny.latent(5, 1, 12)}
+    pooled: dict[str, Any] = {"pooled_output": tiny.latent(5, 1, 12)}
     prove(
         *(comfy, model, tiny.conditioning(45, 7, 24, **pooled)),
         *(tiny.conditioning(46, 7, 24, **pooled), tiny.latent(42, 2, 16, 12, 10), place),

@@ -147,7 +147,7 @@ def test_without_words(run_graph: Any) -> None:
     off = graph(capture=capture())
     assert "no attention of this" in run_graph(off, targets=["words"]).errors["collect"]
     model = node("Test_UNet", seed=0)
-    nodes = {"model": model, "positive": marked(24), "negative": marked(24)}
+    nodes: dict[str, Any] = {"model": model, "positive": marked(24), "negative": marked(24)}
     off = graph(capture=capture(), **nodes)
     run = run_graph(off, targets=["words"])
     assert "Turn on words in Capture Attention" in run.errors["words"]

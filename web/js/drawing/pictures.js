@@ -102,6 +102,19 @@ function pictureOf(files, batch, item, { frame_of }, frame) {
 }
 
 /**
+ * The largest size of one picture in the available room.
+ *
+ * @param {{width: number, height: number}} room in CSS pixels
+ * @param {[number, number]} size its height and width
+ * @returns {{height: number, widths: number[]}}
+ */
+export function alone(room, [tall, wide]) {
+  const fitting = Math.min(room.height - AROUND, (room.width * tall) / wide);
+  const height = Math.max(Math.floor(fitting), LEAST_HEIGHT);
+  return { height, widths: [Math.floor((height * wide) / tall)] };
+}
+
+/**
  * Arranges two pictures of equal height in the available room: side by side or stacked, whichever
  * shows them larger.
  *

@@ -45,6 +45,10 @@ export class PayloadError extends Error {}
  */
 
 /**
+ * @typedef {Side & {kind: string, has_places: boolean, label: string, absent?: boolean}} Reference
+ */
+
+/**
  * @typedef {object} Header
  * @property {string} model
  * @property {number | null} seed
@@ -59,12 +63,15 @@ export class PayloadError extends Error {}
  * @property {number[]} heads
  * @property {number[][]} seen
  * @property {Side} generated
- * @property {(Side & {kind: string, has_places: boolean, label: string})[]} references
+ * @property {Reference[]} references at least one: without any, a stand-in that is `absent`
  * @property {{text: number[], self: number[], references: number[][]}} share
  * @property {(Match | null)[]} correspondence
  * @property {Record<string, string>} colormaps
  * @property {{definitions: Record<string, string>, units: Record<string, string>}} texts
  * @property {string[]} pooled
+ * @property {{text: string, weight: number, share: number[]}[]} words of the prompt
+ * @property {{grid: [number, number], covered: [number, number]} | null} word_grid
+ * @property {boolean} words_apart whether words have a softmax of their own
  */
 
 /** @typedef {{header: Header, tables: Map<string, Table>}} Payload */
@@ -90,6 +97,8 @@ export function parsePayload(buffer) {
     );
   }
   header.definitions ??= ["paper", "model"]; // missing in files of version 1.0
+  header.words ??= [];
+  if (!header.references.length) addStandIn(header);
   /** @type {Map<string, Table>} */
   const tables = new Map();
   for (const [name, facts] of Object.entries(header.arrays)) {
@@ -101,6 +110,20 @@ export function parsePayload(buffer) {
     tables.set(name, { data: new Type(buffer, start + offset, count), shape, scale, per });
   }
   return { header, tables };
+}
+
+/**
+ * Words alone have no reference: a stand-in without maps saves everyone else the question.
+ *
+ * @param {Header} header
+ */
+function addStandIn(header) {
+  header.references.push({
+    ...{ grid: [1, 1], covered: [1, 1], size: header.generated.size, frames: 1 },
+    ...{ kind: "no reference", label: "no reference", has_places: false, absent: true },
+  });
+  header.share.references.push(header.share.text.map(() => 0));
+  header.correspondence.push(null);
 }
 
 function cutShort() {

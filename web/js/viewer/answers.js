@@ -6,6 +6,7 @@ import { cellAt } from "../maps/grid.js";
 import { matchGrids, pointMap, rangeOf, selectMaps } from "../maps/maps.js";
 import { Memo } from "../maps/memo.js";
 import { colorTable } from "../maps/payload.js";
+import { rankAt, wordGrid, wordMaps } from "../maps/words.js";
 import { fit } from "./state.js";
 
 /** @typedef {import("../maps/payload.js").Header} Header */
@@ -23,7 +24,8 @@ import { fit } from "./state.js";
 /**
  * @typedef {object} Answer
  * @property {Fitted} choice the state, fitted to this payload
- * @property {Maps | null} maps of the chosen level; null where they were not recorded
+ * @property {Maps | null} maps of the chosen level, or of the words if one is chosen; null where
+ *   they were not recorded
  * @property {number} index of the map that is shown
  * @property {Pin | null} asked the place asked about, if any
  * @property {SideName} over the picture that the shown map lies over
@@ -31,6 +33,8 @@ import { fit } from "./state.js";
  * @property {Look} look
  * @property {Record<SideName, Grid> | null} grids the cells that places are resolved to
  * @property {Record<SideName, boolean>} canAsk whether places can be asked about
+ * @property {import("../maps/words.js").Ranked[]} ranked words and references at the place of the
+ *   result that is asked about; none without words or place
  */
 
 export class Answers {
@@ -55,17 +59,18 @@ export class Answers {
   of(state, hovered) {
     const { header } = this.#payload;
     const choice = fit(state, header);
-    const grids = this.#grids(choice);
-    const maps = this.#maps(choice);
-    const index = Math.min(choice.map, (maps?.values.length ?? 1) - 1);
+    const matches = this.#matches(choice);
+    const grids = matches ?? this.#wordGrids();
+    const maps = choice.word === null ? this.#maps(choice) : this.#words(choice);
+    const index = Math.min(choice.word ?? choice.map, (maps?.values.length ?? 1) - 1);
     const place = grids ? (hovered ?? choice.pin) : null;
-    const point = place && this.#point(choice, place);
-    const over = choice.direction === "r2g" ? "result" : "reference";
+    const point = matches && place && this.#point(choice, place);
+    const over = choice.direction === "r2g" || choice.word !== null ? "result" : "reference";
     /** @type {Record<SideName, Layer | null>} */
     const layers = { result: null, reference: null };
     if (maps) layers[over] = layerOf(maps, index, choice.scale);
     // The paper's preset does not cover point maps: they keep the chosen scale.
-    if (place) layers[otherSide(place.side)] = point && layerOf(point, 0, state.scale);
+    if (place && matches) layers[otherSide(place.side)] = point && layerOf(point, 0, state.scale);
     return {
       choice,
       maps,
@@ -77,8 +82,9 @@ export class Answers {
       grids,
       canAsk: {
         result: grids !== null,
-        reference: grids !== null && header.references[choice.reference].has_places,
+        reference: matches !== null && header.references[choice.reference].has_places,
       },
+      ranked: place?.side === "result" ? this.#ranked(choice, place.place) : [],
     };
   }
 
@@ -121,9 +127,30 @@ export class Answers {
   }
 
   /** @param {Fitted} choice */
-  #grids({ reference }) {
+  #matches({ reference }) {
     const { header } = this.#payload;
     return this.#memo.get("grids", [reference], () => matchGrids(header, reference));
+  }
+
+  /** The cells of the result in which words are ranked; the other side has none to ask about. */
+  #wordGrids() {
+    return this.#memo.get("word grids", [], () => {
+      const grid = wordGrid(this.#payload.header);
+      return grid && { result: grid, reference: grid };
+    });
+  }
+
+  /** @param {Fitted} choice */
+  #words({ item }) {
+    return this.#memo.get("words", [item], () => wordMaps(this.#payload, item));
+  }
+
+  /**
+   * @param {Fitted} choice
+   * @param {import("../maps/grid.js").Place} place
+   */
+  #ranked({ item }, place) {
+    return this.#memo.get("ranked", [item, place], () => rankAt(this.#payload, item, place));
   }
 
   /**
@@ -131,7 +158,7 @@ export class Answers {
    * @param {Pin} asked
    */
   #point(choice, { side, place }) {
-    const grids = this.#grids(choice);
+    const grids = this.#matches(choice);
     if (!grids) return null;
     // All points in a cell give the same map.
     const cell = place.kind === "point" ? cellAt(grids[side], place.x, place.y) : place;

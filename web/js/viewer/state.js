@@ -22,6 +22,7 @@
  * @property {[number, number] | null} layers
  * @property {number | null} head
  * @property {number | null} frame
+ * @property {number | null} word whose map is shown in place of a reference's
  * @property {string} colormap
  * @property {number} opacity
  * @property {"mass" | "equal" | "value"} weight how much each layer counts
@@ -58,6 +59,7 @@ export const INITIAL = Object.freeze({
   layers: null,
   head: null,
   frame: null,
+  word: null,
   colormap: "inferno",
   opacity: 0.8,
   weight: "mass",
@@ -89,6 +91,7 @@ export function readState(saved) {
     layers: rangeOr(found.layers),
     head: wholeOr(found.head, null),
     frame: wholeOr(found.frame, null),
+    word: wholeOr(found.word, null),
     colormap: typeof found.colormap === "string" ? found.colormap : INITIAL.colormap,
     opacity: partOr(found.opacity, INITIAL.opacity),
     weight: oneOf(WEIGHTS, found.weight, INITIAL.weight),
@@ -165,8 +168,32 @@ export function fit(state, header) {
     head: state.head !== null && state.head < most ? state.head : null,
     frame: state.frame !== null && state.frame < side.frames ? state.frame : null,
     colormap: state.colormap in header.colormaps ? state.colormap : "inferno",
-    pin: places && header.correspondence[reference] ? state.pin : null,
+    word: fitWord(state.word, header),
+    pin: fitPin(state.pin, header, reference),
   };
+}
+
+/**
+ * A word the payload has; where there is nothing but words, the first.
+ *
+ * @param {number | null} word
+ * @param {Header} header
+ */
+function fitWord(word, header) {
+  if (word !== null && word < header.words.length) return word;
+  return header.references[0].absent && header.words.length ? 0 : null;
+}
+
+/**
+ * A place that can be asked about: words are ranked on the result.
+ *
+ * @param {Pin | null} pin
+ * @param {Header} header
+ * @param {number} reference
+ */
+function fitPin(pin, header, reference) {
+  if (header.references[reference].has_places && header.correspondence[reference]) return pin;
+  return pin?.side === "result" && header.words.length ? pin : null;
 }
 
 /**

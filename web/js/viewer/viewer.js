@@ -1,7 +1,7 @@
 // @ts-check
 /** The Attribution Viewer: two pictures to point at, and their controls. Independent of ComfyUI. */
 
-import { arranged, Pictures, picturesOf } from "../drawing/pictures.js";
+import { alone, arranged, Pictures, picturesOf } from "../drawing/pictures.js";
 import { imacs } from "../maps/imacs.js";
 import { Memo } from "../maps/memo.js";
 import { PayloadError, parsePayload } from "../maps/payload.js";
@@ -13,6 +13,7 @@ import { settings } from "./settings.js";
 import { readState, reduce } from "./state.js";
 import { composed, copyText, download, maskOf, pngOf, valuesText } from "./take.js";
 import { bottomRow, topRow } from "./toolbar.js";
+import { wordRow } from "./word_row.js";
 import * as words from "./wording.js";
 
 /** @typedef {import("./answers.js").Answer} Answer */
@@ -71,6 +72,8 @@ export class AttributionViewer {
   #output = null;
   /** @type {Pin | null} the place under the pointer */
   #hovered = null;
+  /** @type {number | null} the word under the pointer */
+  #hoveredWord = null;
   /** @type {AbortController | null} */
   #loading = null;
   #pictures;
@@ -87,6 +90,13 @@ export class AttributionViewer {
   #settings;
   #message = make("p", { class: "i2am-message", role: "status" });
   #sentence = sentence(() => this.#changed());
+  #words = wordRow(
+    (values) => this.#set(values),
+    (word) => {
+      this.#hoveredWord = word;
+      this.#changed();
+    },
+  );
   #pictureRow = make("div", { class: "i2am-pictures" });
   #resized = new ResizeObserver(() => this.#changed());
 
@@ -121,6 +131,7 @@ export class AttributionViewer {
       this.#message,
       this.#top.element,
       this.#pictureRow,
+      this.#words.element,
       ...this.#sentence.elements,
       this.#bottom.element,
       this.#settings.element,
@@ -164,7 +175,7 @@ export class AttributionViewer {
       this.#answers = new Answers(payload);
       this.#memo = new Memo();
       this.#output = output;
-      this.#hovered = null;
+      this.#hovered = this.#hoveredWord = null;
       this.#pictures.clear();
       this.#say("", "ready");
       this.#changed();
@@ -278,7 +289,9 @@ export class AttributionViewer {
   // --- painting ---------------------------------------------------------------------------------
 
   #answer() {
-    return this.#answers?.of(this.#state, this.#hovered) ?? null;
+    const word = this.#hoveredWord;
+    const state = word === null ? this.#state : { ...this.#state, word };
+    return this.#answers?.of(state, this.#hovered) ?? null;
   }
 
   #paint() {
@@ -297,6 +310,7 @@ export class AttributionViewer {
       this.#panels[side].box.classList.toggle("i2am-mute", !answer.canAsk[side]);
     }
     this.#sentence.update(header, answer);
+    this.#words.update(header, answer);
     // Hovering does not change the controls.
     const [playing, count] = [this.#playing !== 0, answer.maps?.values.length];
     this.#memo.get("controls", [this.#state, playing, count], () => {
@@ -334,10 +348,13 @@ export class AttributionViewer {
         : `${reference.kind}: no places · ${share}`,
     );
     const { clientWidth: width, clientHeight: height } = this.#pictureRow;
-    const room = arranged({ width, height }, [result.size, right.size]);
+    right.element.hidden = reference.absent === true;
+    const room = reference.absent
+      ? { stacked: false, ...alone({ width, height }, result.size) }
+      : arranged({ width, height }, [result.size, right.size]);
     this.#pictureRow.classList.toggle("i2am-stacked", room.stacked);
     result.resize(room.widths[0], room.height);
-    right.resize(room.widths[1], room.height);
+    if (!reference.absent) right.resize(room.widths[1], room.height);
   }
 
   /**

@@ -17,6 +17,10 @@ const DOT = " · ";
  * @param {string} label of the map among those of its level
  */
 export function mapSentence(header, choice, label) {
+  if (choice.word !== null) {
+    const what = `Where “${label}” was attended to`;
+    return [what, "the model's attention", "mean of all steps, layers and heads"].join(DOT);
+  }
   const name = header.references[choice.reference].label;
   const what = choice.direction === "r2g" ? `Where ${name} was used` : `What was used of ${name}`;
   const byHead = choice.level === "head" || choice.head !== null;
@@ -114,6 +118,9 @@ export function rangeEnds({ range, unit, scale }) {
  */
 export function explanation(header, choice, direction, point, unit) {
   const { definitions, units } = header.texts;
+  if (choice.word !== null && !point) {
+    return [`${capital(definitions.words)}.`, `%: ${units.words}.`];
+  }
   const keys = !point
     ? [`${choice.definition}.${direction}`]
     : {
