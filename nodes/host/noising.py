@@ -1,0 +1,143 @@
+"""Evaluate a model on a picture that exists, noised to some levels, through ComfyUI's sampling.
+
+To all other nodes and packs this is a sampling run: its hooks, areas, masks, control nets and
+wrappers do what they do in any other. It changes nothing, and its output is the picture itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sample
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import (
+    CFGGuider,
+    KSamplerX0Inpaint,
+    Sampler,
+    calculate_sigmas,
+)
+from torch import Tensor
+
+from ...i2am.errors import I2AMError
+from ...i2am.recording import evenly_spread
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the sampler takes it: its latent and the noise, (batch, channels, …, h, w).
+
+    mask: the inpainting mask, if the latent has one.
+    """
+
+    latent: Tensor
+    noise: Tensor
+    mask: Tensor | None
+
+
+class NoisedLevels(Sampler):
+    """Evaluates the model once at each noise level, on the picture noised to it.
+
+    At each level the latent is what a sampler begins with if it starts there. The same noise is
+    used at all levels.
+    """
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Callable[[int, Tensor, Tensor, int], Any] | None,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor | None:
+        model = KSamplerX0Inpaint(model_wrap, sigmas)
+        model.latent_image, model.noise = latent_image, noise
+        scaling = model_wrap.inner_model.model_sampling.noise_scaling
+        for level, sigma in enumerate(sigmas[:-1]):
+            noised = scaling(sigma, noise, latent_image, self.max_denoise(model_wrap, sigmas[level:]))
+            each = sigma.expand(len(noised))
+            denoised = model(noised, each, denoise_mask=denoise_mask, **extra_args)
+            if callback is not None:
+                callback(level, denoised, noised, len(sigmas) - 1)
+        return latent_image
+
+
+def noise_levels(model: ModelPatcher, scheduler: str, count: int) -> Tensor:
+    """The middle of each of `count` equal parts of a schedule, then zero: (levels + 1,).
+
+    Schedules without that many different levels give fewer.
+    """
+    schedule = calculate_sigmas(model.get_model_object("model_sampling"), scheduler, 2 * count)
+    levels = dict.fromkeys(evenly_spread(schedule[:-1].tolist(), count))
+    return torch.tensor([*levels, 0.0])
+
+
+def picture_of(model: ModelPatcher, latent_image: dict[str, Any], seed: int) -> Picture:
+    """A LATENT → the picture to noise. Raises I2AMError for one that the model cannot be given."""
+    latent: Tensor = latent_image["samples"]
+    if latent.is_nested:
+        raise I2AMError("This latent mixes picture and sound, which cannot be read so far.")
+    _check_values(latent)
+    latent = comfy.sample.fix_empty_latent_channels(model, latent)
+    _check_shape(model, latent)
+    noise = comfy.sample.prepare_noise(latent, seed, latent_image.get("batch_index"))
+    return Picture(latent, noise, latent_image.get("noise_mask"))
+
+
+def evaluate(
+    model: ModelPatcher,
+    positive: list[Any],
+    picture: Picture,
+    sigmas: Tensor,
+    seed: int,
+    callback: Callable[[int, Tensor, Tensor, int], Any] | None = None,
+) -> None:
+    """Evaluate a model on a picture at each noise level, with the positive conditioning.
+
+    sigmas: as from `noise_levels`. callback: told of each level what samplers tell theirs.
+    """
+    guider = CFGGuider(model)
+    guider.inner_set_conds({"positive": positive})
+    guider.sample(
+        *(picture.noise, picture.latent, NoisedLevels(), sigmas),
+        denoise_mask=picture.mask,
+        callback=callback,
+        seed=seed,
+    )
+
+
+def _check_values(latent: Tensor) -> None:
+    """Raises I2AMError for a latent that holds no picture."""
+    if not bool(latent.isfinite().all()):
+        raise I2AMError(
+            "This latent holds values that are not numbers. Encode the picture again, in a "
+            "precision the VAE can bear (fp32 or bf16 instead of fp16)."
+        )
+    if not bool(latent.count_nonzero()):
+        raise I2AMError(
+            "This latent is empty: there is no picture in it to probe. Connect the finished "
+            "picture through VAE Encode, or the latent of a sampler."
+        )
+
+
+def _check_shape(model: ModelPatcher, latent: Tensor) -> None:
+    """Raises I2AMError for a latent that is not of the model's kind."""
+    wanted, name = model.get_model_object("latent_format"), type(model.model).__name__
+    if latent.shape[1] != wanted.latent_channels:
+        raise I2AMError(
+            f"This latent has {latent.shape[1]} channels, but {name} models have "
+            f"{wanted.latent_channels}. Encode the picture with the VAE that belongs to the model."
+        )
+    if latent.ndim != wanted.latent_dimensions + 2:
+        kinds = {4: "a picture", 5: "a video"}
+        found, needed = latent.ndim, wanted.latent_dimensions + 2
+        raise I2AMError(
+            f"This latent is {kinds.get(found, f'of {found} axes')}, but {name} models take "
+            f"{kinds.get(needed, f'{needed} axes')}. Encode it with the VAE that belongs to the "
+            "model."
+        )
