@@ -56,6 +56,8 @@ def describe(
         f"{len(header.steps)} steps and {len(header.layers)} layers recorded; "
         f"{_WEIGHTS[map.weight]}.",
     ]
+    if header.run.probed:
+        lines.append("Probed: each step is a noise level of a picture that existed before.")
     if map.order is ResampleOrder.OFFICIAL:
         resized = len(set(header.layer_grids)) > 1
         lines.append(

@@ -114,9 +114,7 @@ def _asking_for_memory(
     return loaded, conds, *rest
 
 
-def _sample(
-    executor: Any, watch: _Watch, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor:
+def _sample(executor: Any, watch: _Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """One sampling run: OUTER_SAMPLE's arguments are noise, latent, sampler, sigmas, mask, …"""
     denoised: list[Tensor] = []
     try:
@@ -134,8 +132,9 @@ def _sample(
         )
         architecture, layers = watch.architecture, watch.layers
         plan = watch.plan.resolved([n.name for n in layers], len(run.schedule) - 1)
-        recorder = Recorder(plan, run, architecture, layers)
-        recorded = RecordedRun(recorder, watch.node, watch.plan, watch.take)
+        recorded = RecordedRun(
+            Recorder(plan, run, architecture, layers), watch.node, watch.plan, watch.take
+        )
         frames = noise.shape[2] if noise.ndim == 5 else 1
         if noise.ndim not in (4, 5) or (frames > 1 and not architecture.video):
             recorded.stop(

@@ -41,8 +41,12 @@ class NoisedLevels(Sampler):
     """Evaluates the model once at each noise level, on the picture noised to it.
 
     At each level the latent is what a sampler begins with if it starts there. The same noise is
-    used at all levels.
+    used at all levels. fits: at each level so far, how much of each picture the model's guess gets
+    right, (batch,), see `_fit`.
     """
+
+    def __init__(self) -> None:
+        self.fits: list[Tensor] = []
 
     def sample(
         self,
@@ -51,20 +55,35 @@ class NoisedLevels(Sampler):
         extra_args: dict[str, Any],
         callback: Callable[[int, Tensor, Tensor, int], Any] | None,
         noise: Tensor,
-        latent_image: Tensor | None = None,
+        latent_image: Tensor,
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
-    ) -> Tensor | None:
-        model = KSamplerX0Inpaint(model_wrap, sigmas)
+    ) -> Tensor:
+        model: Any = KSamplerX0Inpaint(model_wrap, sigmas)
         model.latent_image, model.noise = latent_image, noise
         scaling = model_wrap.inner_model.model_sampling.noise_scaling
         for level, sigma in enumerate(sigmas[:-1]):
-            noised = scaling(sigma, noise, latent_image, self.max_denoise(model_wrap, sigmas[level:]))
+            noised = scaling(
+                sigma, noise, latent_image, self.max_denoise(model_wrap, sigmas[level:])
+            )
             each = sigma.expand(len(noised))
             denoised = model(noised, each, denoise_mask=denoise_mask, **extra_args)
+            self.fits.append(_fit(denoised, latent_image, denoise_mask))
             if callback is not None:
                 callback(level, denoised, noised, len(sigmas) - 1)
         return latent_image
+
+
+def _fit(guess: Tensor, picture: Tensor, mask: Tensor | None) -> Tensor:
+    """1 − squared error of a guess / squared deviation of the picture from its mean: (batch,).
+
+    mask: where they are compared; everywhere without one.
+    """
+    where = torch.ones_like(picture) if mask is None else mask.expand_as(picture)
+    axes = tuple(range(2, picture.ndim))
+    deviation = picture - picture.mean(axes, keepdim=True)
+    error, whole = ((where * x.square()).flatten(1).sum(1) for x in (guess - picture, deviation))
+    return 1 - error / whole
 
 
 def noise_levels(model: ModelPatcher, scheduler: str, count: int) -> Tensor:
@@ -85,7 +104,7 @@ def picture_of(model: ModelPatcher, latent_image: dict[str, Any], seed: int) -> 
     _check_values(latent)
     latent = comfy.sample.fix_empty_latent_channels(model, latent)
     _check_shape(model, latent)
-    noise = comfy.sample.prepare_noise(latent, seed, latent_image.get("batch_index"))
+    noise: Any = comfy.sample.prepare_noise(latent, seed, latent_image.get("batch_index"))
     return Picture(latent, noise, latent_image.get("noise_mask"))
 
 
@@ -96,19 +115,21 @@ def evaluate(
     sigmas: Tensor,
     seed: int,
     callback: Callable[[int, Tensor, Tensor, int], Any] | None = None,
-) -> None:
+) -> Tensor:
     """Evaluate a model on a picture at each noise level, with the positive conditioning.
 
-    sigmas: as from `noise_levels`. callback: told of each level what samplers tell theirs.
+    sigmas: as from `noise_levels`. callback: told of each level what samplers tell theirs. Returns
+    the fit at each level, (levels, batch).
     """
-    guider = CFGGuider(model)
+    guider, levels = CFGGuider(model), NoisedLevels()
     guider.inner_set_conds({"positive": positive})
     guider.sample(
-        *(picture.noise, picture.latent, NoisedLevels(), sigmas),
+        *(picture.noise, picture.latent, levels, sigmas),
         denoise_mask=picture.mask,
         callback=callback,
         seed=seed,
     )
+    return torch.stack(levels.fits).cpu()
 
 
 def _check_values(latent: Tensor) -> None:
@@ -127,7 +148,8 @@ def _check_values(latent: Tensor) -> None:
 
 def _check_shape(model: ModelPatcher, latent: Tensor) -> None:
     """Raises I2AMError for a latent that is not of the model's kind."""
-    wanted, name = model.get_model_object("latent_format"), type(model.model).__name__
+    wanted: Any = model.get_model_object("latent_format")
+    name = type(model.model).__name__
     if latent.shape[1] != wanted.latent_channels:
         raise I2AMError(
             f"This latent has {latent.shape[1]} channels, but {name} models have "

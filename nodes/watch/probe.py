@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -14,7 +15,7 @@ from ...i2am.display import recording_report, recording_summary
 from ...i2am.errors import I2AMError
 from ...i2am.recording import Plan, Recording, ReferenceFit, Refusal
 from ..host.hook import arm
-from ..host.noising import Picture, evaluate, noise_levels, picture_of
+from ..host.noising import evaluate, noise_levels, picture_of
 from ..sockets import AttributionSocket
 from .capture import CaptureAttention, make_plan
 from .pictures import GivenPictures, attribution_of, picture_inputs
@@ -90,6 +91,13 @@ class ProbePicture(io.ComfyNode):
                 AttributionSocket.Output(
                     display_name="attribution", tooltip="What was recorded, for the other nodes."
                 ),
+                io.Float.Output(
+                    display_name="fit",
+                    is_output_list=True,
+                    tooltip="How much of each picture the model, given these references, restores "
+                    "from its noise: 1 is all of it. Compare it between references or prompts: "
+                    "with those that made the picture it is highest.",
+                ),
                 io.String.Output(
                     display_name="report",
                     tooltip="What was recorded, at which noise levels, and how much of the model's "
@@ -100,7 +108,10 @@ class ProbePicture(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, points: str | None = "", reference_points: str | None = ""
+        cls,
+        points: str | None = "",
+        reference_points: str | None = "",
+        references: dict[str, Any] | None = None,  # ComfyUI always gives inputs that can grow
     ) -> bool | str:
         return CaptureAttention.validate_inputs(points, reference_points)
 
@@ -124,13 +135,45 @@ class ProbePicture(io.ComfyNode):
         given = GivenPictures(image, references, mask, reference_fit, vae)
         with SupportReport(node, type(model.model).__name__) as support:
             plan = make_plan(**planned)
-            support.record = probe(model, positive, latent_image, plan, levels, seed, scheduler)
-            record = _readable(support.record)
+            probed = probe(model, positive, latent_image, plan, levels, seed, scheduler)
+            support.record = probed.record
+            record = probed.readable()
             upstream = Upstream(cls.hidden.prompt or {}, node, ("model", "positive"))
             attribution, notes = attribution_of(record, latent_image, given, upstream)
-        text = "\n".join((recording_report(record), *notes))
+        text = "\n".join((recording_report(record), *notes, *probed.fit_lines()))
         shown = {"i2am": [recording_summary(record)], "i2am_support": [support.text()]}
-        return io.NodeOutput(attribution, text, ui=shown)
+        return io.NodeOutput(attribution, probed.fits.mean(0).tolist(), text, ui=shown)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What was recorded at the noise levels of a picture, or why nothing was.
+
+    fits: how much of each picture the model's guess gets right at each level, (levels, batch).
+    """
+
+    record: Recording | Refusal | None
+    fits: Tensor
+
+    def readable(self) -> Recording:
+        """The recording. Raises I2AMError with the reason if there is none."""
+        if isinstance(self.record, Recording):
+            return self.record
+        if isinstance(self.record, Refusal):
+            raise I2AMError(self.record.reason)
+        raise I2AMError(
+            "Nothing was recorded: another node took over how this model is sampled. Take such "
+            "nodes out one by one to find it."
+        )
+
+    def fit_lines(self) -> list[str]:
+        """A line of the report for each picture."""
+        several = self.fits.shape[1] > 1
+        return [
+            f"Fit{f' of picture {number}' if several else ''}: {float(fits.mean()):.3f} "
+            f"(noisiest level first: {', '.join(f'{fit:.3f}' for fit in fits.tolist())})"
+            for number, fits in enumerate(self.fits.T, start=1)
+        ]
 
 
 def probe(
@@ -141,26 +184,15 @@ def probe(
     levels: int = LEVELS,
     seed: int = 0,
     scheduler: str = "simple",
-) -> Recording | Refusal | None:
-    """What was recorded at the noise levels of a picture, or why nothing was.
+) -> Probed:
+    """Evaluate a model on the pictures of a LATENT at some noise levels, recorded as planned.
 
     Raises I2AMError for a model that is not read and for a latent that it cannot be given.
     """
     taken: list[Recording | Refusal] = []
     watched = arm(model, plan, take=taken.append)
-    picture: Picture = picture_of(model, latent_image, seed)
+    picture = picture_of(model, latent_image, seed)
     sigmas = noise_levels(model, scheduler, levels)
-    evaluate(watched, positive, picture, sigmas, seed, prepare_callback(model, len(sigmas) - 1))
-    return taken[0] if taken else None
-
-
-def _readable(record: Recording | Refusal | None) -> Recording:
-    """Raises I2AMError with the reason if there is no recording."""
-    if isinstance(record, Recording):
-        return record
-    raise I2AMError(
-        record.reason
-        if record is not None
-        else "Nothing was recorded: another node samples with this model in its own way. Take "
-        "nodes that change how this model is sampled out one by one to find it."
-    )
+    callback = prepare_callback(model, len(sigmas) - 1)
+    fits = evaluate(watched, positive, picture, sigmas, seed, callback)
+    return Probed(taken[0] if taken else None, fits)
