@@ -71,7 +71,6 @@ class ProbePicture(io.ComfyNode):
                     optional=True,
                     min=0,
                     max=2**64 - 1,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="The noise that is added. The seed the picture was made with, if you "
                     "know it, comes closest to its own run; any other will do.",
                 ),
