@@ -13,16 +13,13 @@ from typing import Any
 import comfy.sample
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import (
-    CFGGuider,
-    KSamplerX0Inpaint,
-    Sampler,
-    calculate_sigmas,
-)
+from comfy.samplers import KSAMPLER, CFGGuider, calculate_sigmas
 from torch import Tensor
 
 from ...i2am.errors import I2AMError
 from ...i2am.recording import evenly_spread
+
+_FLAT = 1e-6  # squared deviation of a picture of one colour, at least
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Picture:
     mask: Tensor | None
 
 
-class NoisedLevels(Sampler):
-    """Evaluates the model once at each noise level, on the picture noised to it.
+class NoisedLevels(KSAMPLER):
+    """A sampler that evaluates the model once at each noise level, on the picture noised to it.
 
     At each level the latent is what a sampler begins with if it starts there. The same noise is
     used at all levels. fits: at each level so far, how much of each picture the model's guess gets
@@ -46,32 +43,27 @@ class NoisedLevels(Sampler):
     """
 
     def __init__(self) -> None:
+        super().__init__(self._evaluate)
         self.fits: list[Tensor] = []
 
-    def sample(
+    def _evaluate(
         self,
-        model_wrap: Any,
+        model: Any,
+        x: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any],
-        callback: Callable[[int, Tensor, Tensor, int], Any] | None,
-        noise: Tensor,
-        latent_image: Tensor,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
+        callback: Callable[[dict[str, Any]], None],
+        disable: bool | None = None,
     ) -> Tensor:
-        model: Any = KSamplerX0Inpaint(model_wrap, sigmas)
-        model.latent_image, model.noise = latent_image, noise
-        scaling = model_wrap.inner_model.model_sampling.noise_scaling
+        """A sampler function as ComfyUI's are; x, noised to the first level alone, is not used."""
+        guider, noise, picture = model.inner_model, model.noise, model.latent_image
+        scaling = guider.inner_model.model_sampling.noise_scaling
         for level, sigma in enumerate(sigmas[:-1]):
-            noised = scaling(
-                sigma, noise, latent_image, self.max_denoise(model_wrap, sigmas[level:])
-            )
-            each = sigma.expand(len(noised))
-            denoised = model(noised, each, denoise_mask=denoise_mask, **extra_args)
-            self.fits.append(_fit(denoised, latent_image, denoise_mask))
-            if callback is not None:
-                callback(level, denoised, noised, len(sigmas) - 1)
-        return latent_image
+            noised = scaling(sigma, noise, picture, self.max_denoise(guider, sigmas[level:]))
+            denoised = model(noised, sigma.expand(len(noised)), **extra_args)
+            self.fits.append(_fit(denoised, picture, extra_args["denoise_mask"]))
+            callback({"x": noised, "i": level, "sigma": sigma, "denoised": denoised})
+        return picture
 
 
 def _fit(guess: Tensor, picture: Tensor, mask: Tensor | None) -> Tensor:
@@ -83,7 +75,7 @@ def _fit(guess: Tensor, picture: Tensor, mask: Tensor | None) -> Tensor:
     axes = tuple(range(2, picture.ndim))
     deviation = picture - picture.mean(axes, keepdim=True)
     error, whole = ((where * x.square()).flatten(1).sum(1) for x in (guess - picture, deviation))
-    return 1 - error / whole
+    return 1 - error / whole.clamp(min=_FLAT)
 
 
 def noise_levels(model: ModelPatcher, scheduler: str, count: int) -> Tensor:

@@ -255,6 +255,40 @@ class TestBatch:
             for name, array in one.record.arrays.items():
                 assert torch.allclose(array[0], whole.record.arrays[name][item], rtol=1e-3), name
 
+    @pytest.mark.parametrize("family", ["Flux", "SD 1.5", "SD 1.5 inpainting"])
+    def test_fit_is_that_of_the_guess(self, comfy: Any, family: str) -> None:
+        """Against its formula, where the mask lets the model change something."""
+        make, latent = FAMILIES[family]
+        model, positive, options = make(comfy)
+        noising, guesses = comfy.pack("nodes.host.noising"), []
+        with torch.inference_mode():
+            given = noising.picture_of(model, {"samples": latent, **options}, SEED)
+            fits = noising.evaluate(
+                *(model, positive, given, noising.noise_levels(model, "simple", 2), SEED),
+                callback=lambda _, guess, *__: guesses.append(guess.double()),
+            )
+            whole = model.model.process_latent_in(latent).double()
+        assert fits.shape == (2, len(latent))
+        changed = (
+            options["noise_mask"].bool().expand_as(whole) if options else torch.ones_like(whole) > 0
+        )
+        for level, guess in enumerate(guesses):
+            for item in range(len(latent)):
+                where = changed[item]
+                error = (guess[item] - whole[item])[where].square().sum()
+                even = whole[item].mean((1, 2), keepdim=True)
+                deviation = (whole[item] - even)[where].square().sum()
+                assert float(fits[level, item]) == pytest.approx(
+                    float(1 - error / deviation), rel=1e-4
+                )
+
+    def test_a_flat_picture(self, comfy: Any) -> None:
+        """It can be probed too; its fit is a number."""
+        model, positive, _ = _flux(comfy)
+        found = probed(comfy, model, positive, {"samples": torch.ones(1, 16, 8, 6)})
+        assert bool(found.fits.isfinite().all())
+        assert found.readable()
+
     def test_fits(self, run_graph: Any) -> None:
         """One fit for each picture, and a line of the report."""
         graph = flux_probe()
