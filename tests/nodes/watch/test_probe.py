@@ -11,6 +11,7 @@ import torch
 from demo_graph import OBJECT, demo_graph
 from graph import REFERENCES, changed, flux_graph, given, node, same, same_arrays
 from proof import arm_model, recording
+from tiny_adapters import SD15_PLACES, SIZE, TEXT
 from tiny_unets import CONTEXT, MARKS, SD15
 from tiny_wan import START, texts, wan
 from torch import Tensor
@@ -67,6 +68,25 @@ def _video(comfy: Any) -> tuple[Any, Any, dict[str, Any]]:
     return wan("WAN21_I2V", model_type="i2v", in_dim=36), positive, {}
 
 
+def _areas(comfy: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """A conditioning for each half of the picture."""
+    model, positive, options = _flux(comfy)
+    area = comfy.node("ConditioningSetArea")()
+    halves = [
+        area.append(positive, width=48, height=32, x=0, y=y, strength=1.0)[0] for y in (0, 32)
+    ]
+    return model, [*halves[0], *halves[1]], options
+
+
+def _adapter(comfy: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """An IP-Adapter of sixteen tokens."""
+    import adapter_pack
+
+    tokens = {"cond": tiny.latent(50, 1, 16, 12), "uncond": tiny.latent(51, 1, 16, 12)}
+    model = adapter_pack.apply(tiny.build("SD15", **SD15), SD15_PLACES, 0, weight=0.8, **tokens)
+    return model, tiny.conditioning(30, TEXT, 24), {}
+
+
 FAMILIES = {
     "Flux": (_flux, tiny.latent(70, 2, 16, 8, 6)),
     "SD 1.5": (_unet, tiny.latent(71, 2, 4, 11, 14)),
@@ -80,6 +100,8 @@ FAMILIES = {
     ),
     "SD 1.5 inpainting": (_inpainting, tiny.latent(71, 2, 4, 11, 14)),
     "Wan": (_video, START),
+    "Flux, areas": (_areas, tiny.latent(70, 2, 16, 8, 6)),
+    "SD 1.5, IP-Adapter": (_adapter, tiny.latent(71, 2, 4, *SIZE)),
 }
 
 
