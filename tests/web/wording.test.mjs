@@ -18,7 +18,11 @@ function header(probed) {
 
 /** @type {(probed: boolean, choice?: object) => string} */
 const said = (probed, choice = {}) =>
-  mapSentence(/** @type {any} */ (header(probed)), /** @type {any} */ ({ ...CHOICE, ...choice }), "");
+  mapSentence(
+    /** @type {any} */ (header(probed)),
+    /** @type {any} */ ({ ...CHOICE, ...choice }),
+    "",
+  );
 
 test("steps are called noise levels where nothing was sampled", () => {
   assert.match(said(false), / · all steps · all layers$/);
