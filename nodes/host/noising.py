@@ -23,7 +23,7 @@ _FLAT = 1e-6  # squared deviation of a picture of one colour, at least
 
 
 @dataclass(frozen=True)
-class Picture:
+class FinishedPicture:
     """A picture as the sampler takes it: its latent and the noise, (batch, channels, …, h, w).
 
     mask: the inpainting mask, if the latent has one.
@@ -88,7 +88,7 @@ def noise_levels(model: ModelPatcher, scheduler: str, count: int) -> Tensor:
     return torch.tensor([*levels, 0.0])
 
 
-def picture_of(model: ModelPatcher, latent_image: dict[str, Any], seed: int) -> Picture:
+def picture_of(model: ModelPatcher, latent_image: dict[str, Any], seed: int) -> FinishedPicture:
     """A LATENT → the picture to noise. Raises I2AMError for one that the model cannot be given."""
     latent: Tensor = latent_image["samples"]
     if latent.is_nested:
@@ -97,13 +97,13 @@ def picture_of(model: ModelPatcher, latent_image: dict[str, Any], seed: int) -> 
     latent = comfy.sample.fix_empty_latent_channels(model, latent)
     _check_shape(model, latent)
     noise: Any = comfy.sample.prepare_noise(latent, seed, latent_image.get("batch_index"))
-    return Picture(latent, noise, latent_image.get("noise_mask"))
+    return FinishedPicture(latent, noise, latent_image.get("noise_mask"))
 
 
 def evaluate(
     model: ModelPatcher,
     positive: list[Any],
-    picture: Picture,
+    picture: FinishedPicture,
     sigmas: Tensor,
     seed: int,
     callback: Callable[[int, Tensor, Tensor, int], Any] | None = None,
