@@ -26,6 +26,7 @@ from .prepare.trace import TraceAdapterTokens
 from .watch.capture import CaptureAttention
 from .watch.collect import CollectAttribution
 from .watch.files import LoadAttribution, SaveAttribution
+from .watch.probe import ProbePicture
 
 _MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -41,6 +42,7 @@ class I2AMExtension(ComfyExtension):
         return [
             CaptureAttention,
             CollectAttribution,
+            ProbePicture,
             AttributionMapNode,
             PointAttribution,
             CorrespondenceNode,

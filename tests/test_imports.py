@@ -13,7 +13,7 @@ from tools.comfyui.server import ROOT
 SOURCES = sorted(p for part in ("i2am", "nodes") for p in (ROOT / part).rglob("*.py"))
 THEIRS = {
     *("torch", "triton", "numpy", "PIL", "safetensors", "einops"),
-    *("folder_paths", "comfyui_version"),
+    *("folder_paths", "comfyui_version", "latent_preview"),  # ComfyUI's
 }
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras"}
 DANGEROUS = {

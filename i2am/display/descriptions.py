@@ -53,7 +53,7 @@ def describe(
         f"{map.direction.value.capitalize()} (over the {side}), reference {reference + 1}, "
         f"{map.definition.value} definition: {definition}.",
         f"Level {map.level.value}{many}: mean over {', '.join(which)}, of "
-        f"{len(header.steps)} steps and {len(header.layers)} layers recorded; "
+        f"{_steps(header)} and {len(header.layers)} layers recorded; "
         f"{_WEIGHTS[map.weight]}.",
     ]
     if map.order is ResampleOrder.OFFICIAL:
@@ -115,7 +115,7 @@ def describe_pooled(pairs: Correspondence, header: Header) -> str:
     )
     return (
         f"From the correspondence, pooled to {result} places of the result and {over} of the "
-        f"reference: mean over all {len(header.steps)} steps, {len(header.layers)} layers and "
+        f"reference: mean over all {_steps(header)}, {len(header.layers)} layers and "
         "all heads recorded."
     )
 
@@ -126,9 +126,14 @@ def describe_exact(map: AttributionMap, header: Header, selection: Selection) ->
     steps, layers = (text.strip() or "all" for text in (selection.steps, selection.layers))
     return (
         f"Exact, since this point was named before sampling, at {grid} tokens: mean over steps "
-        f"{steps} and layers {layers}, of {len(header.steps)} steps and {len(header.layers)} "
+        f"{steps} and layers {layers}, of {_steps(header)} and {len(header.layers)} "
         "layers recorded, and over all heads."
     )
+
+
+def _steps(header: Header) -> str:
+    """How many steps there are, and what they are in a picture that was probed."""
+    return f"{len(header.steps)} {'probed noise levels' if header.run.probed else 'steps'}"
 
 
 def _colours(map: AttributionMap, scale: Scale) -> str:

@@ -31,6 +31,7 @@ def recording_summary(recording: Recording) -> dict[str, Any]:
         "model": header.run.model,
         "architecture": header.architecture,
         "seed": header.run.seed,
+        "probed": header.run.probed,
         "batch": header.run.batch,
         "branch": header.plan.branch,
         "budget": header.plan.budget,
@@ -67,6 +68,7 @@ def recording_report(recording: Recording) -> str:
         f"{header.run.model} ({header.architecture}), seed {header.run.seed}, "
         f"{header.run.batch} {made}, "
         f"{header.plan.branch} branch",
+        *_probe_lines(header),
         _coverage_line(recording),
         _plan_line(header),
         *_way_lines(header),
@@ -80,7 +82,8 @@ def recording_report(recording: Recording) -> str:
         cells = f"{grid} cells" if picture.has_places else "no map over it"
         lines.append(f"  reference {number} {share:.1%} ({picture.kind}, {cells})")
     lines += _word_lines(header)
-    lines += [f"Steered while it was sampled: {text}" for text in header.run.steering]
+    how = "probed" if header.run.probed else "sampled"
+    lines += [f"Steered while it was {how}: {text}" for text in header.run.steering]
     lines += _place_lines(recording)
     return "\n".join(lines + _warnings(recording) + _sink_lines(recording))
 
@@ -95,6 +98,7 @@ def support_lines(recording: Recording) -> list[str]:
     lines = [
         f"Model: {header.run.model} ({header.architecture}), {header.run.batch} × {result} cells, "
         f"{header.plan.branch} branch; references: {', '.join(references)}",
+        *_probe_lines(header),
         _coverage_line(recording),
         _plan_line(header),
         *_way_lines(header),
@@ -102,6 +106,14 @@ def support_lines(recording: Recording) -> list[str]:
     steered = ["The model's attention was steered."] if header.run.steering else []
     found = [*_warnings(recording), *steered]
     return [*lines, *(f"Warning: {warning}" for warning in found or ["none"])]
+
+
+def _probe_lines(header: Header) -> list[str]:
+    """That nothing was sampled, and the noise levels; nothing for a sampling run."""
+    if not header.run.probed:
+        return []
+    levels = ", ".join(f"{sigma:.3g}" for sigma in header.sigmas)
+    return [f"Probed, not generated: a finished picture with noise added, at sigma {levels}"]
 
 
 def _way_lines(header: Header) -> list[str]:

@@ -18,7 +18,7 @@ from .attribution import (
 from .definitions import RECORDED, Definition, attention_definition
 from .files import load_attribution, save_attribution
 from .items import take_items
-from .plan import BUDGETS, Plan, planned_steps, step_of_sigma
+from .plan import BUDGETS, Plan, evenly_spread, planned_steps, step_of_sigma
 from .recorder import Recorder
 from .recording import (
     DEFINITIONS,
@@ -63,6 +63,7 @@ __all__ = [
     "correspondence_name",
     "cut",
     "definitions_of",
+    "evenly_spread",
     "find_prompt",
     "fingerprint",
     "fingerprints",

@@ -103,6 +103,7 @@ def _run(values: dict[str, Any]) -> Run:
         latent=_pair(values["latent"]),
         versions={str(name): str(version) for name, version in values["versions"].items()},
         steering=tuple(str(text) for text in values.get("steering", ())),
+        probed=bool(values.get("probed", False)),
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ..tokens import PointQuery, Ranges, in_ranges, resolve_ranges
 from .definitions import RECORDED, Definition
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ def step_of_sigma(schedule: tuple[float, ...], sigma: float) -> int:
 def planned_steps(plan: Plan, count: int) -> list[int]:
     """Plan → the numbers of the steps it records in a schedule of `count` steps."""
     asked = [step for step in range(count) if in_ranges(plan.steps, step)]
-    kept = math.ceil(len(asked) / BUDGETS[plan.budget].steps)
-    # The middle of each of `kept` equal parts of the steps asked for.
-    return [asked[(2 * part + 1) * len(asked) // (2 * kept)] for part in range(kept)]
+    return evenly_spread(asked, math.ceil(len(asked) / BUDGETS[plan.budget].steps))
+
+
+def evenly_spread(items: Sequence[_Item], count: int) -> list[_Item]:
+    """The item in the middle of each of `count` equal parts of a sequence."""
+    return [items[(2 * part + 1) * len(items) // (2 * count)] for part in range(count)]

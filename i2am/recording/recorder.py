@@ -212,7 +212,7 @@ class Recorder:
             self._sums.settle()
         rows = [row for row, counts in enumerate(self._log.counts) if counts]
         if not rows or not self._sums.reference_grids:
-            raise I2AMError(_nothing_recorded(self.plan, self.architecture))
+            raise I2AMError(_nothing_recorded(self.plan, self.run, self.architecture))
         plan, points = self.plan, self._points
         if not self._sums.reference_count:
             plan, points = plan.without_references, None
@@ -227,12 +227,15 @@ class Recorder:
         return replace(record, encodings=kept)
 
 
-def _nothing_recorded(plan: Plan, architecture: Architecture) -> str:
-    where = "the positive conditioning of this sampler"
+def _nothing_recorded(plan: Plan, run: Run, architecture: Architecture) -> str:
+    node, ran = "sampler", "Capture Attention asks for steps and layers that ran"
+    if run.probed:
+        node, ran = "node", "it asks for layers that ran"
+    where = f"the positive conditioning of this {node}"
     if plan.branch != "conditional":
         where = "the negative conditioning of this sampler, that its cfg is not 1"
     return (
         f"Nothing was recorded: no attention of this {architecture.name} model held a "
         f"reference ({architecture.reference_kind}). Check that the references are "
-        f"in {where}, and that Capture Attention asks for steps and layers that ran."
+        f"in {where}, and that {ran}."
     )

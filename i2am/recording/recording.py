@@ -22,7 +22,8 @@ class Run:
 
     model: the class of the model. schedule: the noise level each step starts at, then the level
     the last one ends at. latent: its (height, width). versions: of the pack and the host. steering:
-    how Reference Strength changed the recorded attention, in words.
+    how Reference Strength changed the recorded attention, in words. probed: whether nothing was
+    sampled: a picture that existed was noised to the level of each step.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Run:
     latent: tuple[int, int]
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     steering: tuple[str, ...] = ()
+    probed: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import comfyui_version
@@ -20,7 +21,7 @@ from torch import Tensor
 from ...i2am import __version__
 from ...i2am.attention import SCRATCH_BYTES
 from ...i2am.errors import I2AMError
-from ...i2am.recording import Plan, Recorder, Run
+from ...i2am.recording import Plan, Recorder, Recording, Refusal, Run
 from ...i2am.tokens.architectures import Architecture, Layer
 from ...i2am.tokens.architectures.within import within
 from .model_facts import STEERING_KEY, architecture_of, is_compiled
@@ -30,10 +31,28 @@ from .run import RecordedRun
 _log = logging.getLogger(__name__)
 
 
-def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
+@dataclass(frozen=True)
+class _Watch:
+    """What `arm` is asked for, and how the model is read."""
+
+    plan: Plan
+    node: str
+    take: Callable[[Recording | Refusal], None] | None
+    architecture: Architecture
+    layers: tuple[Layer, ...]
+
+
+def arm(
+    model: ModelPatcher,
+    plan: Plan,
+    node: str = "",
+    take: Callable[[Recording | Refusal], None] | None = None,
+) -> ModelPatcher:
     """A clone of the model whose sampling runs are recorded as planned.
 
-    node: the one that shows the page what is recorded so far; nothing is shown without.
+    node: the one that shows the page what is recorded so far; nothing is shown without. take: is
+    given the record of each run, or why there is none. Such a run probes a picture that exists, and
+    its record is not filed.
 
     Raises I2AMError if the model's attention cannot be read.
     """
@@ -49,8 +68,10 @@ def arm(model: ModelPatcher, plan: Plan, node: str = "") -> ModelPatcher:
     layers = architecture.layers(base.diffusion_model)
     plan.resolved([layer.name for layer in layers], 1)  # a layer that is not there fails here
 
+    watch = _Watch(plan, node, take, architecture, layers)
+
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
-        return _sample(executor, plan, node, architecture, layers, args, kwargs)
+        return _sample(executor, watch, args, kwargs)
 
     armed = model.clone()
     # A second Capture Attention on the same model takes the place of the first.
@@ -93,15 +114,7 @@ def _asking_for_memory(
     return loaded, conds, *rest
 
 
-def _sample(
-    executor: Any,
-    plan: Plan,
-    node: str,
-    architecture: Architecture,
-    layers: tuple[Layer, ...],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Tensor:
+def _sample(executor: Any, watch: _Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """One sampling run: OUTER_SAMPLE's arguments are noise, latent, sampler, sigmas, mask, …"""
     denoised: list[Tensor] = []
     try:
@@ -115,9 +128,13 @@ def _sample(
             latent=(noise.shape[-2], noise.shape[-1]),
             versions={"i2am": __version__, "comfyui": comfyui_version.__version__},
             steering=tuple(map(str, guider.model_patcher.get_attachment(STEERING_KEY) or ())),
+            probed=watch.take is not None,
         )
-        asked, plan = plan, plan.resolved([n.name for n in layers], len(run.schedule) - 1)
-        recorded = RecordedRun(Recorder(plan, run, architecture, layers), node, asked)
+        architecture, layers = watch.architecture, watch.layers
+        plan = watch.plan.resolved([n.name for n in layers], len(run.schedule) - 1)
+        recorded = RecordedRun(
+            Recorder(plan, run, architecture, layers), watch.node, watch.plan, watch.take
+        )
         frames = noise.shape[2] if noise.ndim == 5 else 1
         if noise.ndim not in (4, 5) or (frames > 1 and not architecture.video):
             recorded.stop(

@@ -80,9 +80,9 @@ class Probe:
         """File what was recorded under the run's output, and its denoised output if it has one."""
         if self._passes and not self._calls and not self._reader.adapters:
             self._run.stop(
-                "Nothing was recorded: the model ran, but none of its attention passed Capture "
-                "Attention, because something else took its place while sampling. Take other "
-                "nodes that change the attention of this model out one by one to find it."
+                "Nothing was recorded: the model ran, but none of its attention could be watched, "
+                "because something else took its place. Take other nodes that change the attention "
+                "of this model out one by one to find it."
             )
 
         def latents() -> list[Tensor]:

@@ -16,6 +16,7 @@ from ...i2am.errors import I2AMError, LayoutMismatch, fault_of
 from ...i2am.recording import (
     Plan,
     Recorder,
+    Recording,
     Refusal,
     fingerprints,
     item_fingerprints,
@@ -32,13 +33,21 @@ class RecordedRun:
     """Holds the recorder of one run, alone: what it gives up is free memory at once.
 
     node: the Capture Attention node that shows live maps; "" for none. asked: the plan as Capture
-    Attention's settings say it, by which the recording is found.
+    Attention's settings say it, by which the recording is found. take: is given the record instead
+    of the store.
     """
 
-    def __init__(self, recorder: Recorder, node: str, asked: Plan) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        node: str,
+        asked: Plan,
+        take: Callable[[Recording | Refusal], None] | None = None,
+    ) -> None:
         self.recorder: Recorder | None = recorder
         self.plan = recorder.plan
         self._asked = asked
+        self._take = take
         self.architecture = recorder.architecture
         self._model = recorder.run.model
         self._live = live_maps(recorder, node) if node else None
@@ -89,26 +98,28 @@ class RecordedRun:
         given: the reference latents of the conditioning. encodings: of its prompts.
         """
         try:
-            made = latents()
-            names = tuple(name for latent in made for name in fingerprints(latent))
-            items = item_fingerprints(made)
             if self.recorder is not None:
                 try:
                     record = self.recorder.finish(references, seconds, encodings)
-                    record = with_reference_latents(record, given)
-                    RECORDINGS.put(names, record, items, self._asked)
+                    self._file(with_reference_latents(record, given), latents)
                     self._show(Live.finish)
                     return
                 except Exception as error:
                     self.stop_for(error)
-            RECORDINGS.put(
-                names,
+            self._file(
                 Refusal(self.plan, self._reason, self._model, self.architecture.name, self._fault),
-                items,
-                self._asked,
+                latents,
             )
         except Exception as error:
             _log.warning("I2AM: the recording was lost, the picture is not", exc_info=error)
+
+    def _file(self, record: Recording | Refusal, latents: Callable[[], list[Tensor]]) -> None:
+        if self._take is not None:
+            self._take(record)
+            return
+        made = latents()
+        names = tuple(name for latent in made for name in fingerprints(latent))
+        RECORDINGS.put(names, record, item_fingerprints(made), self._asked)
 
     def _show(self, what: Callable[[Live], None]) -> None:
         """Tell the page; if that fails it is told nothing more, and all else goes on."""

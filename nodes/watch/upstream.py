@@ -34,14 +34,18 @@ class Takers:
 
 @dataclass
 class Upstream:
-    """The nodes above the latent of one Collect Attribution, in an API prompt."""
+    """The nodes that made the latent of one Collect Attribution, in an API prompt.
+
+    starts: the inputs that lead to them; of Probe a Picture, its own model and conditioning.
+    """
 
     prompt: dict[str, Any]
     collect: str
+    starts: tuple[str, ...] = ("samples",)
     _above: dict[str, dict[str, Any]] = field(default_factory=dict[str, "dict[str, Any]"])
 
     def __post_init__(self) -> None:
-        waiting = [self._link(self.collect, "samples")]
+        waiting = [self._link(self.collect, start) for start in self.starts]
         while waiting:
             link = waiting.pop()
             if link is None or link[0] in self._above or link[0] not in self.prompt:

@@ -58,6 +58,7 @@ class TestRoundTrip:
         assert header["format"] == "i2am.viewer/1"
         assert (header["model"], header["architecture"], header["seed"]) == ("Test", "Test", 7)
         assert (header["batch"], header["joint"], header["within"]) == (2, True, False)
+        assert not header["probed"]
         assert header["definition"] == "effect"
         assert header["definitions"] == ["paper", "model", "effect"]
         assert header["versions"] == {"i2am": "0", "comfyui": "0"}

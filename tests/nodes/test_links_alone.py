@@ -45,6 +45,11 @@ def test_links_are_enough(comfy: Any, run_graph: Any) -> None:
         "I2AM_Locate": attribution,
         "I2AM_TopPart": attribution,
         "I2AM_Save": attribution,
+        "I2AM_Probe": {
+            "model": ["model", 0],
+            "positive": ["positive", 0],
+            "latent_image": ["sampler", 0],
+        },
         "I2AM_PickBest": {"scores": ["I2AM_IMACS", 0], "samples": ["sampler", 0]},
         "I2AM_TruthTest": {
             "plain": ["black", 0],

@@ -145,6 +145,16 @@ class TestWhatTheySay:
         prompt, outputs = ran(server, "i2am_08_truth_test")
         assert "tells the truth" in outputs[find(prompt, "I2AM_TruthTest")]["i2am_text"][0]
 
+    def test_the_reference_that_made_the_picture_fits_better(self, server: ComfyServer) -> None:
+        prompt, outputs = ran(server, "i2am_15_probe")
+        fits = {
+            found["_meta"]["title"]: float(outputs[node]["text"][0])
+            for node, found in prompt.items()
+            if found["class_type"] == "PreviewAny" and found["inputs"]["source"][1] == 1
+        }
+        assert fits["Fit with the reference"] > 0.9
+        assert fits["Fit with the other one"] < 0.7
+
 
 def test_the_pictures_are_with_the_pack() -> None:
     """Every picture a workflow loads comes with it."""

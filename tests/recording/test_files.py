@@ -118,7 +118,7 @@ class TestFormat:
             assert tensor.dtype == (torch.float32 if name == "share.step_layer" else kind), name
         keys = {"run", "plan", "architecture", "layers", "heads", "steps", "sigmas", "generated"}
         assert keys | {"references", "evaluations", "scales", "definitions"} <= header.keys()
-        run = {"model", "batch", "seed", "schedule", "latent", "versions", "steering"}
+        run = {"model", "batch", "seed", "schedule", "latent", "versions", "steering", "probed"}
         assert run == header["run"].keys()
 
     def test_points(self, path: Path) -> None:

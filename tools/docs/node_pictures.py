@@ -60,6 +60,7 @@ SHOTS = {
     "graph": shot("demo", "capture sampler", "collect", "viewer", point=True),
     "I2AM_Capture": shot("demo", "unet", "capture", "sampler"),
     "I2AM_Collect": shot("demo", "sampler", "collect", "report"),
+    "I2AM_Probe": shot("probe", "encode_picture reference_2", "probe", "report"),
     "I2AM_Viewer": shot("demo", "collect", "viewer", point=True),
     "I2AM_Map": shot("demo", "r2g", "g2r"),
     "I2AM_Point": shot(

@@ -69,8 +69,12 @@ class Pack:
         direction: str,
         level: str = "unified",
         weight: str = "mass",
+        reference: int = 0,
     ) -> Any:
-        """The maps of a level. direction: "r2g" or "g2r". weight: of the layers."""
+        """The maps of a level. direction: "r2g" or "g2r". weight: of the layers.
+
+        reference: its number from 0.
+        """
         at = self.module("i2am.maps.levels")
         which = {
             "r2g": at.Direction.REFERENCE_TO_GENERATED,
@@ -82,6 +86,7 @@ class Pack:
             at.Definition(definition),
             which[direction],
             at.Level(level),
+            reference=reference,
             selection=selection,
         )
 

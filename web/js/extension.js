@@ -16,7 +16,7 @@ import { offerSupport, restoreSupport } from "./page/support_node.js";
 import { make } from "./viewer/controls.js";
 import { commands, menuOf, nameCommands } from "./watch/offer.js";
 
-const SUPPORTED = new Set(["I2AM_Capture", "I2AM_Collect"]);
+const SUPPORTED = new Set(["I2AM_Capture", "I2AM_Collect", "I2AM_Probe"]);
 
 function addStyles() {
   for (const sheet of ["i2am", "viewer"]) {

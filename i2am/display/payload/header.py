@@ -32,6 +32,7 @@ def payload_facts(view: PooledView) -> dict[str, Any]:
         "architecture": header.architecture,
         "branch": header.plan.branch,
         "seed": run.seed,
+        "probed": run.probed,
         "versions": dict(run.versions),
         "batch": view.fit.items,
         "joint": header.joint,

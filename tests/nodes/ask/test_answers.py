@@ -117,7 +117,7 @@ class TestSampledMask:
         assert run.ok, run.errors
         assert torch.equal(run.value("collect").mask, one.hole)
         assert "Mask over the result: it was sampled with" in run.value("scored", 2)
-        assert "the inpainting mask it was sampled with" in run.value("collect", 2)
+        assert "the inpainting mask of the latent" in run.value("collect", 2)
         same = imacs(reference=OBJECT, generated_mask=["hole", 0])
         other = run_graph(graph | {"same": same})
         assert other.value("same") == run.value("scored")

@@ -50,7 +50,7 @@ def test_maps_over_pictures(
 
 def test_pictures_that_do_not_fit(comfy: Any, record: Any) -> None:
     """Sixteen pictures cannot be two videos of three latent frames."""
-    capture, error = comfy.pack("nodes.watch.collect"), comfy.pack("i2am.errors").I2AMError
-    assert len(capture._result_picture(PICTURES, record)) == 18
+    pictures, error = comfy.pack("nodes.watch.pictures"), comfy.pack("i2am.errors").I2AMError
+    assert len(pictures._result_picture(PICTURES, record)) == 18
     with pytest.raises(error, match="16 pictures, but 2 × 3 latent frames"):
-        capture._result_picture(PICTURES[:16], record)
+        pictures._result_picture(PICTURES[:16], record)

@@ -81,7 +81,7 @@ def test_a_fault_of_the_node_itself(
         raise OSError(28, "No space left on device", PATH)
 
     with monkeypatch.context() as patched:
-        patched.setattr(comfy.pack("nodes.watch.collect"), "reference_pictures", fail)
+        patched.setattr(comfy.pack("nodes.watch.pictures"), "reference_pictures", fail)
         run = run_graph(changed(flux_graph(), "sampler", seed=71), ["collect"])
     assert PATH in run.errors["collect"]
     text = server.sent[-1][1]["text"]

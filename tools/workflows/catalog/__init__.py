@@ -15,6 +15,7 @@ from .flux_kontext import KONTEXT
 from .inpaint_debug import DEBUG
 from .locate_object import LOCATE
 from .parts import Workflow
+from .probe import PROBE
 from .qwen_image_edit import QWEN
 from .reference_strength import STRENGTH
 from .sdxl_ip_adapter import SDXL
@@ -36,5 +37,6 @@ WORKFLOWS = (
     TRUTH,
     LOCATE,
     UPSCALE,
+    PROBE,
 )
 MODEL_WORKFLOWS = (KONTEXT, QWEN, FILL, SDXL)

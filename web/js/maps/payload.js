@@ -52,6 +52,7 @@ export class PayloadError extends Error {}
  * @typedef {object} Header
  * @property {string} model
  * @property {number | null} seed
+ * @property {boolean} probed whether its steps are noise levels of a finished picture
  * @property {number} batch
  * @property {boolean} joint
  * @property {boolean} within

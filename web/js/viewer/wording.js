@@ -27,7 +27,8 @@ export function mapSentence(header, choice, label) {
   const parts = [what, definition(choice)];
   if (label) parts.push(label);
   if (choice.level !== "time") {
-    parts.push(byHead ? "mean of all steps" : some("step", header.steps, choice.steps));
+    const step = stepName(header);
+    parts.push(byHead ? `mean of all ${step}s` : some(step, header.steps, choice.steps));
   }
   if (choice.level !== "layer") parts.push(some("layer", header.layers, choice.layers));
   if (choice.head !== null) parts.push(`head ${choice.head}`);
@@ -55,7 +56,13 @@ export function pointSentence(header, choice, { side, place }) {
     side === "result"
       ? `Where this ${where} of the result looked in ${name}`
       : `What of the result looked at this ${where} of ${name}`;
-  return [what, definition(choice), "mean of all steps, layers and heads"].join(DOT);
+  const mean = `mean of all ${stepName(header)}s, layers and heads`;
+  return [what, definition(choice), mean].join(DOT);
+}
+
+/** @param {Header} header */
+function stepName({ probed }) {
+  return probed ? "noise level" : "step";
 }
 
 /** @param {Fitted} choice */
