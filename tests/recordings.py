@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from i2am.recording import Attribution, Header, Plan, Recorder, Recording, Run, map_grid
+from i2am.recording import Attribution, Header, Plan, Prompt, Recorder, Recording, Run, map_grid
 from i2am.tokens import Grid, Picture, Role, Span, TokenLayout, parse_point_queries
 from i2am.tokens.architectures.base import Architecture, Forward, Layer
 
@@ -37,7 +37,7 @@ def layout(
     generated: Grid = GENERATED, references: tuple[Grid, ...] = REFERENCES, text: int = 2
 ) -> TokenLayout:
     """[text | result | reference 1 | reference 2 …] on both sides."""
-    spans = [Span(Role.TEXT, 0, text)] if text else []
+    spans = [Span(Role.TEXT, 0, text, prompt=0)] if text else []
     for role, grid in ((Role.GENERATED, generated), *((Role.REFERENCE, g) for g in references)):
         start = spans[-1].stop if spans else 0
         spans.append(Span(role, start, start + grid.area, grid))
@@ -58,18 +58,26 @@ def recording(
     reference_places: str = "",
     budget: str = "exact",
     definitions: str = "all",
+    words: int = 0,
 ) -> Recording:
     """A run of so many steps and layers (one head count for each); `missing` (step, layer)s.
 
     generated: of all layers, or of each. places, reference_places: to ask about, as they are
-    written.
+    written. words: how many tokens of a prompt are recorded too.
     """
     schedule = tuple(1 - step / steps for step in range(steps + 1))
     run = Run("Test", batch, 7, schedule, (8, 6), {"i2am": "0", "comfyui": "0"})
     layers = tuple(Layer("double", index) for index in range(len(heads)))
     asked = parse_point_queries(places, "points")
     asked += parse_point_queries(reference_places, "reference_points", numbered=True)
-    plan = Plan(correspondence=correspondence, budget=budget, places=asked, definitions=definitions)
+    plan = Plan(
+        correspondence=correspondence,
+        budget=budget,
+        places=asked,
+        definitions=definitions,
+        words=words > 0,
+    )
+    prompt = Prompt(0, words) if words else None
     recorder = Recorder(plan, run, JOINT, layers)
     grids = generated if isinstance(generated, tuple) else (generated,) * len(layers)
     for step in range(steps):
@@ -77,12 +85,13 @@ def recording(
         for number, layer in enumerate(layers):
             if (step, number) in missing:
                 continue
-            spans = layout(grids[number], references)
+            spans = layout(grids[number], references, words or 2)
             one = seed + 1000 * step + 10 * number
             shape = (batch, heads[number], spans.key_count, 8)
             q, k, v = (rand(one + number, *shape) for number in range(3))
-            recorder.add(layer, q, k, spans, v)
-    return recorder.finish(tuple(Picture(grid, (4, 6), "reference") for grid in references), 1.5)
+            recorder.add(layer, q, k, spans, v, prompt=prompt)
+    given = tuple(Picture(grid, (4, 6), "reference") for grid in references)
+    return recorder.finish(given, 1.5, [rand(seed, 1, words, 8).half()] if words else [])
 
 
 def attribution(**options: object) -> Attribution:
