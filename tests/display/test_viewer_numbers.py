@@ -28,8 +28,9 @@ from i2am.maps import (
     paper_selection,
     point_map,
     unit,
+    word_maps,
 )
-from i2am.recording import Attribution, Definition, Direction
+from i2am.recording import Attribution, Definition, Direction, Word
 from i2am.scores import imacs_score
 from i2am.tokens import Grid, resample_nonnegative
 
@@ -288,3 +289,42 @@ def test_nothing_was_recorded(ask: Any) -> None:
     given = Attribution(recording(correspondence=False))
     place = {"side": "result", "place": {"kind": "point", "x": 0.5, "y": 0.5}}
     assert ask(given, [{"state": {}, "place": place}]) == [None]
+
+
+def test_words_and_their_ranking(ask: Any) -> None:
+    """The page's maps of words, and who is attended to most at a cell or in a rectangle."""
+    words = (Word("cat", (1, 2)), Word("dog", (4,)))
+    made = replace(attribution(words=6), words=words)
+    rectangle = {"kind": "rectangle", "left": 0.0, "top": 0.25, "right": 1.0, "bottom": 0.5}
+    point = {"kind": "point", "x": 0.9, "y": 0.3}
+    maps, at_point, in_row = ask(
+        made,
+        [
+            {"state": {"item": 1, "word": 0}},
+            {"state": {"item": 1}, "ranked": point},
+            {"state": {"item": 1}, "ranked": rectangle},
+        ],
+    )
+    expected = display_values(word_maps(made.recording, words))[1]
+    assert maps["labels"] == ["cat", "dog"]
+    torch.testing.assert_close(
+        torch.tensor(maps["values"]), expected.flatten(1), rtol=CLOSE, atol=CLOSE
+    )
+    shares = made.recording.arrays["share.map"][1]
+    wanted = {
+        **{f"“{word.text}”": expected[n] for n, word in enumerate(words)},
+        **{f"reference {r + 1}": shares[2 + r] for r in range(2)},
+    }
+    for found, mean in ((at_point, lambda m: m[1, 2]), (in_row, lambda m: m[1].mean())):
+        assert [one["name"] for one in found] == sorted(
+            wanted, key=lambda n: -float(mean(wanted[n]))
+        )
+        for one in found:
+            assert one["share"] == pytest.approx(float(mean(wanted[one["name"]])), abs=CLOSE)
+
+
+def test_words_alone_show_the_first(ask: Any) -> None:
+    """Without a reference there is nothing but words to show."""
+    alone = attribution(words=6, references=(), definitions="both")
+    (maps,) = ask(replace(alone, words=(Word("cat", (1, 2)),)), [{"state": {}}])
+    assert maps["labels"] == ["cat"]

@@ -5,6 +5,7 @@ import { colorize, dim, lookup, paintedValues } from "../../web/js/drawing/paint
 import { imacs } from "../../web/js/maps/imacs.js";
 import { pointMap, rangeOf, selectMaps } from "../../web/js/maps/maps.js";
 import { colorTable, parsePayload } from "../../web/js/maps/payload.js";
+import { rankAt, wordMaps } from "../../web/js/maps/words.js";
 import { fit, readState } from "../../web/js/viewer/state.js";
 
 const [file, questions] = process.argv.slice(2);
@@ -24,8 +25,13 @@ function overlaid({ picture, opacity, colormap }, values) {
   });
 }
 
-function answer({ state, place, scale, overlay }) {
+function answer({ state, place, scale, overlay, ranked }) {
   const choice = fit(readState(state), payload.header);
+  if (ranked) return rankAt(payload, choice.item, ranked);
+  if (choice.word !== null) {
+    const { values, labels } = wordMaps(payload, choice.item);
+    return { values: values.map((map) => [...map]), labels };
+  }
   const maps = place
     ? pointMap(payload, choice, place.side, place.place)
     : selectMaps(payload, choice);
