@@ -10,7 +10,8 @@ from torch import ones, rand
 
 from tools.workflows.node_schema import inputs_of
 
-# What cannot run in this graph: the demo's own models, and nodes for other kinds of models.
+# What cannot run in this graph: the demo's own models, and nodes for other kinds of models or for
+# prompts.
 ELSEWHERE = {
     "I2AM_BlankPrompt",
     "I2AM_ImageTokens",
@@ -19,6 +20,7 @@ ELSEWHERE = {
     "I2AM_MarkRedux",
     "I2AM_ReferenceTokens",
     "I2AM_TraceAdapter",
+    "I2AM_Words",
 }
 
 

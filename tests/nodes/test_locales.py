@@ -14,7 +14,7 @@ LANGUAGES = ("zh", "ja", "ko")
 SCRIPTS = {"zh": r"[一-鿿]", "ja": r"[ぁ-ヿ]", "ko": r"[가-힣]"}
 NAME_SCRIPTS = SCRIPTS | {"ja": r"[ぁ-ヿ一-鿿]"}
 # Terms that ComfyUI keeps in these languages too, and the name of the score.
-UNTRANSLATED = {"x", "y", "vae", "IMACS", "Latent"}
+UNTRANSLATED = {"x", "y", "vae", "clip", "IMACS", "Latent"}
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ python -m tools.docs.model_table
 
 from __future__ import annotations
 
-from i2am.tokens.architectures import ARCHITECTURES, NOT_YET, WITHOUT_REFERENCES
+from i2am.tokens.architectures import ARCHITECTURES, NOT_YET, WITHOUT_REFERENCES, Architecture
 from tools.setup.paths import ROOT
 
 PAGE = ROOT / "docs" / "models.md"
@@ -25,12 +25,16 @@ which place looked where. In *joint* models, text, result and references compete
 so their maps start with the model's own definition; the others start with the paper's. A test \
 runs ComfyUI's own class, in the releases named, and compares everything recorded with a dense \
 computation.
+
+Families into which no reference gets are read for the words of the prompt, if `words` is on in \
+Capture Attention, and refused if it is off. With `words` on, the other families, too, may be \
+given a prompt without a reference. HiDream-O1 and the last of the UNets give no words.
 """
 _WITHOUT = """
-## Without a reference to watch
+## Nothing to watch
 
-Capture Attention refuses these. Their attention holds no token of a reference picture, or their \
-result is not a picture.
+Capture Attention refuses these. Their attention holds no token of a reference picture or of a \
+prompt that can be watched, or their result is not a picture.
 """
 _NOT_YET = """
 ## Not yet
@@ -48,11 +52,15 @@ def _classes(names: frozenset[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names))
 
 
+def _how_given(one: Architecture) -> str:
+    return one.reference_kind or f"none: {one.without}"
+
+
 def page() -> str:
     """The whole page."""
     read = [
         [
-            *(f"**{one.name}**", _classes(one.models), one.reference_kind),
+            *(f"**{one.name}**", _classes(one.models), _how_given(one)),
             *("yes" if one.joint else "no", one.tested, one.note),
         ]
         for one in ARCHITECTURES
