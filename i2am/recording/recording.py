@@ -127,10 +127,11 @@ class Recording:
     CORRESPONDENCE_SIDE a side, of a video its mean frame:
 
     words.{p}.map            (B, G, N, h, w)       the model's attention on each token at each
-                                                   place, mean over heads, layers, a group's steps
+                                                   place, mean over heads, and over the layers and
+                                                   steps of a group that were given the prompt
     words.{p}.share          (B, S, L, N)          the same, mean over places and heads
 
-    encodings: of each prompt, by number: the first values of each token as the model was given it,
+    encodings: of each prompt, by number: some values of each token as the model was given it,
     float16, (1 or B, N, values). They tell whether a text is the one that was sampled with.
     """
 

@@ -23,7 +23,7 @@ from ...i2am.tokens.architectures import (
 
 STEERING_KEY = "i2am_steering"  # attached to a model: its `Steer`s, in order
 IMAGE_TOKENS_KEY = "i2am_image_tokens"  # in a conditioning: [(start, height, width), …]
-ENCODING_VALUES = 8  # kept of each token of a text, to know it again
+ENCODING_VALUES = 16  # kept of each token of a text, to know it again
 # A conditioning's text, as models are given it: of one encoder, or of one after the other. The
 # last axes are tokens and values; before them there may be an axis for layers.
 _TEXTS = ("c_crossattn", "clip_text", "encoder_hidden_states_llama3")
@@ -93,7 +93,7 @@ def forward_of(
 
 
 def text_encoding(cond: dict[str, Any]) -> Tensor | None:
-    """The first values of each token of a conditioning's text, as the model is given it.
+    """Some values of each token of a conditioning's text, as the model is given it.
 
     Float16, (1 or batch, tokens, values); None without a text.
     """
@@ -105,7 +105,14 @@ def encoding_of(texts: list[Tensor]) -> Tensor | None:
     if not texts:
         return None
     tokens = [text if text.ndim == 3 else text[:, -1] for text in texts]
-    return torch.cat([one[..., :ENCODING_VALUES].detach().cpu().half() for one in tokens], 1)
+    return torch.cat([_some_values(text).detach().cpu().half() for text in tokens], 1)
+
+
+def _some_values(text: Tensor) -> Tensor:
+    """Some of each token's values, spread evenly: encoders may stand beside each other in them."""
+    count = min(ENCODING_VALUES, text.shape[-1])
+    places = torch.linspace(0, text.shape[-1] - 1, count).round().long()
+    return text[..., places.to(text.device)]
 
 
 def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[Any, ...]]) -> Call:

@@ -108,8 +108,9 @@ class WordAttribution(io.ComfyNode):
                 ),
                 io.Float.Output(
                     display_name="shares",
+                    is_output_list=True,
                     tooltip="The share of the model's attention that each word has, 0 to 1, in the "
-                    "order of the maps: in the region, or over the whole result. A list.",
+                    "order of the maps: in the region, or over the whole result.",
                 ),
                 io.String.Output(
                     display_name="ranking",

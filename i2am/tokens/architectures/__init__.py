@@ -64,9 +64,10 @@ def find(class_names: Iterable[str], words: bool = False) -> Architecture:
     known = ", ".join(one.name for one in ARCHITECTURES if words or not one.without)
     for name in names:
         if name in WITHOUT_REFERENCES:
+            nothing = "neither words nor a reference" if words else "no reference"
             raise I2AMError(
-                f"{name} models have no reference to watch: {WITHOUT_REFERENCES[name]}. "
-                f"Use a model that reads one. Capture Attention knows: {known}."
+                f"{name} models have {nothing} to watch: {WITHOUT_REFERENCES[name]}. "
+                f"Use a model that has. Capture Attention knows: {known}."
             )
         for architecture in ARCHITECTURES:
             if name in architecture.models and architecture.without and not words:

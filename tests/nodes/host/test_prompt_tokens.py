@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ def test_words(comfy: Any, name: str) -> None:
     rows = output["cond"].shape[1]
     if "conditioning_llama3" in output:
         rows += output["conditioning_llama3"].shape[-2]
-    assert found.encoding.shape == (1, rows, 8)
+    assert found.encoding.shape == (1, rows, 16)
     # Encoders one after the other: a word has tokens of each.
     assert len(found.lines) == (2 if name in ("SDXL", "HiDream") else 3 if name == "SD3" else 1)
     tokens = found.word("photograph").tokens
@@ -127,3 +128,18 @@ def test_clip_skip_is_another_encoding(comfy: Any) -> None:
     assert not torch.equal(
         encoded(comfy, clip, TEXT).encoding, encoded(comfy, skipping, TEXT).encoding
     )
+
+
+def test_another_text_for_the_second_encoder_is_noticed(comfy: Any) -> None:
+    """SDXL's CLIP L and G stand beside each other in the values of a token."""
+    clip = tiny_encoders.sdxl()
+    tokens = clip.tokenize("a red dog")
+    other = tokens | {"g": clip.tokenize("a blue cat")["g"]}
+    made = [
+        comfy.pack("nodes.host.model_facts").encoding_of([clip.encode_from_tokens(some)])
+        for some in (tokens, other)
+    ]
+    record = SimpleNamespace(encodings={0: made[0]})
+    find = comfy.pack("i2am.recording").find_prompt
+    assert find(record, made[0]) == (0, 0)
+    assert find(record, made[1]) is None

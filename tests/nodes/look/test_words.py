@@ -49,7 +49,7 @@ def test_every_word(comfy: Any, run_graph: Any) -> None:
     overlay, heatmap, mask = (run.value("words", slot) for slot in range(3))
     assert overlay.shape[0] == heatmap.shape[0] == mask.shape[0] == 2 * 7
     assert mask.shape[1:] == (96, 112)
-    shares = run.value("words", 4)
+    shares = run.outputs["words"][4]
     recording = run.value("collect").recording
     maps = recording.arrays["words.0.map"]  # (batch, groups, tokens, h, w)
     assert maps.shape == (2, 4, 77, 12, 14)
@@ -79,7 +79,7 @@ def test_some_words(run_graph: Any) -> None:
     asked = graph(words=words(words="red, blue cat, red#2"))
     run = run_graph(asked, targets=["words"])
     assert run.ok, run.errors
-    shares = run.value("words", 4)
+    shares = run.outputs["words"][4]
     assert len(shares) == 3
     assert shares[2] < shares[0]  # one of two
     prompt = run.value("words", 6).words
@@ -90,11 +90,11 @@ def test_time_groups(run_graph: Any) -> None:
     """Six steps form four groups; their means, weighted by their steps, are the mean of all."""
     whole = graph()
     run = run_graph(whole, targets=["words"])
-    mean = run.value("words", 4)
+    mean = run.outputs["words"][4]
     parts = []
     for group in (1, 2, 3, 4):
         one = run_graph(changed(whole, "words", time_group=group), targets=["words"])
-        parts.append(torch.tensor(one.value("words", 4)))
+        parts.append(torch.tensor(one.outputs["words"][4]))
     weights = torch.tensor([2.0, 1, 2, 1])[:, None] / 6
     torch.testing.assert_close((torch.stack(parts) * weights).sum(0), torch.tensor(mean))
 
@@ -109,7 +109,7 @@ def test_a_region(run_graph: Any) -> None:
     maps = run.value("collect").recording.arrays["words.0.map"]
     steps = torch.tensor([2.0, 1, 2, 1]) / 6
     dog = (maps * steps[:, None, None, None]).sum(1)[:, 3, :, :7].mean()
-    assert run.value("words", 4)[2] == pytest.approx(float(dog), rel=1e-4)
+    assert run.outputs["words"][4][2] == pytest.approx(float(dog), rel=1e-4)
     assert "× its average" in run.value("words", 5)
     empty = changed(asked, "words", region=["mask2", 0])
     empty["mask2"] = given("mask2", torch.zeros(1, 96, 112))
@@ -258,7 +258,7 @@ def test_saved_and_loaded(comfy: Any, run_graph: Any, tmp_path: Any) -> None:
     comfy.node("I2AM_Words").hidden = comfy.node("I2AM_Words").hidden
     clip = tiny_encoders.sd15()
     shares = execute(replace(loaded, words=()), clip, TEXT).args[4]
-    assert shares == pytest.approx(run.value("words", 4), rel=2e-3)
+    assert shares == pytest.approx(run.outputs["words"][4], rel=2e-3)
 
 
 def test_beside_references(comfy: Any, run_graph: Any) -> None:
