@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..attention import CallBatch, SoftmaxSums, Workspace
+from ..attention import CallBatch, Marginals, SoftmaxSums, Workspace
 from ..errors import I2AMError
 from ..tokens import Grid, Picture, Region, TokenLayout, grid_of, in_ranges
 from ..tokens.architectures.base import Architecture, Layer
@@ -115,11 +115,7 @@ class Recorder:
         if signature is None:
             marginals = call.marginals(self.plan, self._workspace)
         with self._lock:
-            if self._words is not None and marginals is not None and marginals.words is not None:
-                assert call.prompt is not None
-                tokens = grid_of(call.layout.generated)
-                self._words.apart |= words_alone
-                self._words.add(layer, call.prompt, marginals.words, tokens, region, call.portions)
+            self._add_words(layer, call, marginals, words_alone)
             if words_alone:
                 return
             if not self._sums.admit(layer, call.layout, region):
@@ -144,6 +140,17 @@ class Recorder:
         if not hasattr(self._threads, "workspace"):
             self._threads.workspace = Workspace()
         return self._threads.workspace
+
+    def _add_words(
+        self, layer: Layer, call: RecordedCall, marginals: Marginals | None, alone: bool
+    ) -> None:
+        """Add a call's maps of prompt tokens, if it has any. alone: as `words_alone` in `add`."""
+        if self._words is None or marginals is None or marginals.words is None:
+            return
+        assert call.prompt is not None
+        tokens = grid_of(call.layout.generated)
+        self._words.apart |= alone
+        self._words.add(layer, call.prompt, marginals.words, tokens, call.region, call.portions)
 
     def _add_small_calls(self) -> None:
         """Compute the batched small calls together and add them."""
