@@ -22,6 +22,7 @@ from .prepare.demo import BlankPrompt, LoadInsertionModel, ReferenceTokens
 from .prepare.image_tokens import ImageTokensToConditioning
 from .prepare.redux import MarkReduxTokens
 from .prepare.trace import TraceAdapterTokens
+from .prepare.words import LoadWordModel
 from .watch.capture import CaptureAttention
 from .watch.collect import CollectAttribution
 from .watch.files import LoadAttribution, SaveAttribution
@@ -61,4 +62,5 @@ class I2AMExtension(ComfyExtension):
             BlankPrompt,
             LoadInsertionModel,
             ReferenceTokens,
+            LoadWordModel,
         ]

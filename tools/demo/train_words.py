@@ -1,0 +1,152 @@
+r"""Train the word model: a small UNet that paints what it reads in words and sees in a reference.
+
+    python -m tools.demo.train_words
+
+Stable Diffusion's mechanism at a fraction of its size: ComfyUI's own UNet class, which reads its
+context by cross-attention and nothing else. The context is 77 tokens of text and, in half of the
+scenes, the 64 of a reference behind them. The text encoder is CLIP's without its layers: a word's
+vector and its position's, so each token tells of its own word only. Plain flow matching on the
+scenes of `tools/demo/words.py`; attention is never supervised.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tools.demo.latents import encode
+from tools.demo.train_unet import CHANNELS, CONTEXT, UNET, new_unet, ready_to_train
+from tools.demo.training import Task, flow_times, train, training_options
+from tools.demo.words import WORDS, WordScenes, make_word_scenes, words_of
+from tools.setup.paths import ROOT
+
+DEFAULT_OUTPUT = ROOT / "models" / "diffusion_models" / "i2am_demo_words.safetensors"
+STEPS = 6000
+BATCH = 16
+RATE = 1e-3
+DROP_TEXT = 0.1  # share of the scenes that are given the empty prompt, for guidance
+BOX_WEIGHT, ELSEWHERE_WEIGHT = 1.0, 0.2  # of a latent pixel in the loss
+TOKENS = 77  # of a text
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+# Level 0 is the latent's grid (16×16 at 128 px), convolutions only; level 1 half of it. Attention
+# at level 1 and in the middle: six layers.
+WORD_UNET = UNET | {
+    "in_channels": CHANNELS,
+    "num_res_blocks": [1, 2],
+    "transformer_depth": [0, 1, 1],
+    "transformer_depth_output": [0, 0, 1, 1, 1],
+}
+
+
+def main() -> None:
+    options = training_options(__doc__, STEPS, RATE).parse_args()
+    options.output = options.output or DEFAULT_OUTPUT
+    demo = importlib.import_module(f"{ready_to_train(options)}.nodes.prepare.demo")
+    model = nn.ModuleDict(
+        {
+            "unet": new_unet(WORD_UNET, demo.InsertionUNet.unet_extra_config["num_heads"]),
+            "text": TextEncoder(),
+        }
+    )
+    train(
+        Task(
+            title="I2AM demo: words and a reference, read by cross-attention",
+            architecture="stable-diffusion-1 UNet, 64 wide, flow matching, trained from scratch",
+            model=model,
+            batch={"words": BATCH // 2, "words and reference": BATCH // 2},
+            draw=partial(make_word_scenes, BATCH),
+            loss=partial(flow_loss, demo.picture_tokens),
+            report=partial(report, demo.picture_tokens),
+        ),
+        options,
+    )
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text model without layers: the final norm of a word's vector and its position's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = (START, END, *WORDS)
+        self.words = nn.ParameterDict({name: torch.randn(CONTEXT) for name in names})
+        self.position = nn.Parameter(torch.randn(TOKENS, CONTEXT) * 0.5)
+        self.norm = nn.LayerNorm(CONTEXT)
+        self._row = {name: row for row, name in enumerate(names)}
+
+    def forward(self, prompts: Sequence[str]) -> Tensor:
+        """(B, TOKENS, CONTEXT): start, words, end, and zeros behind them."""
+        texts = [[START, *words_of(prompt), END] for prompt in prompts]
+        read = torch.tensor([[n < len(text) for n in range(TOKENS)] for text in texts])
+        rows = [[self._row[word] for word in text] for text in texts]
+        padded = torch.tensor([row + [0] * (TOKENS - len(row)) for row in rows])
+        vectors = torch.stack([self.words[name] for name in self._row])
+        return self.norm(vectors[padded] + self.position) * read[..., None]
+
+
+def contexts(
+    tokens_of, model: nn.ModuleDict, scenes: WordScenes, prompts: Sequence[str]
+) -> list[tuple[Tensor, Tensor]]:
+    """Numbers of the scenes without reference and their contexts; then those with one."""
+    text = model["text"](prompts)
+    without, shown = (torch.nonzero(chosen).flatten() for chosen in (~scenes.shown, scenes.shown))
+    reference = tokens_of(encode(scenes.reference[shown]))
+    both = [(without, text[without]), (shown, torch.cat((text[shown], reference), 1))]
+    return [(n, c) for n, c in both if len(n)]
+
+
+def velocities(
+    model: nn.ModuleDict, noisy: Tensor, t: Tensor, given: list[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """The UNet's output for all scenes; a call for each length of context."""
+    out = torch.empty_like(noisy)
+    for numbers, context in given:
+        out = out.index_copy(0, numbers, model["unet"](noisy[numbers], t[numbers] * 1000, context))
+    return out
+
+
+def flow_loss(
+    tokens_of, model: nn.ModuleDict, scenes: WordScenes, random: torch.Generator
+) -> Tensor:
+    """Squared error of the velocity noise - picture, mostly on the things."""
+    target = encode(scenes.target)
+    t = flow_times(len(target), random)
+    noise = torch.randn(target.shape, generator=random)
+    noisy = torch.lerp(target, noise, t[:, None, None, None])
+    dropped = torch.rand(len(target), generator=random) < DROP_TEXT
+    prompts = ["" if drop else text for drop, text in zip(dropped, scenes.prompts, strict=True)]
+    velocity = velocities(model, noisy, t, contexts(tokens_of, model, scenes, prompts))
+    error = F.mse_loss(velocity, noise - target, reduction="none")
+    return (error * torch.where(box_latents(scenes) > 0, BOX_WEIGHT, ELSEWHERE_WEIGHT)).mean()
+
+
+def box_latents(scenes: WordScenes) -> Tensor:
+    """Latent pixels that a box touches, (B, 1, H/8, W/8)."""
+    return F.max_pool2d(scenes.boxes[:, None], 8)
+
+
+def report(tokens_of, model: nn.ModuleDict) -> None:
+    """Print the error on held-out things of a one-step guess, given the right words or others'."""
+    scenes = make_word_scenes(64)
+    target, inside = encode(scenes.target), box_latents(scenes)
+    random = torch.Generator().manual_seed(1)
+    noise = torch.randn(target.shape, generator=random)
+    for t in (0.9, 0.7):
+        noisy, times = torch.lerp(target, noise, t), torch.full((len(target),), t)
+        errors = []
+        prompts = scenes.prompts
+        for text in (prompts, prompts[2:] + prompts[:2], [""] * len(prompts)):
+            velocity = velocities(model, noisy, times, contexts(tokens_of, model, scenes, text))
+            wrong = ((noisy - t * velocity - target) ** 2 * inside).sum((1, 2, 3))
+            errors.append(wrong.sum().item() / (inside.sum().item() * CHANNELS))
+        words = "  right {:.3f}  others' {:.3f}  none {:.3f}".format(*errors)
+        print(f"  t {t}{words}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

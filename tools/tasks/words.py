@@ -1,0 +1,361 @@
+"""Which word won? Do word maps point at what the word became, on the word model.
+
+    python -m tools.tasks.words
+
+The prompts name pairs of colour and shape, and the noise has seeds, that training never had. The
+map of a word is DAAM's quantity: the softmax over the whole context, its share on the word's token,
+averaged over heads, layers and steps, and enlarged to the picture. It is computed here from the
+attention layers' own projections, by hooks, and owes nothing to the pack's capture.
+
+The pointing game asks whether a map's highest value is in the box of the thing that the word names.
+Where that thing is, the finished picture tells: the prompt says nothing of places, so the box is
+found by colour, and the shape in it is matched with all silhouettes. Half of the pictures have two
+things in words. The others have one and an object that only a reference shows; its map is the share
+of all the reference's tokens. A thing that is not found counts as missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor, nn
+
+from tools.comfyui.in_process import import_comfyui, import_pack
+from tools.demo.scenes import HELD_OUT_SEEDS
+from tools.demo.words import (
+    COLOURS,
+    SHAPES,
+    Thing,
+    WordScenes,
+    draw_word_scenes,
+    silhouette,
+    words_of,
+)
+from tools.tasks.recorded_sampling import (
+    STEPS,
+    Conditions,
+    Pack,
+    interval,
+    noise_of,
+    sample,
+    save_rows,
+)
+
+FIRST_SEED = HELD_OUT_SEEDS.start + 4000
+GUIDANCE = 2.0  # cfg
+GRID = (8, 8)  # tokens of the attention layers, down and across
+TEXT = 77  # tokens of a text; the reference's are behind them
+COLOURED = 0.2  # smallest spread of a pixel's channels that is no grey
+SMALLEST = 250  # pixels of a thing
+MATCHED = 48  # pixels along the side on which silhouettes are compared
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something coloured in a picture."""
+
+    colour: str  # of most of it
+    shape: str  # the silhouette closest to it
+    box: tuple[slice, slice]  # rows and columns
+
+
+class WordShares:
+    """Watches the cross-attention of a UNet: the share of each context token at each place.
+
+    It watches as long as its context lasts. `mean()` is then the attention of the positive prompt,
+    averaged over heads, layers and steps.
+    """
+
+    def __init__(self, unet: nn.Module, grid: tuple[int, int]) -> None:
+        self.unet, self.grid = unet, grid
+        self._sum: Any = 0
+        self._layers = 0
+        self._positive: list[bool] = []
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> WordShares:
+        self._handles = [self.unet.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        for module in self.unet.modules():
+            if hasattr(module, "attn2"):
+                attention: Any = module.attn2
+                queries: list[Tensor] = []
+                self._handles += [
+                    attention.to_q.register_forward_hook(partial(_keep, queries)),
+                    attention.to_k.register_forward_hook(
+                        partial(self._add, queries, attention.heads)
+                    ),
+                ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _begin(self, _module: nn.Module, _inputs: Any, options: dict[str, Any]) -> None:
+        self._positive = [kind == 0 for kind in options["transformer_options"]["cond_or_uncond"]]
+
+    def _add(
+        self, queries: list[Tensor], heads: int, _module: nn.Module, _inputs: Any, keys: Tensor
+    ) -> None:
+        q, k = (
+            part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (queries.pop(), keys)
+        )  # (parts * B, heads, tokens, width)
+        shares = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1).mean(1)
+        for positive, part in zip(self._positive, shares.chunk(len(self._positive)), strict=True):
+            if positive:
+                self._sum = self._sum + part.unflatten(1, self.grid)
+                self._layers += 1
+
+    def mean(self) -> Tensor:
+        """(B, tokens, rows, columns)."""
+        return (self._sum / self._layers).movedim(-1, 1)
+
+
+def _keep(queries: list[Tensor], _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    queries.append(output)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Scenes as the model painted them, and where each token had its share."""
+
+    scenes: WordScenes
+    pictures: Tensor  # (B, H, W, 3)
+    shares: dict[int, Tensor]  # of each picture: (tokens, rows, columns)
+
+    def found(self, number: int) -> list[Found]:
+        return find_things(self.pictures[number].numpy())
+
+    def word_map(self, number: int, word: str) -> Tensor:
+        """(H, W)."""
+        place = 1 + words_of(self.scenes.prompts[number]).index(word)  # behind the start token
+        return self._enlarged(self.shares[number][place])
+
+    def reference_map(self, number: int) -> Tensor:
+        """(H, W)."""
+        return self._enlarged(self.shares[number][TEXT:].sum(0))
+
+    def _enlarged(self, share: Tensor) -> Tensor:
+        size = (self.pictures.shape[1], self.pictures.shape[2])
+        return F.interpolate(share[None, None], size=size, mode="bicubic")[0, 0]
+
+
+def find_things(picture: np.ndarray) -> list[Found]:
+    """The coloured things in a picture (H, W, 3), 0 to 1, largest first."""
+    coloured = picture.max(-1) - picture.min(-1) > COLOURED
+    parts, count = ndimage.label(coloured)
+    palette = np.array(list(COLOURS.values()))
+    nearest = ((picture[..., None, :] - palette) ** 2).sum(-1).argmin(-1)
+    found = []
+    for number, box in enumerate(ndimage.find_objects(parts, count), 1):
+        inside = parts == number
+        if inside.sum() < SMALLEST:
+            continue
+        colour = tuple(COLOURS)[np.bincount(nearest[inside]).argmax()]
+        found.append((inside.sum(), Found(colour, closest_shape(inside[box]), box)))
+    return [one for _, one in sorted(found, key=lambda pair: -pair[0])]
+
+
+def closest_shape(inside: np.ndarray) -> str:
+    """The shape whose silhouette covers a mask best, both cropped to what they cover."""
+    mask = _matched(torch.tensor(inside))
+    overlaps = {}
+    for shape in SHAPES:
+        drawn = silhouette(shape, MATCHED * 2, MATCHED * 2).numpy() > 0.5
+        other = _matched(torch.tensor(drawn[ndimage.find_objects(drawn)[0]]))
+        overlaps[shape] = torch.minimum(mask, other).sum() / torch.maximum(mask, other).sum()
+    return max(overlaps, key=lambda shape: float(overlaps[shape]))
+
+
+def _matched(mask: Tensor) -> Tensor:
+    size = (MATCHED, MATCHED)
+    return F.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
+
+
+class WordModel:
+    """The model and its sampling."""
+
+    def __init__(self, pack: Pack, path: Path | None = None) -> None:
+        self.pack = pack
+        words = pack.module("nodes.prepare.words")
+        self.model, self.clip = words.load_word_model(path or words.WORD_MODEL)
+        self.reference_tokens = pack.module("nodes.prepare.demo").ReferenceTokens
+
+    def encoded(self, prompt: str) -> Any:
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+
+    def paint(self, scenes: WordScenes, cfg: float = GUIDANCE, steps: int = STEPS) -> Painted:
+        """All scenes, those without a reference and those with one apart."""
+        pictures = torch.empty_like(scenes.target)
+        shares: dict[int, Tensor] = {}
+        for shown in (False, True):
+            numbers = torch.nonzero(scenes.shown == shown).flatten()
+            conditions = self._conditions(scenes, numbers, shown)
+            with WordShares(self.model.model.diffusion_model, GRID) as watch:
+                latent = sample(self.model, conditions, noise_of(conditions), steps, cfg)
+            pictures[numbers] = self.pack.decode(latent)
+            shares |= dict(zip(numbers.tolist(), watch.mean(), strict=True))
+        return Painted(scenes, pictures, shares)
+
+    def _conditions(self, scenes: WordScenes, numbers: Tensor, shown: bool) -> Conditions:
+        """As the stock nodes make them; the texts of the pictures as one batch."""
+        texts = torch.cat([self.encoded(scenes.prompts[n])[0][0] for n in numbers.tolist()])
+        positive = [[texts, {}]]
+        if shown:
+            reference = scenes.reference[numbers]
+            positive = self.reference_tokens.execute(reference, self.pack.vae, positive).args[0]
+        start = torch.zeros(len(numbers), 16, *(side // 8 for side in scenes.target.shape[1:3]))
+        return Conditions(positive, self.encoded(""), start)
+
+
+def measure(painted: Painted) -> dict[str, list[float]]:
+    """The values of each row of the table, one for each thing or object."""
+    rows: dict[str, list[float]] = defaultdict(list)
+    for number, things in enumerate(painted.scenes.things):
+        found = painted.found(number)
+        places = [_place(found, thing) for thing in things]
+        for thing, place in zip(things, places, strict=True):
+            _score_thing(rows, painted, number, thing, place)
+        others = [one for one in found if one not in places]
+        asked = len(things) + int(painted.scenes.shown[number])
+        all_right = all(p and (p.colour, p.shape) == t for t, p in zip(things, places, strict=True))
+        rows["picture: as asked, and nothing else"].append(all_right and len(found) == asked)
+        if len(things) == 2:
+            for thing, other in zip(things, reversed(places), strict=True):
+                for kind, word in zip(("colour", "shape"), thing, strict=True):
+                    hit = points_at(painted.word_map(number, word), other)
+                    rows[f"pointing: {kind} word, at the other thing"].append(hit)
+        if painted.scenes.shown[number]:
+            _score_shown(rows, painted, number, others[0] if others else None, places[0])
+    return rows
+
+
+def points_at(values: Tensor, place: Found | None) -> bool:
+    """Whether a map's highest value is in the box; False if there is no box."""
+    if place is None:
+        return False
+    row, column = divmod(int(values.argmax()), values.shape[1])
+    rows, columns = place.box
+    return rows.start <= row < rows.stop and columns.start <= column < columns.stop
+
+
+def _place(found: list[Found], thing: Thing) -> Found | None:
+    """The largest that has the thing's colour."""
+    return next((one for one in found if one.colour == thing[0]), None)
+
+
+def _score_thing(
+    rows: dict[str, list[float]], painted: Painted, number: int, thing: Thing, place: Found | None
+) -> None:
+    two = "two things" if len(painted.scenes.things[number]) == 2 else "one thing"
+    with_what = "with a reference" if painted.scenes.shown[number] else two
+    for kind, word in zip(("colour", "shape"), thing, strict=True):
+        hit = points_at(painted.word_map(number, word), place)
+        rows[f"pointing: {kind} word"].append(hit)
+        rows[f"pointing: {kind} word, {with_what}"].append(hit)
+    rows["pointing: by chance"].append(_area(place, painted))
+    rows[f"obeyed: colour, {with_what}"].append(place is not None)
+    rows[f"obeyed: shape of that colour, {with_what}"].append(
+        place is not None and place.shape == thing[1]
+    )
+
+
+def _score_shown(
+    rows: dict[str, list[float]],
+    painted: Painted,
+    number: int,
+    shown: Found | None,
+    thing: Found | None,
+) -> None:
+    values = painted.reference_map(number)
+    rows["pointing: reference"].append(points_at(values, shown))
+    rows["obeyed: reference, the closest of all"].append(
+        shown is not None and _closest_reference(painted, number, shown) == number
+    )
+    if shown and thing:
+        outside = torch.ones_like(values)
+        outside[shown.box] = outside[thing.box] = 0
+        rows["share of the reference: on its object"].append(float(values[shown.box].mean()))
+        rows["share of the reference: on the thing in words"].append(
+            float(values[thing.box].mean())
+        )
+        rows["share of the reference: elsewhere"].append(float(values[outside > 0].mean()))
+
+
+def _area(place: Found | None, painted: Painted) -> float:
+    """The box's part of the picture."""
+    if place is None:
+        return 0.0
+    rows, columns = place.box
+    pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return pixels / painted.pictures[0, ..., 0].numel()
+
+
+def _closest_reference(painted: Painted, number: int, shown: Found) -> int:
+    """The number of the reference that a painted object looks most like, pixel by pixel."""
+    references = painted.scenes.reference.movedim(-1, 1)
+    painted_object = painted.pictures[number][shown.box].movedim(-1, 0)[None]
+    small = F.interpolate(painted_object, size=GRID, mode="area")
+    errors = (F.interpolate(references, size=GRID, mode="area") - small).square().mean((1, 2, 3))
+    errors[~painted.scenes.shown] = torch.inf
+    return int(errors.argmin())
+
+
+def figure(painted: Painted, path: Path, heatmap: Any) -> None:
+    """For each picture: reference, result, and the maps of its things' words or its reference."""
+    columns = []
+    for number, things in enumerate(painted.scenes.things):
+        maps = [painted.word_map(number, word) for thing in things for word in thing]
+        if painted.scenes.shown[number]:
+            maps.append(painted.reference_map(number))
+        maps += [torch.zeros_like(maps[0])] * (4 - len(maps))
+        drawn = [heatmap(one / one.max().clamp(min=1e-6)) for one in maps]
+        columns.append([painted.scenes.reference[number], painted.pictures[number], *drawn])
+    save_rows([torch.stack(list(row)) for row in zip(*columns, strict=True)], path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--cfg", type=float, default=GUIDANCE)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals")
+    parser.add_argument("--model", type=Path, help="another file; the pack's own by default")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--figure", type=Path, help="draw the first twelve pictures into this file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # tensors this small only wait for a second one
+    import_comfyui()
+    pack = Pack(import_pack().__name__)
+    seeds = range(FIRST_SEED, FIRST_SEED + options.pictures)
+    scenes = draw_word_scenes(seeds)
+    with torch.inference_mode():
+        painted = WordModel(pack, options.model).paint(scenes, options.cfg, options.steps)
+        rows = measure(painted)
+    figures = {name: interval(np.array(v, float), options.seed) for name, v in rows.items()}
+    print(f"{options.pictures} held-out pictures, {options.steps} steps, cfg {options.cfg:g}")
+    for name, (mean, low, high) in sorted(figures.items()):
+        print(f"  {name:48} {len(rows[name]):4}  {mean:.3f}  {low:.3f} … {high:.3f}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if options.figure:
+        first = draw_word_scenes(seeds[:12])
+        display = pack.module("i2am.display")
+        heatmap = partial(display.heatmap, colormap=display.Colormap.INFERNO)
+        figure(Painted(first, painted.pictures, painted.shares), options.figure, heatmap)
+
+
+if __name__ == "__main__":
+    main()
