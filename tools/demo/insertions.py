@@ -109,9 +109,7 @@ def draw_object(picture: Tensor, texture: Tensor, shape: np.ndarray) -> Tensor:
         edge = edge + waves[n] * (torch.cos((n + 2) * angle + waves[4 + n]) - 0.5)
     radius = (y.abs() ** exponent + x.abs() ** exponent) ** (1 / exponent) / edge
     rim = RIM_STRENGTH * ((radius - RIM_START) / (1 - RIM_START)).clamp(0, 1)
-    colours = torch.lerp(
-        resized(texture, (height, width)), torch.full_like(picture, RIM_GREY), rim
-    )
+    colours = torch.lerp(resized(texture, (height, width)), torch.full_like(picture, RIM_GREY), rim)
     return torch.where(radius <= 1, colours, picture)
 
 

@@ -28,7 +28,7 @@ COLOURS = {
     "orange": (0.95, 0.52, 0.08),
     "yellow": (0.95, 0.88, 0.15),
     "green": (0.15, 0.62, 0.22),
-    "cyan": (0.15, 0.80, 0.85),
+    "turquoise": (0.15, 0.80, 0.85),
     "blue": (0.15, 0.28, 0.85),
     "purple": (0.50, 0.15, 0.65),
     "pink": (0.98, 0.55, 0.75),
@@ -149,8 +149,7 @@ _OUTLINES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "triangle": lambda x, y: (np.abs(x) <= (y + 1) / 1.9) & (y <= 0.9),
     "star": _star,
     "heart": lambda x, y: (
-        ((1.2 * x) ** 2 + (0.15 - 1.2 * y) ** 2 - 1) ** 3
-        <= (1.2 * x) ** 2 * (0.15 - 1.2 * y) ** 3
+        ((1.2 * x) ** 2 + (0.15 - 1.2 * y) ** 2 - 1) ** 3 <= (1.2 * x) ** 2 * (0.15 - 1.2 * y) ** 3
     ),
     "ring": lambda x, y: (np.hypot(x, y) <= 1) & (np.hypot(x, y) >= 0.55),
     "cross": lambda x, y: (np.minimum(np.abs(x), np.abs(y)) <= 0.33) & (np.abs(x + y * 0) <= 1),

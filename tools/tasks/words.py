@@ -20,7 +20,7 @@ import argparse
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from tools.demo.scenes import HELD_OUT_SEEDS
 from tools.demo.words import (
     COLOURS,
     SHAPES,
+    SIZE,
     Thing,
     WordScenes,
     draw_word_scenes,
@@ -168,18 +169,26 @@ def find_things(picture: np.ndarray) -> list[Found]:
 
 def closest_shape(inside: np.ndarray) -> str:
     """The shape whose silhouette covers a mask best, both cropped to what they cover."""
-    mask = _matched(torch.tensor(inside))
-    overlaps = {}
-    for shape in SHAPES:
-        drawn = silhouette(shape, MATCHED * 2, MATCHED * 2).numpy() > 0.5
-        other = _matched(torch.tensor(drawn[ndimage.find_objects(drawn)[0]]))
-        overlaps[shape] = torch.minimum(mask, other).sum() / torch.maximum(mask, other).sum()
-    return max(overlaps, key=lambda shape: float(overlaps[shape]))
+    mask = _matched(inside)
+    overlaps = {
+        shape: float(torch.minimum(mask, other).sum() / torch.maximum(mask, other).sum())
+        for shape, other in _silhouettes().items()
+    }
+    return max(overlaps, key=lambda shape: overlaps[shape])
 
 
-def _matched(mask: Tensor) -> Tensor:
+@cache
+def _silhouettes() -> dict[str, Tensor]:
+    drawn = {shape: silhouette(shape, SIZE, SIZE).numpy() > 0.5 for shape in SHAPES}
+    return {
+        shape: _matched(mask[ndimage.find_objects(mask.astype(int))[0]])
+        for shape, mask in drawn.items()
+    }
+
+
+def _matched(mask: np.ndarray) -> Tensor:
     size = (MATCHED, MATCHED)
-    return F.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
+    return F.interpolate(torch.tensor(mask)[None, None].float(), size=size, mode="area")[0, 0]
 
 
 class WordModel:
