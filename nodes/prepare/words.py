@@ -44,7 +44,7 @@ class LoadWordModel(io.ComfyNode):
             display_name="Load Word Model (I2AM demo)",
             category="I2AM",
             description="Loads the small model of this pack that paints coloured shapes from a "
-            'prompt, such as "a red circle and a blue star", and an object from a reference: a '
+            'prompt, such as "a red circle", and an object from a reference: a '
             "Stable Diffusion UNet at a fraction of its size, with its text encoder. It is for "
             "learning and testing, not for real work.",
             search_aliases=["demo model", "text to image", "prompt words", "clip", "I2AM"],

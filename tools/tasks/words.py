@@ -66,6 +66,7 @@ class Found:
     """Something coloured in a picture."""
 
     colour: str  # of most of it
+    purity: float  # how much of it has that colour, 0 to 1
     shape: str  # the silhouette closest to it
     box: tuple[slice, slice]  # rows and columns
 
@@ -152,9 +153,8 @@ class Painted:
 
 
 def find_things(picture: np.ndarray) -> list[Found]:
-    """The coloured things in a picture (H, W, 3), 0 to 1, largest first."""
-    coloured = picture.max(-1) - picture.min(-1) > COLOURED
-    parts, count = ndimage.label(coloured)
+    """The coloured things in a picture (H, W, 3), 0 to 1."""
+    parts, count = ndimage.label(_coloured(picture))
     palette = np.array(list(COLOURS.values()))
     nearest = ((picture[..., None, :] - palette) ** 2).sum(-1).argmin(-1)
     found = []
@@ -162,9 +162,14 @@ def find_things(picture: np.ndarray) -> list[Found]:
         inside = parts == number
         if inside.sum() < SMALLEST:
             continue
-        colour = tuple(COLOURS)[np.bincount(nearest[inside]).argmax()]
-        found.append((inside.sum(), Found(colour, closest_shape(inside[box]), box)))
-    return [one for _, one in sorted(found, key=lambda pair: -pair[0])]
+        counts = np.bincount(nearest[inside])
+        colour, purity = tuple(COLOURS)[counts.argmax()], counts.max() / counts.sum()
+        found.append(Found(colour, float(purity), closest_shape(inside[box]), box))
+    return found
+
+
+def _coloured(picture: np.ndarray) -> np.ndarray:
+    return picture.max(-1) - picture.min(-1) > COLOURED
 
 
 def closest_shape(inside: np.ndarray) -> str:
@@ -245,7 +250,8 @@ def measure(painted: Painted) -> dict[str, list[float]]:
                     hit = points_at(painted.word_map(number, word), other)
                     rows[f"pointing: {kind} word, at the other thing"].append(hit)
         if painted.scenes.shown[number]:
-            _score_shown(rows, painted, number, others[0] if others else None, places[0])
+            shown = max(others, key=lambda one: _area(one, painted), default=None)
+            _score_shown(rows, painted, number, shown, places[0])
     return rows
 
 
@@ -259,8 +265,9 @@ def points_at(values: Tensor, place: Found | None) -> bool:
 
 
 def _place(found: list[Found], thing: Thing) -> Found | None:
-    """The largest that has the thing's colour."""
-    return next((one for one in found if one.colour == thing[0]), None)
+    """What has the thing's colour, and most purely."""
+    same = [one for one in found if one.colour == thing[0]]
+    return max(same, key=lambda one: one.purity, default=None)
 
 
 def _score_thing(
@@ -311,13 +318,19 @@ def _area(place: Found | None, painted: Painted) -> float:
 
 
 def _closest_reference(painted: Painted, number: int, shown: Found) -> int:
-    """The number of the reference that a painted object looks most like, pixel by pixel."""
-    references = painted.scenes.reference.movedim(-1, 1)
-    painted_object = painted.pictures[number][shown.box].movedim(-1, 0)[None]
-    small = F.interpolate(painted_object, size=GRID, mode="area")
-    errors = (F.interpolate(references, size=GRID, mode="area") - small).square().mean((1, 2, 3))
-    errors[~painted.scenes.shown] = torch.inf
-    return int(errors.argmin())
+    """The number of the reference that a painted object looks most like, place by place."""
+    seen = _small(painted.pictures[number][shown.box])
+    errors = {}
+    for other in torch.nonzero(painted.scenes.shown).flatten().tolist():
+        reference = painted.scenes.reference[other]
+        (box,) = ndimage.find_objects(_coloured(reference.numpy()).astype(int))
+        errors[other] = float((_small(reference[box]) - seen).square().mean())
+    return min(errors, key=lambda other: errors[other])
+
+
+def _small(picture: Tensor) -> Tensor:
+    """A picture (H, W, 3) at the size of the attention's grid."""
+    return F.interpolate(picture.movedim(-1, 0)[None], size=GRID, mode="area")[0]
 
 
 def figure(painted: Painted, path: Path, heatmap: Any) -> None:

@@ -32,7 +32,7 @@ def word_graph(prompt: str, **nodes: dict[str, Any]) -> dict[str, Any]:
         "sampler": sampler(
             steps=20,
             cfg=2.0,
-            model=["model", 0],
+            model="model",
             positive=["words", 0],
             negative=["nothing", 0],
             latent_image=["empty", 0],
@@ -49,7 +49,7 @@ def things_in(pictures: torch.Tensor) -> list[set[tuple[str, str]]]:
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_it_paints_what_the_words_say(run_graph: Any, prompt: str) -> None:
-    run = run_graph(word_graph(prompt))
+    run = run_graph(word_graph(prompt), ["picture"])
     assert run.ok, run.errors
     pictures = run.value("picture")
     assert pictures.shape == (4, 128, 128, 3)
@@ -70,7 +70,7 @@ def test_a_reference_is_appended_to_the_words(comfy: Any, run_graph: Any) -> Non
         ),
     )
     graph["sampler"]["inputs"] |= {"positive": ["both", 0]}
-    run = run_graph(graph)
+    run = run_graph(graph, ["picture"])
     assert run.ok, run.errors
     ((context, options),) = run.value("both")
     assert context.shape == (4, 77 + 64, 80)
@@ -78,7 +78,7 @@ def test_a_reference_is_appended_to_the_words(comfy: Any, run_graph: Any) -> Non
     found = things_in(run.value("picture"))
     assert sum(("red", "circle") in things and len(things) == 2 for things in found) >= 3
 
-    words = run_graph(word_graph("a red circle"))
+    words = run_graph(word_graph("a red circle"), ["picture"])
     assert words.ok, words.errors
     assert sum(len(things) == 1 for things in things_in(words.value("picture"))) >= 3
 
@@ -118,8 +118,8 @@ def test_a_weight_moves_its_word_alone(comfy: Any) -> None:
 
 def test_it_knows_its_words_and_no_others(run_graph: Any) -> None:
     for prompt in ("a red dinosaur", "a red Tyrannosaurus", "a (red:1.2) circle, blurry"):
-        run = run_graph(word_graph(prompt))
-        assert list(run.errors) == ["words"]
+        run = run_graph(word_graph(prompt), ["picture"])
+        assert list(run.errors) == ["words"], run.errors
         assert "does not know" in run.errors["words"]
         assert all(word in run.errors["words"] for word in (*COLOURS, *SHAPES))
     assert "'blurry'" in run.errors["words"]
