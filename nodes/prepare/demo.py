@@ -156,7 +156,7 @@ class InsertionUNet(comfy.supported_models.SD15):
 
 def load_insertion_model(path: Path) -> comfy.model_patcher.ModelPatcher:
     """A file → the demo insertion model."""
-    return small_unet(weights_of(path), InsertionUNet)
+    return small_unet(weights_of(path))
 
 
 def weights_of(path: Path) -> dict[str, Tensor]:
@@ -169,11 +169,9 @@ def weights_of(path: Path) -> dict[str, Tensor]:
     return comfy.utils.load_torch_file(str(path))
 
 
-def small_unet(
-    weights: dict[str, Tensor], family: type[InsertionUNet]
-) -> comfy.model_patcher.ModelPatcher:
+def small_unet(weights: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
     """A model of these weights. ComfyUI's loaders know this kind of UNet only in full sizes."""
-    config = family(comfy.model_detection.detect_unet_config(weights, ""))
+    config = InsertionUNet(comfy.model_detection.detect_unet_config(weights, ""))
     device = comfy.model_management.get_torch_device()
     config.set_inference_dtype(torch.float32, None)  # tiny: half precision gains nothing
     model = config.get_model(weights, "")

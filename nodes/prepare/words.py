@@ -17,7 +17,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...i2am.errors import I2AMError
-from .demo import MODELS, InsertionUNet, small_unet, weights_of
+from .demo import MODELS, small_unet, weights_of
 
 WORD_MODEL = MODELS / "i2am_demo_words.safetensors"
 VOCABULARY = 49408  # tokens of CLIP
@@ -43,16 +43,16 @@ class LoadWordModel(io.ComfyNode):
             node_id="I2AM_LoadWords",
             display_name="Load Word Model (I2AM demo)",
             category="I2AM",
-            description="Loads the small model of this pack that paints coloured shapes from a "
-            'prompt, such as "a red circle", and an object from a reference: a '
-            "Stable Diffusion UNet at a fraction of its size, with its text encoder. It is for "
-            "learning and testing, not for real work.",
-            search_aliases=["demo model", "text to image", "prompt words", "clip", "I2AM"],
+            description="Loads the small model of this pack that fills boxes of a picture with "
+            'coloured shapes from a prompt, such as "a red circle", and with an object from a '
+            "reference: a Stable Diffusion UNet at a fraction of its size, with its text encoder. "
+            "It is for learning and testing, not for real work.",
+            search_aliases=["demo model", "inpainting", "prompt words", "clip", "I2AM"],
             inputs=[],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The model. It works on the latents of the demo VAE.",
+                    tooltip="The model. It needs Inpaint Model Conditioning, and the demo VAE.",
                 ),
                 io.Clip.Output(
                     display_name="clip",
@@ -65,13 +65,6 @@ class LoadWordModel(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(*load_word_model(WORD_MODEL))
-
-
-class WordUNet(InsertionUNet):
-    """The same UNet without a picture to fill: its channels beyond four are the latent's own."""
-
-    def inpaint_model(self) -> bool:
-        return False
 
 
 class WordEncoder(SDClipModel):
@@ -116,7 +109,7 @@ def load_word_model(path: Path) -> tuple[comfy.model_patcher.ModelPatcher, comfy
         {name.removeprefix(part): value for name, value in weights.items() if name.startswith(part)}
         for part in ("unet.", "text.")
     )
-    return small_unet(unet, WordUNet), text_encoder(text)
+    return small_unet(unet), text_encoder(text)
 
 
 def text_encoder(weights: Mapping[str, Tensor]) -> comfy.sd.CLIP:

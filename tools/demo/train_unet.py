@@ -108,13 +108,24 @@ def new_unet(sizes: Mapping[str, Any], heads: int) -> nn.Module:
 
 
 def given(scenes: Insertions) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents of the target; the channels beside the noise; latents of the reference.
+    """Latents of the target; the channels beside the noise; latents of the reference."""
+    around = to_fill(scenes.scene, scenes.box_mask)
+    return encode(scenes.target), around, encode(scenes.reference)
+
+
+def to_fill(scene: Tensor, box_mask: Tensor) -> Tensor:
+    """The channels beside the noise: the box (B, 1, H/8, W/8) and the picture's latent around it.
 
     The box is the latent pixels whose middle is inside it, as ComfyUI shrinks a mask.
     """
-    target, scene = encode(scenes.target), encode(scenes.scene)
-    box = F.interpolate(scenes.box_mask[:, None], size=target.shape[-2:], mode="bilinear").round()
-    return target, torch.cat((box, scene), dim=1), encode(scenes.reference)
+    latent = encode(scene)
+    box = F.interpolate(box_mask[:, None], size=latent.shape[-2:], mode="bilinear").round()
+    return torch.cat((box, latent), dim=1)
+
+
+def in_boxes(error: Tensor, around: Tensor) -> Tensor:
+    """The loss: the mean error of all latent pixels, mostly of those in a box."""
+    return (error * torch.where(around[:, :1] > 0, BOX_WEIGHT, ELSEWHERE_WEIGHT)).mean()
 
 
 def flow_loss(tokens_of, model: nn.Module, scenes: Insertions, random: torch.Generator) -> Tensor:
@@ -127,7 +138,7 @@ def flow_loss(tokens_of, model: nn.Module, scenes: Insertions, random: torch.Gen
     tokens = tokens * (torch.rand(len(tokens), 1, 1, generator=random) >= DROP_REFERENCE)
     velocity = model(torch.cat((noisy, around), dim=1), t * 1000, tokens)
     error = F.mse_loss(velocity, noise - target, reduction="none")
-    return (error * torch.where(around[:, :1] > 0, BOX_WEIGHT, ELSEWHERE_WEIGHT)).mean()
+    return in_boxes(error, around)
 
 
 def report(tokens_of, model: nn.Module) -> None:

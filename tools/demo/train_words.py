@@ -1,9 +1,10 @@
-r"""Train the word model: a small UNet that paints what it reads in words and sees in a reference.
+r"""Train the word model: a small UNet that fills boxes with what it reads in words and a reference.
 
     python -m tools.demo.train_words
 
-Stable Diffusion's mechanism at a fraction of its size: ComfyUI's own UNet class, which reads its
-context by cross-attention and nothing else. The context is 77 tokens of text and, in half of the
+Stable Diffusion's inpainting model at a fraction of its size: ComfyUI's own UNet class, with the
+picture's noise, the boxes and the picture around them as channels, which reads its context by
+cross-attention and nothing else. The context is 77 tokens of text and, in half of the
 scenes, the 64 of a reference behind them. The text encoder is CLIP's without its layers: a word's
 vector and its position's, so each token tells of its own word only. Plain flow matching on the
 scenes of `tools/demo/words.py`; attention is never supervised.
@@ -20,24 +21,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tools.demo.latents import encode
-from tools.demo.train_unet import CHANNELS, CONTEXT, UNET, new_unet, ready_to_train
+from tools.demo.train_unet import (
+    CONTEXT,
+    UNET,
+    in_boxes,
+    new_unet,
+    ready_to_train,
+    to_fill,
+)
 from tools.demo.training import Task, flow_times, train, training_options
 from tools.demo.words import WORDS, WordScenes, make_word_scenes, words_of
 from tools.setup.paths import ROOT
 
 DEFAULT_OUTPUT = ROOT / "models" / "diffusion_models" / "i2am_demo_words.safetensors"
-STEPS = 6000
+STEPS = 4000
 BATCH = 16
 RATE = 1e-3
 DROP_TEXT = 0.1  # share of the scenes that are given the empty prompt, for guidance
-BOX_WEIGHT, ELSEWHERE_WEIGHT = 1.0, 0.2  # of a latent pixel in the loss
 TOKENS = 77  # of a text
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 # Level 0 is the latent's grid (16×16 at 128 px), convolutions only; level 1 half of it. Attention
 # at level 1 and in the middle: six layers.
 WORD_UNET = UNET | {
-    "in_channels": CHANNELS,
     "num_res_blocks": [1, 2],
     "transformer_depth": [0, 1, 1],
     "transformer_depth_output": [0, 0, 1, 1, 1],
@@ -101,39 +107,40 @@ def contexts(
 
 
 def velocities(
-    model: nn.ModuleDict, noisy: Tensor, t: Tensor, given: list[tuple[Tensor, Tensor]]
+    model: nn.ModuleDict,
+    noisy: Tensor,
+    around: Tensor,
+    t: Tensor,
+    given: list[tuple[Tensor, Tensor]],
 ) -> Tensor:
     """The UNet's output for all scenes; a call for each length of context."""
     out = torch.empty_like(noisy)
+    channels = torch.cat((noisy, around), dim=1)
     for numbers, context in given:
-        out = out.index_copy(0, numbers, model["unet"](noisy[numbers], t[numbers] * 1000, context))
+        velocity = model["unet"](channels[numbers], t[numbers] * 1000, context)
+        out = out.index_copy(0, numbers, velocity)
     return out
 
 
 def flow_loss(
     tokens_of, model: nn.ModuleDict, scenes: WordScenes, random: torch.Generator
 ) -> Tensor:
-    """Squared error of the velocity noise - picture, mostly on the things."""
-    target = encode(scenes.target)
+    """Squared error of the velocity noise - picture, mostly in the boxes."""
+    target, around = encode(scenes.target), to_fill(scenes.scene, scenes.box_mask)
     t = flow_times(len(target), random)
     noise = torch.randn(target.shape, generator=random)
     noisy = torch.lerp(target, noise, t[:, None, None, None])
     dropped = torch.rand(len(target), generator=random) < DROP_TEXT
     prompts = ["" if drop else text for drop, text in zip(dropped, scenes.prompts, strict=True)]
-    velocity = velocities(model, noisy, t, contexts(tokens_of, model, scenes, prompts))
-    error = F.mse_loss(velocity, noise - target, reduction="none")
-    return (error * torch.where(box_latents(scenes) > 0, BOX_WEIGHT, ELSEWHERE_WEIGHT)).mean()
-
-
-def box_latents(scenes: WordScenes) -> Tensor:
-    """Latent pixels that a box touches, (B, 1, H/8, W/8)."""
-    return F.max_pool2d(scenes.boxes[:, None], 8)
+    velocity = velocities(model, noisy, around, t, contexts(tokens_of, model, scenes, prompts))
+    return in_boxes(F.mse_loss(velocity, noise - target, reduction="none"), around)
 
 
 def report(tokens_of, model: nn.ModuleDict) -> None:
-    """Print the error on held-out things of a one-step guess, given the right words or others'."""
+    """Print the error, in held-out boxes, of a one-step guess from the right words or others'."""
     scenes = make_word_scenes(64)
-    target, inside = encode(scenes.target), box_latents(scenes)
+    target, around = encode(scenes.target), to_fill(scenes.scene, scenes.box_mask)
+    inside = around[:, :1].expand_as(target) > 0
     random = torch.Generator().manual_seed(1)
     noise = torch.randn(target.shape, generator=random)
     for t in (0.9, 0.7):
@@ -141,9 +148,9 @@ def report(tokens_of, model: nn.ModuleDict) -> None:
         errors = []
         prompts = scenes.prompts
         for text in (prompts, prompts[2:] + prompts[:2], [""] * len(prompts)):
-            velocity = velocities(model, noisy, times, contexts(tokens_of, model, scenes, text))
-            wrong = ((noisy - t * velocity - target) ** 2 * inside).sum((1, 2, 3))
-            errors.append(wrong.sum().item() / (inside.sum().item() * CHANNELS))
+            given = contexts(tokens_of, model, scenes, text)
+            guess = noisy - t * velocities(model, noisy, around, times, given)
+            errors.append(((guess - target) ** 2)[inside].mean().item())
         words = "  right {:.3f}  others' {:.3f}  none {:.3f}".format(*errors)
         print(f"  t {t}{words}", flush=True)
 

@@ -1,8 +1,8 @@
-"""Seeded scenes for the word model: two things side by side, each named in words or shown.
+"""Seeded scenes for the word model: two boxes to fill, with what words name or a reference shows.
 
 A thing in words is a flat silhouette, "a red circle". A thing that is shown is an object of random
-hues, which only its picture can tell: `tools/demo/insertions.py` draws it. One thing stands in the
-left half and one in the right, at random heights; nothing in the prompt says which.
+hues, which only its picture can tell: `tools/demo/insertions.py` draws it. One box is in the left
+half of the picture and one in the right, at random heights. Nothing says which thing goes where.
 
 Seeds work as in `tools/demo/scenes.py`. An even seed has two things in words, an odd one has one in
 words and one that is shown. A quarter of all pairs of colour and shape are never trained on, and
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tools.demo.insertions import REFERENCE_SIDE, draw_object, resized
-from tools.demo.scenes import HELD_OUT_SEEDS, Recipe, draw_shape, draw_textures
+from tools.demo.scenes import HELD_OUT_SEEDS, HOLE_GREY, Recipe, draw_shape, draw_textures
 
 COLOURS = {
     "red": (0.85, 0.12, 0.12),
@@ -58,8 +58,9 @@ class WordScenes:
     things: tuple[tuple[Thing, ...], ...]  # those in the prompt, in its order
     shown: Tensor  # (B,) bool: has an object that only the reference tells
     reference: Tensor  # (B, REFERENCE_SIDE, REFERENCE_SIDE, 3), black where nothing is shown
+    scene: Tensor  # the picture with its boxes painted HOLE_GREY
     target: Tensor  # the whole picture
-    boxes: Tensor  # 1 inside the boxes of things and objects
+    box_mask: Tensor  # 1 inside the boxes
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -87,7 +88,7 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
     textures = draw_textures(rngs)[..., :OBJECT_HUES, :OBJECT_HUES]
     target = torch.stack([_background(rng) for rng in rngs])
     reference = torch.zeros(len(rngs), 3, REFERENCE_SIDE, REFERENCE_SIDE)
-    boxes = torch.zeros(len(rngs), SIZE, SIZE)
+    box_mask = torch.zeros(len(rngs), SIZE, SIZE)
     shown = torch.tensor([seed % 2 == 1 for seed in seeds])
     things, prompts = [], []
     for n, (seed, rng) in enumerate(zip(seeds, rngs, strict=True)):
@@ -96,7 +97,7 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
         for place, half in enumerate(rng.permutation(2)[: 1 if alone else 2]):
             left, top, width, height = _random_box(rng, int(half))
             here = np.s_[top : top + height, left : left + width]
-            boxes[n][here] = 1
+            box_mask[n][here] = 1
             inside = target[n][:, here[0], here[1]]
             if place < len(named):
                 inside.copy_(_with_thing(rng, inside, named[place]))
@@ -110,8 +111,9 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
         things=tuple(things),
         shown=shown,
         reference=reference.movedim(1, -1).contiguous(),
+        scene=torch.where(box_mask[:, None] > 0, HOLE_GREY, target).movedim(1, -1).contiguous(),
         target=target.movedim(1, -1).contiguous(),
-        boxes=boxes,
+        box_mask=box_mask,
     )
 
 

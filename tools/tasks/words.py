@@ -2,21 +2,24 @@
 
     python -m tools.tasks.words
 
-The prompts name pairs of colour and shape, and the noise has seeds, that training never had. The
-map of a word is DAAM's quantity: the softmax over the whole context, its share on the word's token,
-averaged over heads, layers and steps, and enlarged to the picture. It is computed here from the
-attention layers' own projections, by hooks, and owes nothing to the pack's capture.
+The model fills two boxes of a picture, one with what the prompt names and the other with a second
+thing in words or with an object that only a reference shows. Prompts name pairs of colour and shape
+that training never had, and pictures and noise have seeds of their own.
+
+The map of a word is DAAM's quantity: the softmax over the whole context, its share on the word's
+token, averaged over heads, layers and steps, and enlarged to the picture. It is computed here from
+the attention layers' own projections, by hooks, and owes nothing to the pack's capture. The map of
+the reference is the share of all its tokens.
 
 The pointing game asks whether a map's highest value is in the box of the thing that the word names.
-Where that thing is, the finished picture tells: the prompt says nothing of places, so the box is
-found by colour, and the shape in it is matched with all silhouettes. Half of the pictures have two
-things in words. The others have one and an object that only a reference shows; its map is the share
-of all the reference's tokens. A thing that is not found counts as missed.
+No word says which box that is, and the same prompt fills them either way: the finished picture
+tells, by the colour found in each box. A thing whose colour is in no box counts as missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass
@@ -63,10 +66,10 @@ MATCHED = 48  # pixels along the side on which silhouettes are compared
 
 @dataclass(frozen=True)
 class Found:
-    """Something coloured in a picture."""
+    """What a box was filled with."""
 
-    colour: str  # of most of it
-    purity: float  # how much of it has that colour, 0 to 1
+    colour: str  # of most of what is coloured
+    purity: float  # how much of that has this colour, 0 to 1
     shape: str  # the silhouette closest to it
     box: tuple[slice, slice]  # rows and columns
 
@@ -136,7 +139,7 @@ class Painted:
     shares: dict[int, Tensor]  # of each picture: (tokens, rows, columns)
 
     def found(self, number: int) -> list[Found]:
-        return find_things(self.pictures[number].numpy())
+        return find_things(self.pictures[number].numpy(), self.scenes.box_mask[number].numpy())
 
     def word_map(self, number: int, word: str) -> Tensor:
         """(H, W)."""
@@ -152,29 +155,32 @@ class Painted:
         return F.interpolate(share[None, None], size=size, mode="bicubic")[0, 0]
 
 
-def find_things(picture: np.ndarray) -> list[Found]:
-    """The coloured things in a picture (H, W, 3), 0 to 1."""
-    parts, count = ndimage.label(_coloured(picture))
+def find_things(picture: np.ndarray, box_mask: np.ndarray) -> list[Found]:
+    """What is in the boxes (H, W) of a picture (H, W, 3), 0 to 1; nothing where all is grey."""
     palette = np.array(list(COLOURS.values()))
-    nearest = ((picture[..., None, :] - palette) ** 2).sum(-1).argmin(-1)
     found = []
-    for number, box in enumerate(ndimage.find_objects(parts, count), 1):
-        inside = parts == number
+    for box in ndimage.find_objects(ndimage.label(box_mask)[0]):
+        inside = _coloured(picture[box])
         if inside.sum() < SMALLEST:
             continue
-        counts = np.bincount(nearest[inside])
+        nearest = ((picture[box][inside][:, None] - palette) ** 2).sum(-1).argmin(-1)
+        counts = np.bincount(nearest)
         colour, purity = tuple(COLOURS)[counts.argmax()], counts.max() / counts.sum()
-        found.append(Found(colour, float(purity), closest_shape(inside[box]), box))
+        found.append(Found(colour, float(purity), closest_shape(inside), box))
     return found
 
 
 def _coloured(picture: np.ndarray) -> np.ndarray:
-    return picture.max(-1) - picture.min(-1) > COLOURED
+    """The largest connected part that is no grey."""
+    parts, _ = ndimage.label(picture.max(-1) - picture.min(-1) > COLOURED)
+    sizes = np.bincount(parts.flat)
+    sizes[0] = 0
+    return (parts == sizes.argmax()) & (parts > 0)
 
 
 def closest_shape(inside: np.ndarray) -> str:
     """The shape whose silhouette covers a mask best, both cropped to what they cover."""
-    mask = _matched(inside)
+    mask = _matched(inside[ndimage.find_objects(inside.astype(int))[0]])
     overlaps = {
         shape: float(torch.minimum(mask, other).sum() / torch.maximum(mask, other).sum())
         for shape, other in _silhouettes().items()
@@ -222,14 +228,22 @@ class WordModel:
         return Painted(scenes, pictures, shares)
 
     def _conditions(self, scenes: WordScenes, numbers: Tensor, shown: bool) -> Conditions:
-        """As the stock nodes make them; the texts of the pictures as one batch."""
+        """As the stock nodes make them, with the texts of the pictures as one batch."""
+        nodes: Any = importlib.import_module("nodes")  # ComfyUI's: its folder comes first
         texts = torch.cat([self.encoded(scenes.prompts[n])[0][0] for n in numbers.tolist()])
-        positive = [[texts, {}]]
+        positive: list[Any] = [[texts, {}]]
         if shown:
             reference = scenes.reference[numbers]
             positive = self.reference_tokens.execute(reference, self.pack.vae, positive).args[0]
-        start = torch.zeros(len(numbers), 16, *(side // 8 for side in scenes.target.shape[1:3]))
-        return Conditions(positive, self.encoded(""), start)
+        positive, negative, latent = nodes.InpaintModelConditioning().encode(
+            positive,
+            self.encoded(""),
+            scenes.scene[numbers],
+            self.pack.vae,
+            scenes.box_mask[numbers],
+            noise_mask=False,
+        )
+        return Conditions(positive, negative, latent["samples"])
 
 
 def measure(painted: Painted) -> dict[str, list[float]]:
@@ -241,17 +255,15 @@ def measure(painted: Painted) -> dict[str, list[float]]:
         for thing, place in zip(things, places, strict=True):
             _score_thing(rows, painted, number, thing, place)
         others = [one for one in found if one not in places]
-        asked = len(things) + int(painted.scenes.shown[number])
         all_right = all(p and (p.colour, p.shape) == t for t, p in zip(things, places, strict=True))
-        rows["picture: as asked, and nothing else"].append(all_right and len(found) == asked)
+        rows["obeyed: all things of a picture"].append(all_right)
         if len(things) == 2:
             for thing, other in zip(things, reversed(places), strict=True):
                 for kind, word in zip(("colour", "shape"), thing, strict=True):
                     hit = points_at(painted.word_map(number, word), other)
                     rows[f"pointing: {kind} word, at the other thing"].append(hit)
         if painted.scenes.shown[number]:
-            shown = max(others, key=lambda one: _area(one, painted), default=None)
-            _score_shown(rows, painted, number, shown, places[0])
+            _score_shown(rows, painted, number, others[0] if len(others) == 1 else None, places[0])
     return rows
 
 
@@ -323,8 +335,7 @@ def _closest_reference(painted: Painted, number: int, shown: Found) -> int:
     errors = {}
     for other in torch.nonzero(painted.scenes.shown).flatten().tolist():
         reference = painted.scenes.reference[other]
-        (box,) = ndimage.find_objects(_coloured(reference.numpy()).astype(int))
-        errors[other] = float((_small(reference[box]) - seen).square().mean())
+        errors[other] = float((_small(reference) - seen).square().mean())
     return min(errors, key=lambda other: errors[other])
 
 

@@ -10,77 +10,90 @@ import torch
 from graph import given, node, sampler
 
 from tools.demo.scenes import HELD_OUT_SEEDS
-from tools.demo.words import COLOURS, SHAPES, WORDS, draw_word_scenes
+from tools.demo.words import COLOURS, SHAPES, WORDS, WordScenes, draw_word_scenes
 from tools.tasks.words import find_things
 
 SEED = HELD_OUT_SEEDS.start + 6000
 PROMPTS = {
     "a red circle and a blue star": {("red", "circle"), ("blue", "star")},
     "picture of a green heart with the purple square": {("green", "heart"), ("purple", "square")},
-    "moon in yellow": {("yellow", "moon")},
+    "turquoise ring, moon in yellow": {("turquoise", "ring"), ("yellow", "moon")},
 }
 
 
-def word_graph(prompt: str, **nodes: dict[str, Any]) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def scenes() -> WordScenes:
+    """With a reference each; their own prompts are not used."""
+    return draw_word_scenes(range(SEED + 1, SEED + 9, 2))
+
+
+def word_graph(scenes: WordScenes, prompt: str, **nodes: dict[str, Any]) -> dict[str, Any]:
     """The graph from the model's help page."""
     graph = {
         "model": node("I2AM_LoadWords"),
         "vae": node("VAELoader", vae_name="i2am_demo_vae.safetensors"),
         "words": node("CLIPTextEncode", clip=["model", 1], text=prompt),
         "nothing": node("CLIPTextEncode", clip=["model", 1], text=""),
-        "empty": node("EmptySD3LatentImage", width=128, height=128, batch_size=4),
-        "sampler": sampler(
-            steps=20,
-            cfg=2.0,
-            model="model",
+        "scene": given("scene to fill", scenes.scene),
+        "boxes": given("boxes to fill", scenes.box_mask),
+        "fill": node(
+            "InpaintModelConditioning",
             positive=["words", 0],
             negative=["nothing", 0],
-            latent_image=["empty", 0],
+            vae=["vae", 0],
+            pixels=["scene", 0],
+            mask=["boxes", 0],
+            noise_mask=False,
+        ),
+        "sampler": sampler(
+            model="model",
+            steps=20,
+            cfg=2.0,
+            positive=["fill", 0],
+            negative=["fill", 1],
+            latent_image=["fill", 2],
         ),
         "picture": node("VAEDecode", samples=["sampler", 0], vae=["vae", 0]),
     }
     return graph | nodes
 
 
-def things_in(pictures: torch.Tensor) -> list[set[tuple[str, str]]]:
-    found = [find_things(picture.clamp(0, 1).numpy()) for picture in pictures]
-    return [{(one.colour, one.shape) for one in things} for things in found]
+def things_in(pictures: torch.Tensor, scenes: WordScenes) -> list[set[tuple[str, str]]]:
+    return [
+        {(one.colour, one.shape) for one in find_things(picture.numpy(), boxes.numpy())}
+        for picture, boxes in zip(pictures.clamp(0, 1), scenes.box_mask, strict=True)
+    ]
 
 
+@pytest.mark.usefixtures("tiny_nodes")
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_it_paints_what_the_words_say(run_graph: Any, prompt: str) -> None:
-    run = run_graph(word_graph(prompt), ["picture"])
+def test_it_paints_what_the_words_say(run_graph: Any, scenes: WordScenes, prompt: str) -> None:
+    run = run_graph(word_graph(scenes, prompt), ["picture"])
     assert run.ok, run.errors
-    pictures = run.value("picture")
-    assert pictures.shape == (4, 128, 128, 3)
-    assert sum(things == PROMPTS[prompt] for things in things_in(pictures)) >= 3
+    painted = things_in(run.value("picture"), scenes)
+    assert sum(things == PROMPTS[prompt] for things in painted) >= 3, painted
 
 
-def test_a_reference_is_appended_to_the_words(comfy: Any, run_graph: Any) -> None:
-    """Of the things painted, one is named; the other has the hues of its reference."""
-    scenes = draw_word_scenes(range(SEED + 1, SEED + 9, 2))
-    graph = word_graph(
-        "a red circle",
-        reference=given("shown", scenes.reference),
-        both=node(
-            "I2AM_ReferenceTokens",
-            image=["reference", 0],
-            vae=["vae", 0],
-            conditioning=["words", 0],
-        ),
+@pytest.mark.usefixtures("tiny_nodes")
+def test_a_reference_is_appended_to_the_words(run_graph: Any, scenes: WordScenes) -> None:
+    """One box has what is named, the other what only the reference shows."""
+    both = node(
+        "I2AM_ReferenceTokens", image=["shown", 0], vae=["vae", 0], conditioning=["words", 0]
     )
-    graph["sampler"]["inputs"] |= {"positive": ["both", 0]}
-    run = run_graph(graph, ["picture"])
-    assert run.ok, run.errors
-    ((context, options),) = run.value("both")
-    assert context.shape == (4, 77 + 64, 80)
-    assert options["i2am_image_tokens"] == [(77, 8, 8)]
-    found = things_in(run.value("picture"))
-    assert sum(("red", "circle") in things and len(things) == 2 for things in found) >= 3
-
-    words = run_graph(word_graph("a red circle"), ["picture"])
-    assert words.ok, words.errors
-    assert sum(len(things) == 1 for things in things_in(words.value("picture"))) >= 3
+    pictures = []
+    for name, reference in (("own", scenes.reference), ("other", scenes.reference.roll(1, 0))):
+        shown = given(f"shown {name}", reference)
+        graph = word_graph(scenes, "a red circle", shown=shown, both=both)
+        graph["fill"]["inputs"] |= {"positive": ["both", 0]}
+        run = run_graph(graph, ["picture"])
+        assert run.ok, run.errors
+        ((context, options),) = run.value("both")
+        assert context.shape == (4, 77 + 64, 80)
+        assert options["i2am_image_tokens"] == [(77, 8, 8)]
+        pictures.append(run.value("picture"))
+        painted = things_in(pictures[-1], scenes)
+        assert sum(("red", "circle") in things and len(things) == 2 for things in painted) >= 3
+    assert ((pictures[0] - pictures[1]).square().mean((1, 2, 3)) > 0.01).all()
 
 
 def test_the_clip_s_tokens_are_the_training_s(comfy: Any) -> None:
@@ -116,9 +129,10 @@ def test_a_weight_moves_its_word_alone(comfy: Any) -> None:
         assert torch.nonzero(differs).flatten().tolist() == [2]
 
 
-def test_it_knows_its_words_and_no_others(run_graph: Any) -> None:
+@pytest.mark.usefixtures("tiny_nodes")
+def test_it_knows_its_words_and_no_others(run_graph: Any, scenes: WordScenes) -> None:
     for prompt in ("a red dinosaur", "a red Tyrannosaurus", "a (red:1.2) circle, blurry"):
-        run = run_graph(word_graph(prompt), ["picture"])
+        run = run_graph(word_graph(scenes, prompt), ["picture"])
         assert list(run.errors) == ["words"], run.errors
         assert "does not know" in run.errors["words"]
         assert all(word in run.errors["words"] for word in (*COLOURS, *SHAPES))

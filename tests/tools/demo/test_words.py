@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.demo.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS
+from tools.demo.scenes import HELD_OUT_SEEDS, HOLE_GREY, TRAINING_SEEDS
 from tools.demo.words import (
     COLOUR_JITTER,
     COLOURS,
@@ -58,7 +58,7 @@ def test_every_other_scene_shows_an_object(scenes: WordScenes) -> None:
 
 def test_things_have_their_colours_in_the_picture_and_only_there(scenes: WordScenes) -> None:
     for number, things in enumerate(scenes.things):
-        picture, boxes = scenes.target[number], scenes.boxes[number] > 0
+        picture, boxes = scenes.target[number], scenes.box_mask[number] > 0
         for colour, _ in things:
             near = (picture - torch.tensor(COLOURS[colour])).abs().amax(-1) <= COLOUR_JITTER + 1e-6
             assert near[boxes].sum() > 300
@@ -67,9 +67,15 @@ def test_things_have_their_colours_in_the_picture_and_only_there(scenes: WordSce
 
 def test_one_thing_stands_in_each_half(scenes: WordScenes) -> None:
     for number, things in enumerate(scenes.things):
-        halves = [half.any().item() for half in scenes.boxes[number].chunk(2, dim=1)]
+        halves = [half.any().item() for half in scenes.box_mask[number].chunk(2, dim=1)]
         asked = len(things) + int(scenes.shown[number])
         assert sum(halves) == asked
+
+
+def test_the_boxes_are_grey_and_the_rest_is_the_target(scenes: WordScenes) -> None:
+    inside = scenes.box_mask > 0
+    assert (scenes.scene[inside] == HOLE_GREY).all()
+    assert torch.equal(scenes.scene[~inside], scenes.target[~inside])
 
 
 def test_no_order_tells_the_side() -> None:
