@@ -34,9 +34,9 @@ from tools.demo.words import WORDS, WordScenes, make_word_scenes, words_of
 from tools.setup.paths import ROOT
 
 DEFAULT_OUTPUT = ROOT / "models" / "diffusion_models" / "i2am_demo_words.safetensors"
-STEPS = 4000
+STEPS = 2800
 BATCH = 16
-RATE = 1e-3
+RATE = 1.5e-3
 DROP_TEXT = 0.1  # share of the scenes that are given the empty prompt, for guidance
 TOKENS = 77  # of a text
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -21,7 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tools.demo.insertions import REFERENCE_SIDE, draw_object, resized
-from tools.demo.scenes import HELD_OUT_SEEDS, HOLE_GREY, Recipe, draw_shape, draw_textures
+from tools.demo.scenes import (
+    HELD_OUT_SEEDS,
+    HOLE_GREY,
+    TOKEN,
+    Recipe,
+    draw_shape,
+    draw_textures,
+)
 
 COLOURS = {
     "red": (0.85, 0.12, 0.12),
@@ -38,8 +45,7 @@ FILLERS = ("a", "the", "and", "with", "in", "picture", "of", ",")
 WORDS = (*COLOURS, *SHAPES, *FILLERS)
 
 SIZE = 128  # pixels of a scene, down and across
-SIDE = (44, 60)  # pixels of a thing's box, smallest and largest
-MARGIN = 2  # pixels between a box and its half's edge
+SIDE = 48  # pixels of a box, which begins on a token
 COLOUR_JITTER = 0.04
 DRAWN = 256  # pixels of a silhouette before it is shrunk
 OBJECT_HUES = 36  # pixels of the texture stretched over a shown object: three colours across
@@ -61,6 +67,7 @@ class WordScenes:
     scene: Tensor  # the picture with its boxes painted HOLE_GREY
     target: Tensor  # the whole picture
     box_mask: Tensor  # 1 inside the boxes
+    boxes: tuple[tuple[Box, ...], ...]
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -90,12 +97,13 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
     reference = torch.zeros(len(rngs), 3, REFERENCE_SIDE, REFERENCE_SIDE)
     box_mask = torch.zeros(len(rngs), SIZE, SIZE)
     shown = torch.tensor([seed % 2 == 1 for seed in seeds])
-    things, prompts = [], []
+    things, prompts, boxes = [], [], []
     for n, (seed, rng) in enumerate(zip(seeds, rngs, strict=True)):
         alone = not shown[n] and rng.random() < ALONE
         named = draw_things(rng, 1 if shown[n] or alone else 2, seed in HELD_OUT_SEEDS)
-        for place, half in enumerate(rng.permutation(2)[: 1 if alone else 2]):
-            left, top, width, height = _random_box(rng, int(half))
+        halves = rng.permutation(2)[: 1 if alone else 2].tolist()
+        boxes.append(tuple(_random_box(rng, half) for half in halves))
+        for place, (left, top, width, height) in enumerate(boxes[-1]):
             here = np.s_[top : top + height, left : left + width]
             box_mask[n][here] = 1
             inside = target[n][:, here[0], here[1]]
@@ -114,6 +122,7 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
         scene=torch.where(box_mask[:, None] > 0, HOLE_GREY, target).movedim(1, -1).contiguous(),
         target=target.movedim(1, -1).contiguous(),
         box_mask=box_mask,
+        boxes=tuple(boxes),
     )
 
 
@@ -168,10 +177,9 @@ def _background(rng: np.random.Generator) -> Tensor:
 
 def _random_box(rng: np.random.Generator, half: int) -> Box:
     """A square in the left half of the scene (0) or in the right (1)."""
-    side = int(rng.integers(SIDE[0], SIDE[1] + 1))
-    left = int(rng.integers(MARGIN, SIZE // 2 - MARGIN - side + 1)) + half * SIZE // 2
-    top = int(rng.integers(MARGIN, SIZE - MARGIN - side + 1))
-    return left, top, side, side
+    left = int(rng.integers(0, (SIZE // 2 - SIDE) // TOKEN + 1)) * TOKEN + half * SIZE // 2
+    top = int(rng.integers(0, (SIZE - SIDE) // TOKEN + 1)) * TOKEN
+    return left, top, SIDE, SIDE
 
 
 def _with_thing(rng: np.random.Generator, picture: Tensor, thing: Thing) -> Tensor:

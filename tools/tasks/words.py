@@ -22,6 +22,7 @@ import argparse
 import importlib
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from tools.demo.words import (
     COLOURS,
     SHAPES,
     SIZE,
+    Box,
     Thing,
     WordScenes,
     draw_word_scenes,
@@ -139,7 +141,7 @@ class Painted:
     shares: dict[int, Tensor]  # of each picture: (tokens, rows, columns)
 
     def found(self, number: int) -> list[Found]:
-        return find_things(self.pictures[number].numpy(), self.scenes.box_mask[number].numpy())
+        return find_things(self.pictures[number].numpy(), self.scenes.boxes[number])
 
     def word_map(self, number: int, word: str) -> Tensor:
         """(H, W)."""
@@ -155,11 +157,12 @@ class Painted:
         return F.interpolate(share[None, None], size=size, mode="bicubic")[0, 0]
 
 
-def find_things(picture: np.ndarray, box_mask: np.ndarray) -> list[Found]:
-    """What is in the boxes (H, W) of a picture (H, W, 3), 0 to 1; nothing where all is grey."""
+def find_things(picture: np.ndarray, boxes: Sequence[Box]) -> list[Found]:
+    """What is in some boxes of a picture (H, W, 3), 0 to 1; nothing where all is grey."""
     palette = np.array(list(COLOURS.values()))
     found = []
-    for box in ndimage.find_objects(ndimage.label(box_mask)[0]):
+    for left, top, width, height in boxes:
+        box = np.s_[top : top + height, left : left + width]
         inside = _coloured(picture[box])
         if inside.sum() < SMALLEST:
             continue

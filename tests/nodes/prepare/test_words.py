@@ -60,8 +60,8 @@ def word_graph(scenes: WordScenes, prompt: str, **nodes: dict[str, Any]) -> dict
 
 def things_in(pictures: torch.Tensor, scenes: WordScenes) -> list[set[tuple[str, str]]]:
     return [
-        {(one.colour, one.shape) for one in find_things(picture.numpy(), boxes.numpy())}
-        for picture, boxes in zip(pictures.clamp(0, 1), scenes.box_mask, strict=True)
+        {(one.colour, one.shape) for one in find_things(picture.numpy(), boxes)}
+        for picture, boxes in zip(pictures.clamp(0, 1), scenes.boxes, strict=True)
     ]
 
 

@@ -65,11 +65,14 @@ def test_things_have_their_colours_in_the_picture_and_only_there(scenes: WordSce
             assert not near[~boxes].any()
 
 
-def test_one_thing_stands_in_each_half(scenes: WordScenes) -> None:
-    for number, things in enumerate(scenes.things):
-        halves = [half.any().item() for half in scenes.box_mask[number].chunk(2, dim=1)]
-        asked = len(things) + int(scenes.shown[number])
-        assert sum(halves) == asked
+def test_a_box_for_each_thing_stands_in_a_half_of_its_own(scenes: WordScenes) -> None:
+    for number, (things, boxes) in enumerate(zip(scenes.things, scenes.boxes, strict=True)):
+        assert len(boxes) == len(things) + int(scenes.shown[number])
+        mask = torch.zeros(128, 128)
+        for left, top, width, height in boxes:
+            assert left // 64 == (left + width - 1) // 64
+            mask[top : top + height, left : left + width] += 1
+        assert torch.equal(mask, scenes.box_mask[number])
 
 
 def test_the_boxes_are_grey_and_the_rest_is_the_target(scenes: WordScenes) -> None:
