@@ -166,7 +166,8 @@ def weights_of(path: Path) -> dict[str, Tensor]:
             f"The demo model's file is missing: {path.name} in the folder "
             "models/diffusion_models of this pack. Install the pack anew."
         )
-    return comfy.utils.load_torch_file(str(path))
+    weights: Any = comfy.utils.load_torch_file(str(path))
+    return weights
 
 
 def small_unet(weights: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import comfy.model_patcher
 import comfy.sd
@@ -91,7 +91,9 @@ class WordTokenizer(SD1Tokenizer):
         self, text: str, return_word_ids: bool = False, **options: Any
     ) -> dict[str, Any]:
         tokens = super().tokenize_with_weights(text, return_word_ids, **options)
-        pieces = (self.clip_l.inv_vocab[token[0]] for part in tokens["l"] for token in part)
+        pieces = (
+            getattr(self, self.clip).inv_vocab[token[0]] for part in tokens["l"] for token in part
+        )
         read = re.sub(SPECIAL, "", "".join(pieces)).replace("</w>", " ").split()
         unknown = [word for word in dict.fromkeys(read) if word not in self.words]
         if unknown:
@@ -123,7 +125,7 @@ def text_encoder(weights: Mapping[str, Tensor]) -> comfy.sd.CLIP:
     clip = comfy.sd.CLIP(
         SimpleNamespace(
             params={},
-            clip=partial(SD1ClipModel, clip_model=WordEncoder),
+            clip=partial(SD1ClipModel, clip_model=cast(Any, WordEncoder)),
             tokenizer=partial(WordTokenizer, words),
         ),
         model_options={"dtype": torch.float32},

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,17 +55,11 @@ def main() -> None:
     options = training_options(__doc__, STEPS, RATE).parse_args()
     options.output = options.output or DEFAULT_OUTPUT
     demo = importlib.import_module(f"{ready_to_train(options)}.nodes.prepare.demo")
-    model = nn.ModuleDict(
-        {
-            "unet": new_unet(WORD_UNET, demo.InsertionUNet.unet_extra_config["num_heads"]),
-            "text": TextEncoder(),
-        }
-    )
     train(
         Task(
             title="I2AM demo: words and a reference, read by cross-attention",
             architecture="stable-diffusion-1 UNet, 64 wide, flow matching, trained from scratch",
-            model=model,
+            model=WordModel(demo.InsertionUNet.unet_extra_config["num_heads"]),
             batch={"words": BATCH // 2, "words and reference": BATCH // 2},
             draw=partial(make_word_scenes, BATCH),
             loss=partial(flow_loss, demo.picture_tokens),
@@ -72,6 +67,29 @@ def main() -> None:
         ),
         options,
     )
+
+
+class WordModel(nn.Module):
+    """The UNet and its text encoder, as they are in the file."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.unet = new_unet(WORD_UNET, heads)
+        self.text = TextEncoder()
+
+    def forward(
+        self, noisy: Tensor, around: Tensor, t: Tensor, given: Sequence[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """The velocity for all scenes; the UNet is called for each length of context.
+
+        given: numbers of scenes, and their contexts.
+        """
+        out = torch.empty_like(noisy)
+        channels = torch.cat((noisy, around), dim=1)
+        for numbers, context in given:
+            velocity = self.unet(channels[numbers], t[numbers] * 1000, context)
+            out = out.index_copy(0, numbers, velocity)
+        return out
 
 
 class TextEncoder(nn.Module):
@@ -96,35 +114,16 @@ class TextEncoder(nn.Module):
 
 
 def contexts(
-    tokens_of, model: nn.ModuleDict, scenes: WordScenes, prompts: Sequence[str]
+    tokens_of, model: Any, scenes: WordScenes, prompts: Sequence[str]
 ) -> list[tuple[Tensor, Tensor]]:
     """Numbers of the scenes without reference and their contexts; then those with one."""
-    text = model["text"](prompts)
+    text = model.text(prompts)
     without, shown = (torch.nonzero(chosen).flatten() for chosen in (~scenes.shown, scenes.shown))
     reference = tokens_of(encode(scenes.reference[shown]))
-    both = [(without, text[without]), (shown, torch.cat((text[shown], reference), 1))]
-    return [(n, c) for n, c in both if len(n)]
+    return [(without, text[without]), (shown, torch.cat((text[shown], reference), 1))]
 
 
-def velocities(
-    model: nn.ModuleDict,
-    noisy: Tensor,
-    around: Tensor,
-    t: Tensor,
-    given: list[tuple[Tensor, Tensor]],
-) -> Tensor:
-    """The UNet's output for all scenes; a call for each length of context."""
-    out = torch.empty_like(noisy)
-    channels = torch.cat((noisy, around), dim=1)
-    for numbers, context in given:
-        velocity = model["unet"](channels[numbers], t[numbers] * 1000, context)
-        out = out.index_copy(0, numbers, velocity)
-    return out
-
-
-def flow_loss(
-    tokens_of, model: nn.ModuleDict, scenes: WordScenes, random: torch.Generator
-) -> Tensor:
+def flow_loss(tokens_of, model: Any, scenes: WordScenes, random: torch.Generator) -> Tensor:
     """Squared error of the velocity noise - picture, mostly in the boxes."""
     target, around = encode(scenes.target), to_fill(scenes.scene, scenes.box_mask)
     t = flow_times(len(target), random)
@@ -132,11 +131,11 @@ def flow_loss(
     noisy = torch.lerp(target, noise, t[:, None, None, None])
     dropped = torch.rand(len(target), generator=random) < DROP_TEXT
     prompts = ["" if drop else text for drop, text in zip(dropped, scenes.prompts, strict=True)]
-    velocity = velocities(model, noisy, around, t, contexts(tokens_of, model, scenes, prompts))
+    velocity = model(noisy, around, t, contexts(tokens_of, model, scenes, prompts))
     return in_boxes(F.mse_loss(velocity, noise - target, reduction="none"), around)
 
 
-def report(tokens_of, model: nn.ModuleDict) -> None:
+def report(tokens_of, model: Any) -> None:
     """Print the error, in held-out boxes, of a one-step guess from the right words or others'."""
     scenes = make_word_scenes(64)
     target, around = encode(scenes.target), to_fill(scenes.scene, scenes.box_mask)
@@ -149,7 +148,7 @@ def report(tokens_of, model: nn.ModuleDict) -> None:
         prompts = scenes.prompts
         for text in (prompts, prompts[2:] + prompts[:2], [""] * len(prompts)):
             given = contexts(tokens_of, model, scenes, text)
-            guess = noisy - t * velocities(model, noisy, around, times, given)
+            guess = noisy - t * model(noisy, around, times, given)
             errors.append(((guess - target) ** 2)[inside].mean().item())
         words = "  right {:.3f}  others' {:.3f}  none {:.3f}".format(*errors)
         print(f"  t {t}{words}", flush=True)

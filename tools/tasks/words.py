@@ -175,7 +175,8 @@ def find_things(picture: np.ndarray, boxes: Sequence[Box]) -> list[Found]:
 
 def _coloured(picture: np.ndarray) -> np.ndarray:
     """The largest connected part that is no grey."""
-    parts, _ = ndimage.label(picture.max(-1) - picture.min(-1) > COLOURED)
+    labelled: Any = ndimage.label(picture.max(-1) - picture.min(-1) > COLOURED)
+    parts: np.ndarray = labelled[0]
     sizes = np.bincount(parts.flat)
     sizes[0] = 0
     return (parts == sizes.argmax()) & (parts > 0)

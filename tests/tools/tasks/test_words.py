@@ -76,6 +76,7 @@ def test_shares_are_the_positive_prompt_s_softmax(parts: list[int]) -> None:
     first = 2 * parts.index(0)
     for x, context in steps:
         for block in unet.blocks:
+            assert isinstance(block, Block)
             for head in range(2):
                 rows = slice(4 * head, 4 * head + 4)
                 q = block.attn2.to_q(x[first : first + 2])[..., rows]
