@@ -31,7 +31,14 @@ from tools.demo.train_unet import (
     to_fill,
 )
 from tools.demo.training import Task, flow_times, train, training_options
-from tools.demo.words import WORDS, WordScenes, make_word_scenes, words_of
+from tools.demo.words import (
+    EXCHANGEABLE,
+    WORD_RECIPES,
+    WORDS,
+    WordScenes,
+    make_word_scenes,
+    words_of,
+)
 from tools.setup.paths import ROOT
 
 DEFAULT_OUTPUT = ROOT / "models" / "diffusion_models" / "i2am_demo_words.safetensors"
@@ -52,7 +59,10 @@ WORD_UNET = UNET | {
 
 
 def main() -> None:
-    options = training_options(__doc__, STEPS, RATE).parse_args()
+    parser = training_options(__doc__, STEPS, RATE)
+    parser.add_argument("--recipe", default=EXCHANGEABLE.name, choices=WORD_RECIPES)
+    options = parser.parse_args()
+    recipe = WORD_RECIPES[options.recipe]
     options.output = options.output or DEFAULT_OUTPUT
     demo = importlib.import_module(f"{ready_to_train(options)}.nodes.prepare.demo")
     train(
@@ -60,8 +70,8 @@ def main() -> None:
             title="I2AM demo: words and a reference, read by cross-attention",
             architecture="stable-diffusion-1 UNet, 64 wide, flow matching, trained from scratch",
             model=WordModel(demo.InsertionUNet.unet_extra_config["num_heads"]),
-            batch={"words": BATCH // 2, "words and reference": BATCH // 2},
-            draw=partial(make_word_scenes, BATCH),
+            batch={f"words, {recipe.name} pairs": BATCH // 2, "words, reference": BATCH // 2},
+            draw=partial(make_word_scenes, BATCH, recipe=recipe),
             loss=partial(flow_loss, demo.picture_tokens),
             report=partial(report, demo.picture_tokens),
         ),

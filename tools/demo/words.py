@@ -48,9 +48,27 @@ SIZE = 128  # pixels of a scene, down and across
 SIDE = 48  # pixels of a box, which begins on a token
 COLOUR_JITTER = 0.04
 DRAWN = 256  # pixels of a silhouette before it is shrunk
-OBJECT_HUES = 36  # pixels of the texture stretched over a shown object: three colours across
 SILHOUETTES = Recipe("shown", blobs=0.5)
 ALONE = 0.2  # share of the scenes in words that have one thing only
+
+
+@dataclass(frozen=True)
+class WordRecipe:
+    """What kind of scenes to draw.
+
+    exchangeable: two things in words are trained together only if they are also trained with their
+    shapes exchanged. Otherwise what was never trained tells, now and then, which colour goes with
+    which shape, and a model learns that before it learns to read the order of the words.
+    """
+
+    name: str
+    hues: int  # pixels of the texture stretched over a shown object: one hue every 12 pixels
+    exchangeable: bool
+
+
+ANY = WordRecipe("any", hues=36, exchangeable=False)
+EXCHANGEABLE = WordRecipe("exchangeable", hues=24, exchangeable=True)
+WORD_RECIPES = {recipe.name: recipe for recipe in (ANY, EXCHANGEABLE)}
 
 Thing = tuple[str, str]  # colour, shape
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
@@ -84,15 +102,17 @@ def words_of(prompt: str) -> list[str]:
     return prompt.replace(",", " ,").split()
 
 
-def make_word_scenes(count: int, seed: int = HELD_OUT_SEEDS.start) -> WordScenes:
+def make_word_scenes(
+    count: int, seed: int = HELD_OUT_SEEDS.start, recipe: WordRecipe = EXCHANGEABLE
+) -> WordScenes:
     """Draw `count` scenes, with the seeds from `seed` on."""
-    return draw_word_scenes(range(seed, seed + count))
+    return draw_word_scenes(range(seed, seed + count), recipe)
 
 
-def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
+def draw_word_scenes(seeds: Sequence[int], recipe: WordRecipe = EXCHANGEABLE) -> WordScenes:
     """Draw one scene for each seed."""
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    textures = draw_textures(rngs)[..., :OBJECT_HUES, :OBJECT_HUES]
+    textures = draw_textures(rngs)[..., : recipe.hues, : recipe.hues]
     target = torch.stack([_background(rng) for rng in rngs])
     reference = torch.zeros(len(rngs), 3, REFERENCE_SIDE, REFERENCE_SIDE)
     box_mask = torch.zeros(len(rngs), SIZE, SIZE)
@@ -100,7 +120,8 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
     things, prompts, boxes = [], [], []
     for n, (seed, rng) in enumerate(zip(seeds, rngs, strict=True)):
         alone = not shown[n] and rng.random() < ALONE
-        named = draw_things(rng, 1 if shown[n] or alone else 2, seed in HELD_OUT_SEEDS)
+        held = seed in HELD_OUT_SEEDS
+        named = draw_things(rng, 1 if shown[n] or alone else 2, held, recipe)
         halves = rng.permutation(2)[: 1 if alone else 2].tolist()
         boxes.append(tuple(_random_box(rng, half) for half in halves))
         for place, (left, top, width, height) in enumerate(boxes[-1]):
@@ -126,13 +147,17 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
     )
 
 
-def draw_things(rng: np.random.Generator, count: int, held: bool) -> tuple[Thing, ...]:
-    """Things that differ in colour and in shape, all held out or none."""
+def draw_things(
+    rng: np.random.Generator, count: int, held: bool, recipe: WordRecipe = EXCHANGEABLE
+) -> tuple[Thing, ...]:
+    """One or two things that differ in colour and in shape, all held out or none."""
     while True:
         colours = rng.permutation(list(COLOURS))[:count].tolist()
         shapes = rng.permutation(SHAPES)[:count].tolist()
         things = tuple(zip(colours, shapes, strict=True))
-        if all(held_out(thing) == held for thing in things):
+        exchanged = zip(colours, reversed(shapes), strict=True)
+        told = recipe.exchangeable and count == 2 and any(map(held_out, exchanged))
+        if all(held_out(thing) == held for thing in things) and not told:
             return things
 
 

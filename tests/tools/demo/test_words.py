@@ -11,8 +11,10 @@ import torch
 
 from tools.demo.scenes import HELD_OUT_SEEDS, HOLE_GREY, TRAINING_SEEDS
 from tools.demo.words import (
+    ANY,
     COLOUR_JITTER,
     COLOURS,
+    EXCHANGEABLE,
     SHAPES,
     WORDS,
     WordScenes,
@@ -104,12 +106,18 @@ def test_held_out_pairs_are_never_drawn_for_training() -> None:
     assert all(held_out(thing) for things in measured.things for thing in things)
 
 
-def test_things_of_a_scene_share_no_word() -> None:
+def test_things_of_a_scene_share_no_word_and_can_be_exchanged() -> None:
+    """What was never trained does not tell which colour goes with which shape."""
     rng = np.random.default_rng(0)
-    for held in (False, True):
-        one, other = draw_things(rng, 2, held)
+    exchanged = []
+    for held, recipe, _ in product((False, True), (ANY, EXCHANGEABLE), range(40)):
+        one, other = draw_things(rng, 2, held, recipe)
         assert one[0] != other[0]
         assert one[1] != other[1]
+        told = held_out((one[0], other[1])) or held_out((other[0], one[1]))
+        assert not (told and recipe is EXCHANGEABLE)
+        exchanged.append(told)
+    assert any(exchanged)
 
 
 def test_silhouettes_fill_their_box_and_differ() -> None:
