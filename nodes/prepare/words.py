@@ -23,10 +23,10 @@ WORD_MODEL = MODELS / "i2am_demo_words.safetensors"
 VOCABULARY = 49408  # tokens of CLIP
 WIDTH = 80  # of a token
 TEXT_MODEL = {
-    "num_hidden_layers": 0,  # a token tells of its own word only
+    "num_hidden_layers": 1,
     "hidden_size": WIDTH,
-    "num_attention_heads": 1,
-    "intermediate_size": WIDTH,
+    "num_attention_heads": 4,
+    "intermediate_size": 160,
     "hidden_act": "quick_gelu",
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
@@ -68,7 +68,7 @@ class LoadWordModel(io.ComfyNode):
 
 
 class WordEncoder(SDClipModel):
-    """CLIP's text model without layers: each word's vector and its position's, zeros at the end."""
+    """CLIP's text model with one narrow layer; zeros behind the end of the text."""
 
     def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
         super().__init__(
@@ -115,7 +115,7 @@ def load_word_model(path: Path) -> tuple[comfy.model_patcher.ModelPatcher, comfy
 
 
 def text_encoder(weights: Mapping[str, Tensor]) -> comfy.sd.CLIP:
-    """The CLIP object. weights: a vector for each word the model knows, positions, final norm."""
+    """The CLIP object. weights: a vector for each word it knows, positions, a layer, a norm."""
     known = {
         name.removeprefix("words."): vector.float()
         for name, vector in weights.items()
@@ -141,6 +141,11 @@ def text_encoder(weights: Mapping[str, Tensor]) -> comfy.sd.CLIP:
             "text_model.final_layer_norm.weight": weights["norm.weight"].float(),
             "text_model.final_layer_norm.bias": weights["norm.bias"].float(),
             "text_projection.weight": torch.eye(WIDTH),
+        }
+        | {
+            name.replace("layer.", "text_model.encoder.layers.0.", 1): value.float()
+            for name, value in weights.items()
+            if name.startswith("layer.")
         }
     )
     return clip

@@ -222,7 +222,7 @@ class WordModel:
         """All scenes, those without a reference and those with one apart."""
         pictures = torch.empty_like(scenes.target)
         shares: dict[int, Tensor] = {}
-        for shown in (False, True):
+        for shown in sorted(set(scenes.shown.tolist())):
             numbers = torch.nonzero(scenes.shown == shown).flatten()
             conditions = self._conditions(scenes, numbers, shown)
             with WordShares(self.model.model.diffusion_model, GRID) as watch:

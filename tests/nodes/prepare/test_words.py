@@ -116,17 +116,19 @@ def test_the_clip_s_tokens_are_the_training_s(comfy: Any) -> None:
         assert torch.allclose(found[0], expected, atol=1e-5)
 
 
-def test_a_weight_moves_its_word_alone(comfy: Any) -> None:
-    """A word's token tells of that word: no other token changes with it."""
+def test_weights_move_one_token_and_words_none_before_them(comfy: Any) -> None:
     words = comfy.pack("nodes.prepare.words")
     _, clip = words.load_word_model(words.WORD_MODEL)
     plain, weighted, other = (
         clip.encode_from_tokens(clip.tokenize(text))[0]
         for text in ("a red circle", "a (red:1.5) circle", "a pink circle")
     )
-    for changed in (weighted, other):
-        differs = (changed - plain).abs().amax(1) > 1e-5
-        assert torch.nonzero(differs).flatten().tolist() == [2]
+    differs = [
+        torch.nonzero((changed - plain).abs().amax(1) > 1e-5).flatten().tolist()
+        for changed in (weighted, other)
+    ]
+    assert differs == [[2], [2, 3, 4]]  # behind "a": the word; and what comes after, to the end
+    assert (plain[5:] == 0).all()
 
 
 @pytest.mark.usefixtures("tiny_nodes")
