@@ -11,9 +11,11 @@ token, averaged over heads, layers and steps, and enlarged to the picture. It is
 the attention layers' own projections, by hooks, and owes nothing to the pack's capture. The map of
 the reference is the share of all its tokens.
 
-The pointing game asks whether a map's highest value is in the box of the thing that the word names.
-No word says which box that is, and the same prompt fills them either way: the finished picture
-tells, by the colour found in each box. A thing whose colour is in no box counts as missed.
+The pointing game asks whether a map's highest value is in the box that shows the word, its colour
+or its shape. No word says which box that is, and the same prompt fills them either way: the
+finished picture tells. If colours and shapes were paired wrongly, a word's map still belongs to the
+box that the word went to; how often pairs are right is a figure of its own. A word that no box
+shows counts as missed.
 """
 
 from __future__ import annotations
@@ -251,23 +253,19 @@ class WordModel:
 
 
 def measure(painted: Painted) -> dict[str, list[float]]:
-    """The values of each row of the table, one for each thing or object."""
+    """The values of each row of the table, one for each word, thing, object or picture."""
     rows: dict[str, list[float]] = defaultdict(list)
     for number, things in enumerate(painted.scenes.things):
         found = painted.found(number)
-        places = [_place(found, thing) for thing in things]
-        for thing, place in zip(things, places, strict=True):
-            _score_thing(rows, painted, number, thing, place)
-        others = [one for one in found if one not in places]
-        all_right = all(p and (p.colour, p.shape) == t for t, p in zip(things, places, strict=True))
-        rows["obeyed: all things of a picture"].append(all_right)
-        if len(things) == 2:
-            for thing, other in zip(things, reversed(places), strict=True):
-                for kind, word in zip(("colour", "shape"), thing, strict=True):
-                    hit = points_at(painted.word_map(number, word), other)
-                    rows[f"pointing: {kind} word, at the other thing"].append(hit)
+        for thing in things:
+            _score_thing(rows, painted, number, thing, found)
+        painted_things = {(one.colour, one.shape) for one in found}
+        rows["obeyed: all things of a picture"].append(painted_things >= set(things))
         if painted.scenes.shown[number]:
-            _score_shown(rows, painted, number, others[0] if len(others) == 1 else None, places[0])
+            (thing,) = things
+            place = _place(found, thing[0], thing[1])
+            others = [one for one in found if one is not place]
+            _score_shown(rows, painted, number, others[0] if len(others) == 1 else None, place)
     return rows
 
 
@@ -280,25 +278,38 @@ def points_at(values: Tensor, place: Found | None) -> bool:
     return rows.start <= row < rows.stop and columns.start <= column < columns.stop
 
 
-def _place(found: list[Found], thing: Thing) -> Found | None:
-    """What has the thing's colour, and most purely."""
-    same = [one for one in found if one.colour == thing[0]]
-    return max(same, key=lambda one: one.purity, default=None)
+def _place(found: list[Found], word: str, partner: str) -> Found | None:
+    """The box that shows a word, a colour or a shape.
+
+    If several do, the one that shows its partner in the prompt too, or else has the purest colour.
+    """
+    showing = [one for one in found if word in (one.colour, one.shape)]
+    return max(
+        showing,
+        key=lambda one: (partner in (one.colour, one.shape), one.purity),
+        default=None,
+    )
 
 
 def _score_thing(
-    rows: dict[str, list[float]], painted: Painted, number: int, thing: Thing, place: Found | None
+    rows: dict[str, list[float]], painted: Painted, number: int, thing: Thing, found: list[Found]
 ) -> None:
     two = "two things" if len(painted.scenes.things[number]) == 2 else "one thing"
     with_what = "with a reference" if painted.scenes.shown[number] else two
-    for kind, word in zip(("colour", "shape"), thing, strict=True):
-        hit = points_at(painted.word_map(number, word), place)
+    places = [_place(found, *thing), _place(found, *reversed(thing))]
+    for kind, word, place in zip(("colour", "shape"), thing, places, strict=True):
+        values = painted.word_map(number, word)
+        hit = points_at(values, place)
         rows[f"pointing: {kind} word"].append(hit)
         rows[f"pointing: {kind} word, {with_what}"].append(hit)
-    rows["pointing: by chance"].append(_area(place, painted))
-    rows[f"obeyed: colour, {with_what}"].append(place is not None)
-    rows[f"obeyed: shape of that colour, {with_what}"].append(
-        place is not None and place.shape == thing[1]
+        rows[f"pointing: {kind} word, at the other box"].append(
+            any(points_at(values, one) for one in found if one is not place)
+        )
+        rows[f"obeyed: {kind} word, {with_what}"].append(place is not None)
+        if place:
+            rows["pointing: by chance"].append(_area(place, painted))
+    rows[f"obeyed: both in one, {with_what}"].append(
+        any((one.colour, one.shape) == thing for one in found)
     )
 
 
@@ -324,10 +335,8 @@ def _score_shown(
         rows["share of the reference: elsewhere"].append(float(values[outside > 0].mean()))
 
 
-def _area(place: Found | None, painted: Painted) -> float:
+def _area(place: Found, painted: Painted) -> float:
     """The box's part of the picture."""
-    if place is None:
-        return 0.0
     rows, columns = place.box
     pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
     return pixels / painted.pictures[0, ..., 0].numel()

@@ -104,5 +104,5 @@ def test_perfect_maps_and_pictures_score_one() -> None:
     for name in ("pointing: colour word", "pointing: shape word", "pointing: reference"):
         assert np.mean(rows[name]) == 1
     assert all(np.mean(values) == 1 for name, values in rows.items() if name.startswith("obeyed"))
-    assert np.mean(rows["pointing: colour word, at the other thing"]) == 0
+    assert np.mean(rows["pointing: colour word, at the other box"]) == 0
     assert np.mean(rows["share of the reference: on the thing in words"]) == 0
