@@ -23,6 +23,7 @@ from .prepare.demo import BlankPrompt, LoadInsertionModel, ReferenceTokens
 from .prepare.image_tokens import ImageTokensToConditioning
 from .prepare.redux import MarkReduxTokens
 from .prepare.trace import TraceAdapterTokens
+from .prepare.words import LoadWordModel
 from .watch.capture import CaptureAttention
 from .watch.collect import CollectAttribution
 from .watch.files import LoadAttribution, SaveAttribution
@@ -65,4 +66,5 @@ class I2AMExtension(ComfyExtension):
             BlankPrompt,
             LoadInsertionModel,
             ReferenceTokens,
+            LoadWordModel,
         ]

@@ -20,13 +20,10 @@ from torch import Tensor
 
 from ...i2am.errors import I2AMError
 from ..host.model_facts import IMAGE_TOKENS_KEY
+from .image_tokens import appended
 
-INSERTION_MODEL = (
-    Path(__file__).resolve().parents[2]
-    / "models"
-    / "diffusion_models"
-    / "i2am_demo_insertion.safetensors"
-)
+MODELS = Path(__file__).resolve().parents[2] / "models" / "diffusion_models"
+INSERTION_MODEL = MODELS / "i2am_demo_insertion.safetensors"
 REFERENCE_SIDE = 128  # pixels, down and across: what the insertion model was trained on
 CHANNELS = 16  # in the demo VAE's latents
 PATCH = 2  # latent pixels along one side of a token
@@ -84,11 +81,6 @@ class LoadInsertionModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        if not INSERTION_MODEL.exists():
-            raise I2AMError(
-                f"The demo model's file is missing: {INSERTION_MODEL.name} in the folder "
-                "models/diffusion_models of this pack. Install the pack anew."
-            )
         return io.NodeOutput(load_insertion_model(INSERTION_MODEL))
 
 
@@ -101,8 +93,9 @@ class ReferenceTokens(io.ComfyNode):
             node_id="I2AM_ReferenceTokens",
             display_name="Reference Tokens (I2AM demo)",
             category="I2AM",
-            description="The prompt of the I2AM demo insertion model: the patches of the object's "
-            "picture as tokens, marked for Capture Attention. Other models cannot read it.",
+            description="A prompt for the I2AM demo models for insertion and words: the patches of "
+            "the object's picture as tokens, marked for Capture Attention. Other models cannot "
+            "read it.",
             search_aliases=["image prompt", "patch tokens", "demo", "I2AM"],
             inputs=[
                 io.Image.Input(
@@ -111,6 +104,12 @@ class ReferenceTokens(io.ComfyNode):
                     "pixels. In a batch, each picture goes to the result with the same number.",
                 ),
                 io.Vae.Input("vae", tooltip="The demo VAE, from Load VAE."),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The words, for the word model: from CLIP Text Encode. The reference "
+                    "is appended to them. Leave it open for the insertion model.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -122,7 +121,9 @@ class ReferenceTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, vae: Any) -> io.NodeOutput:
+    def execute(
+        cls, image: Tensor, vae: Any, conditioning: list[Any] | None = None
+    ) -> io.NodeOutput:
         pixels = image[..., :3].movedim(-1, 1)
         square = comfy.utils.common_upscale(
             pixels, REFERENCE_SIDE, REFERENCE_SIDE, "bicubic", "disabled"
@@ -130,12 +131,16 @@ class ReferenceTokens(io.ComfyNode):
         latents = vae.encode(square.clamp(0, 1).movedim(1, -1))
         if latents.ndim != 4 or latents.shape[1] != CHANNELS:
             raise I2AMError(
-                f"The demo insertion model reads latents of {CHANNELS} channels, but this VAE "
+                f"The demo model reads latents of {CHANNELS} channels, but this VAE "
                 f"gives the shape {tuple(latents.shape)}. Load i2am_demo_vae.safetensors."
             )
         tokens = picture_tokens(InsertionUNet.latent_format().process_in(latents))
         rows, columns = latents.shape[-2] // PATCH, latents.shape[-1] // PATCH
-        return io.NodeOutput([[tokens, {IMAGE_TOKENS_KEY: [(0, rows, columns)]}]])
+        places = [(0, rows, columns)]
+        if conditioning is None:
+            return io.NodeOutput([[tokens, {IMAGE_TOKENS_KEY: places}]])
+        advice = "Use the CLIP from Load Word Model (I2AM demo), or leave the conditioning open."
+        return io.NodeOutput([appended(text, tokens, places, advice) for text in conditioning])
 
 
 class InsertionUNet(comfy.supported_models.SD15):
@@ -150,8 +155,23 @@ class InsertionUNet(comfy.supported_models.SD15):
 
 
 def load_insertion_model(path: Path) -> comfy.model_patcher.ModelPatcher:
-    """A file → the demo insertion model. ComfyUI's loaders know this UNet only in full sizes."""
-    weights = comfy.utils.load_torch_file(str(path))
+    """A file → the demo insertion model."""
+    return small_unet(weights_of(path))
+
+
+def weights_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a demo model's file; an I2AMError if there is none."""
+    if not path.exists():
+        raise I2AMError(
+            f"The demo model's file is missing: {path.name} in the folder "
+            "models/diffusion_models of this pack. Install the pack anew."
+        )
+    weights: Any = comfy.utils.load_torch_file(str(path))
+    return weights
+
+
+def small_unet(weights: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
+    """A model of these weights. ComfyUI's loaders know this kind of UNet only in full sizes."""
     config = InsertionUNet(comfy.model_detection.detect_unet_config(weights, ""))
     device = comfy.model_management.get_torch_device()
     config.set_inference_dtype(torch.float32, None)  # tiny: half precision gains nothing

@@ -89,24 +89,32 @@ class ImageTokensToConditioning(io.ComfyNode):
         tokens = seen.flatten(0, 1)[None]  # one picture after the other
         if conditioning is None:
             return io.NodeOutput([[tokens, {IMAGE_TOKENS_KEY: places}]])
-        return io.NodeOutput([_appended(text, tokens, places) for text in conditioning])
+        advice = (
+            "Use a CLIP vision model of the conditioning's width, or leave the conditioning input "
+            "open if the model reads image tokens alone."
+        )
+        return io.NodeOutput([appended(text, tokens, places, advice) for text in conditioning])
 
 
-def _appended(
-    conditioning: list[Any], tokens: Tensor, places: list[tuple[int, int, int]]
+def appended(
+    conditioning: list[Any], tokens: Tensor, places: list[tuple[int, int, int]], advice: str
 ) -> list[Any]:
+    """One [text, options] of a conditioning, with image tokens (B, tokens, width) behind the text.
+
+    places: start, rows and columns of each picture among the tokens. advice: what to do if their
+    width is another one, which raises an I2AMError.
+    """
     text, options = conditioning
     if text.shape[2] != tokens.shape[2]:
         raise I2AMError(
             f"The image tokens have a width of {tokens.shape[2]}, the conditioning's tokens one "
-            f"of {text.shape[2]}, so one model cannot read both. Use a CLIP vision model of width "
-            f"{text.shape[2]}, or leave the conditioning input open if the model reads image "
-            "tokens alone."
+            f"of {text.shape[2]}, so one model cannot read both. {advice}"
         )
     marks = [(text.shape[1] + start, height, width) for start, height, width in places]
     marks = [*options.get(IMAGE_TOKENS_KEY, ()), *marks]
-    both = torch.cat((text, tokens.to(text).expand(len(text), -1, -1)), dim=1)
-    return [both, options | {IMAGE_TOKENS_KEY: marks}]
+    batch = max(len(text), len(tokens))
+    parts = [part.expand(batch, -1, -1) for part in (text, tokens.to(text))]
+    return [torch.cat(parts, dim=1), options | {IMAGE_TOKENS_KEY: marks}]
 
 
 def _picture_size(clip_vision_output: Any) -> tuple[int, int] | None:

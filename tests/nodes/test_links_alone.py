@@ -17,6 +17,7 @@ ELSEWHERE = {
     "I2AM_ImageTokens",
     "I2AM_Load",
     "I2AM_LoadInsertion",
+    "I2AM_LoadWords",
     "I2AM_MarkRedux",
     "I2AM_ReferenceTokens",
     "I2AM_TraceAdapter",

@@ -74,8 +74,8 @@ def draw_insertions(seeds: Sequence[int], size: int = 128) -> Insertions:
             texture = torch.tensor(max(parts, key=np.var))
         left, top, width, height = box = random_box(rng, size)
         inside = target[n, :, top : top + height, left : left + width]
-        inside.copy_(_with_object(inside, texture, draw_shape(rng, SILHOUETTES)))
-        references.append(_resized(inside, (REFERENCE_SIDE, REFERENCE_SIDE)))
+        inside.copy_(draw_object(inside, texture, draw_shape(rng, SILHOUETTES)))
+        references.append(resized(inside, (REFERENCE_SIDE, REFERENCE_SIDE)))
         box_mask[n, top : top + height, left : left + width] = 1
         boxes.append(box)
     scene = torch.where(box_mask[:, None] > 0, HOLE_GREY, target)
@@ -97,7 +97,7 @@ def random_box(rng: np.random.Generator, size: int) -> tuple[int, int, int, int]
     return int(left), int(top), width, height
 
 
-def _with_object(picture: Tensor, texture: Tensor, shape: np.ndarray) -> Tensor:
+def draw_object(picture: Tensor, texture: Tensor, shape: np.ndarray) -> Tensor:
     """The object, stretched over a whole picture (3, H, W)."""
     height, width = picture.shape[1:]
     exponent, half_height, half_width, *waves = (float(value) for value in shape)
@@ -109,13 +109,11 @@ def _with_object(picture: Tensor, texture: Tensor, shape: np.ndarray) -> Tensor:
         edge = edge + waves[n] * (torch.cos((n + 2) * angle + waves[4 + n]) - 0.5)
     radius = (y.abs() ** exponent + x.abs() ** exponent) ** (1 / exponent) / edge
     rim = RIM_STRENGTH * ((radius - RIM_START) / (1 - RIM_START)).clamp(0, 1)
-    colours = torch.lerp(
-        _resized(texture, (height, width)), torch.full_like(picture, RIM_GREY), rim
-    )
+    colours = torch.lerp(resized(texture, (height, width)), torch.full_like(picture, RIM_GREY), rim)
     return torch.where(radius <= 1, colours, picture)
 
 
-def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     """A picture (3, H, W) at another size."""
     scaled = F.interpolate(
         picture[None], size=size, mode="bicubic", align_corners=False, antialias=True

@@ -10,8 +10,11 @@ scenes of `tools/demo/insertions.py`; attention is never supervised.
 
 from __future__ import annotations
 
+import argparse
 import importlib
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,21 +55,12 @@ UNET = {
 def main() -> None:
     options = training_options(__doc__, STEPS, RATE).parse_args()
     options.output = options.output or DEFAULT_OUTPUT
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    import_comfyui()
-    import comfy.cli_args
-
-    comfy.cli_args.args.use_pytorch_cross_attention = True  # the fastest on a CPU
-    import comfy.model_management
-
-    comfy.model_management.in_training = True  # ComfyUI's attention then keeps its gradients
-    demo = importlib.import_module(f"{import_pack().__name__}.nodes.prepare.demo")
+    demo = importlib.import_module(f"{ready_to_train(options)}.nodes.prepare.demo")
     train(
         Task(
             title="I2AM demo: object insertion, reference read by cross-attention",
             architecture="stable-diffusion-1 UNet, 64 wide, flow matching, trained from scratch",
-            model=new_unet(demo.InsertionUNet.unet_extra_config["num_heads"]),
+            model=new_unet(UNET, demo.InsertionUNet.unet_extra_config["num_heads"]),
             batch={"insertions": BATCH},
             draw=partial(make_insertions, BATCH),
             loss=partial(flow_loss, demo.picture_tokens),
@@ -76,13 +70,27 @@ def main() -> None:
     )
 
 
-def new_unet(heads: int) -> nn.Module:
+def ready_to_train(options: argparse.Namespace) -> str:
+    """Seed torch, and load ComfyUI for training and the pack; the pack's name."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    import_comfyui()
+    import comfy.cli_args
+
+    comfy.cli_args.args.use_pytorch_cross_attention = True  # the fastest on a CPU
+    import comfy.model_management
+
+    comfy.model_management.in_training = True  # ComfyUI's attention then keeps its gradients
+    return import_pack().__name__
+
+
+def new_unet(sizes: Mapping[str, Any], heads: int) -> nn.Module:
     """ComfyUI's UNet before training; its layers come without initial weights."""
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     model = UNetModel(
-        **UNET, num_heads=heads, dtype=torch.float32, operations=comfy.ops.disable_weight_init
+        **sizes, num_heads=heads, dtype=torch.float32, operations=comfy.ops.disable_weight_init
     )
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -100,13 +108,24 @@ def new_unet(heads: int) -> nn.Module:
 
 
 def given(scenes: Insertions) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents of the target; the channels beside the noise; latents of the reference.
+    """Latents of the target; the channels beside the noise; latents of the reference."""
+    around = to_fill(scenes.scene, scenes.box_mask)
+    return encode(scenes.target), around, encode(scenes.reference)
+
+
+def to_fill(scene: Tensor, box_mask: Tensor) -> Tensor:
+    """The channels beside the noise: the box (B, 1, H/8, W/8) and the picture's latent around it.
 
     The box is the latent pixels whose middle is inside it, as ComfyUI shrinks a mask.
     """
-    target, scene = encode(scenes.target), encode(scenes.scene)
-    box = F.interpolate(scenes.box_mask[:, None], size=target.shape[-2:], mode="bilinear").round()
-    return target, torch.cat((box, scene), dim=1), encode(scenes.reference)
+    latent = encode(scene)
+    box = F.interpolate(box_mask[:, None], size=latent.shape[-2:], mode="bilinear").round()
+    return torch.cat((box, latent), dim=1)
+
+
+def in_boxes(error: Tensor, around: Tensor) -> Tensor:
+    """The loss: the mean error of all latent pixels, mostly of those in a box."""
+    return (error * torch.where(around[:, :1] > 0, BOX_WEIGHT, ELSEWHERE_WEIGHT)).mean()
 
 
 def flow_loss(tokens_of, model: nn.Module, scenes: Insertions, random: torch.Generator) -> Tensor:
@@ -119,7 +138,7 @@ def flow_loss(tokens_of, model: nn.Module, scenes: Insertions, random: torch.Gen
     tokens = tokens * (torch.rand(len(tokens), 1, 1, generator=random) >= DROP_REFERENCE)
     velocity = model(torch.cat((noisy, around), dim=1), t * 1000, tokens)
     error = F.mse_loss(velocity, noise - target, reduction="none")
-    return (error * torch.where(around[:, :1] > 0, BOX_WEIGHT, ELSEWHERE_WEIGHT)).mean()
+    return in_boxes(error, around)
 
 
 def report(tokens_of, model: nn.Module) -> None:

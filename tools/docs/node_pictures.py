@@ -26,7 +26,7 @@ from tools.comfyui.server import ROOT, ComfyServer
 from tools.demo.run import WORKFLOW
 from tools.workflows.api_prompt import to_prompt
 from tools.workflows.catalog import MODEL_WORKFLOWS, WORKFLOWS, Workflow
-from tools.workflows.catalog.parts import GOLD, Group, Node
+from tools.workflows.catalog.parts import GOLD, SAMPLING, Group, Node
 from tools.workflows.make import ARRANGE, BUILD, VIEW, open_page, plain, run_in_page
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
@@ -165,6 +165,33 @@ SHOTS = {
         more=(Node("trace", "I2AM_TraceAdapter", wires={**ATTRIBUTION, "model": ("unet", 0)}),),
     ),
     "I2AM_LoadInsertion": shot("locate_object", "insertion", "capture", "sampler"),
+    "I2AM_LoadWords": shot(
+        "locate_object",
+        "words",
+        "prompt nothing",
+        "paint",
+        more=(
+            Node("words", "I2AM_LoadWords"),
+            Node(
+                "prompt",
+                "CLIPTextEncode",
+                wires={"clip": ("words", 1)},
+                widgets={"text": "a red circle and a blue star"},
+                width=320,
+            ),
+            Node("nothing", "CLIPTextEncode", wires={"clip": ("words", 1)}, width=320),
+            Node(
+                "paint",
+                "KSampler",
+                wires={
+                    "model": ("words", 0),
+                    "positive": ("prompt", 0),
+                    "negative": ("nothing", 0),
+                },
+                widgets=SAMPLING | {"cfg": 2.0},
+            ),
+        ),
+    ),
     "I2AM_ReferenceTokens": shot("locate_object", "object", "tokens", "inpaint"),
     "I2AM_BlankPrompt": shot("demo", "blank", "reference_1", "reference_2"),
 }

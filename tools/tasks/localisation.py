@@ -55,12 +55,12 @@ class Localisation:
 
     def untrained(self) -> Any:
         """The model with initial weights, as before training."""
-        from tools.demo.train_unet import new_unet
+        from tools.demo.train_unet import UNET, new_unet
 
         torch.manual_seed(0)
         model = self.demo.load_insertion_model(self.demo.INSERTION_MODEL)
         heads = self.demo.InsertionUNet.unet_extra_config["num_heads"]
-        model.model.diffusion_model.load_state_dict(new_unet(heads).state_dict())
+        model.model.diffusion_model.load_state_dict(new_unet(UNET, heads).state_dict())
         return model
 
     def conditions(self, reference: Tensor, numbers: Tensor | None = None) -> Conditions:

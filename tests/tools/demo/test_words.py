@@ -1,0 +1,132 @@
+"""The word model's scenes: a seed always draws the same, and the prompt tells what is in them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from tools.demo.scenes import HELD_OUT_SEEDS, HOLE_GREY, TRAINING_SEEDS
+from tools.demo.words import (
+    ANY,
+    COLOUR_JITTER,
+    COLOURS,
+    EXCHANGEABLE,
+    SHAPES,
+    WORDS,
+    WordScenes,
+    draw_things,
+    draw_word_scenes,
+    held_out,
+    make_word_scenes,
+    silhouette,
+    words_of,
+)
+
+SEED = HELD_OUT_SEEDS.start
+
+
+@pytest.fixture(scope="module")
+def scenes() -> WordScenes:
+    return make_word_scenes(40, SEED)
+
+
+def test_a_seed_draws_the_same_scene_in_any_batch() -> None:
+    three, alone = make_word_scenes(3, SEED), draw_word_scenes([SEED + 2])
+    for field in fields(WordScenes):
+        batch, one = getattr(three, field.name), getattr(alone, field.name)
+        assert torch.equal(batch[2:], one) if torch.is_tensor(one) else batch[2:] == one
+
+
+def test_the_prompt_names_the_things_in_their_order(scenes: WordScenes) -> None:
+    for prompt, things in zip(scenes.prompts, scenes.things, strict=True):
+        words = words_of(prompt)
+        assert set(words) <= set(WORDS)
+        assert [word for word in words if word in COLOURS] == [colour for colour, _ in things]
+        assert [word for word in words if word in SHAPES] == [shape for _, shape in things]
+
+
+def test_every_other_scene_shows_an_object(scenes: WordScenes) -> None:
+    assert scenes.shown.tolist() == [False, True] * 20
+    assert (scenes.reference[scenes.shown].flatten(1).std(1) > 0.1).all()
+    assert (scenes.reference[~scenes.shown] == 0).all()
+    counts = [len(things) for things in scenes.things]
+    assert set(counts[::2]) == {1, 2}
+    assert set(counts[1::2]) == {1}
+
+
+def test_things_have_their_colours_in_the_picture_and_only_there(scenes: WordScenes) -> None:
+    for number, things in enumerate(scenes.things):
+        picture, boxes = scenes.target[number], scenes.box_mask[number] > 0
+        for colour, _ in things:
+            near = (picture - torch.tensor(COLOURS[colour])).abs().amax(-1) <= COLOUR_JITTER + 1e-6
+            assert near[boxes].sum() > 300
+            assert not near[~boxes].any()
+
+
+def test_a_box_for_each_thing_stands_in_a_half_of_its_own(scenes: WordScenes) -> None:
+    for number, (things, boxes) in enumerate(zip(scenes.things, scenes.boxes, strict=True)):
+        assert len(boxes) == len(things) + int(scenes.shown[number])
+        mask = torch.zeros(128, 128)
+        for left, top, width, height in boxes:
+            assert left // 64 == (left + width - 1) // 64
+            mask[top : top + height, left : left + width] += 1
+        assert torch.equal(mask, scenes.box_mask[number])
+
+
+def test_the_boxes_are_grey_and_the_rest_is_the_target(scenes: WordScenes) -> None:
+    inside = scenes.box_mask > 0
+    assert (scenes.scene[inside] == HOLE_GREY).all()
+    assert torch.equal(scenes.scene[~inside], scenes.target[~inside])
+
+
+def test_no_order_tells_the_side() -> None:
+    """The first thing of the prompt is on the left in about half of the scenes."""
+    scenes = draw_word_scenes(range(SEED + 1, SEED + 101, 2))
+    left = 0
+    for picture, ((colour, _),) in zip(scenes.target, scenes.things, strict=True):
+        near = (picture - torch.tensor(COLOURS[colour])).abs().amax(-1) < 0.1
+        left += int(near[:, :64].sum() > near[:, 64:].sum())
+    assert 15 <= left <= 35
+
+
+def test_held_out_pairs_are_never_drawn_for_training() -> None:
+    pairs = list(product(COLOURS, SHAPES))
+    kept = [pair for pair in pairs if held_out(pair)]
+    assert len(kept) == len(pairs) // 4
+    for words in (COLOURS, SHAPES):  # each word is trained on, and held out, equally often
+        counts = [sum(word in pair for pair in kept) for word in words]
+        assert set(counts) == {2}
+    trained = make_word_scenes(40, TRAINING_SEEDS.start)
+    assert not any(held_out(thing) for things in trained.things for thing in things)
+    measured = make_word_scenes(40, SEED)
+    assert all(held_out(thing) for things in measured.things for thing in things)
+
+
+def test_things_of_a_scene_share_no_word_and_can_be_exchanged() -> None:
+    """What was never trained does not tell which colour goes with which shape."""
+    rng = np.random.default_rng(0)
+    exchanged = []
+    for held, recipe, _ in product((False, True), (ANY, EXCHANGEABLE), range(40)):
+        one, other = draw_things(rng, 2, held, recipe)
+        assert one[0] != other[0]
+        assert one[1] != other[1]
+        told = held_out((one[0], other[1])) or held_out((other[0], one[1]))
+        assert not (told and recipe is EXCHANGEABLE)
+        exchanged.append(told)
+    assert any(exchanged)
+
+
+def test_silhouettes_fill_their_box_and_differ() -> None:
+    drawn = [silhouette(shape, 48, 48) for shape in SHAPES]
+    for mask in drawn:
+        rows, columns = (torch.nonzero(mask.amax(side) > 0.5).flatten() for side in (1, 0))
+        assert max(rows[-1] - rows[0], columns[-1] - columns[0]) >= 40
+        assert mask.min() == 0
+        assert mask.max() > 0.99
+    for n, one in enumerate(drawn):
+        for other in drawn[:n]:
+            assert torch.minimum(one, other).sum() / torch.maximum(one, other).sum() < 0.85
