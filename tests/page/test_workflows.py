@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,23 @@ class TestWhatTheySay:
         }
         assert fits["Fit with the reference"] > 0.9
         assert fits["Fit with the other one"] < 0.7
+
+    def test_words_and_reference_are_ranked_together(self, server: ComfyServer) -> None:
+        """The words that say something have more than the article."""
+        prompt, outputs = ran(server, "i2am_16_which_word")
+        ranking = outputs[find(prompt, "I2AM_Words")]["i2am_text"][0]
+        shares = {
+            name: float(share)
+            for name, share in re.findall(r"^  (.+?) ([\d.]+)%", ranking, re.MULTILINE)
+        }
+        assert shares.keys() == {
+            "a",
+            "red",
+            "circle",
+            "reference 1",
+            "all other tokens of the prompt",
+        }
+        assert min(shares["red"], shares["circle"]) > shares["a"]
 
 
 def test_the_pictures_are_with_the_pack() -> None:

@@ -4,6 +4,7 @@ python -m tools.demo.save_pictures
 python -m tools.demo.save_pictures --recipe shapes --seed 10000004 --prefix i2am_try_on
 python -m tools.demo.save_pictures --task insertion --seed 10002002 --prefix i2am_insertion
 python -m tools.demo.save_pictures --task upscale --seed 10000007 --prefix i2am_upscale
+python -m tools.demo.save_pictures --task words --seed 10006003 --prefix i2am_words
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from tools.demo.insertions import make_insertions
 from tools.demo.scenes import HELD_OUT_SEEDS, RECIPES, make_scenes, reduced
+from tools.demo.words import draw_word_scenes
 from tools.setup.paths import ROOT
 
 DEFAULT_FOLDER = ROOT / "example_workflows" / "inputs"
@@ -60,7 +62,13 @@ def upscale(seed: int, _: str) -> dict[str, Tensor]:
     return {"low": reduced(target), "true": target}
 
 
-PICTURES = {"inpaint": inpaint, "insertion": insertion, "upscale": upscale}
+def words(seed: int, _: str) -> dict[str, Tensor]:
+    """A picture with two boxes to fill, the boxes, and the object for one of them."""
+    scenes = draw_word_scenes(range(seed, seed + 1))
+    return {"scene": scenes.scene, "box_mask": scenes.box_mask, "reference": scenes.reference}
+
+
+PICTURES = {"inpaint": inpaint, "insertion": insertion, "upscale": upscale, "words": words}
 
 
 def save(values: Tensor, path: Path) -> None:

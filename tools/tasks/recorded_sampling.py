@@ -46,11 +46,19 @@ class Pack:
         return importlib.import_module(f"{self._package}.{name}")
 
     def record(
-        self, model: Any, conditions: Conditions, steps: int = STEPS, cfg: float = 1.0
+        self,
+        model: Any,
+        conditions: Conditions,
+        steps: int = STEPS,
+        cfg: float = 1.0,
+        **planned: Any,
     ) -> tuple[Tensor, Any]:
-        """The sampled latent, and the recording of the conditional branch."""
+        """The sampled latent, and the recording of the conditional branch.
+
+        planned: more of the plan; by default, all definitions are recorded.
+        """
         hook, recording = self.module("nodes.host.hook"), self.module("i2am.recording")
-        plan = recording.Plan(branch="conditional", definitions="all")
+        plan = recording.Plan(**{"branch": "conditional", "definitions": "all"} | planned)
         latent = sample(hook.arm(model, plan), conditions, noise_of(conditions), steps, cfg)
         recordings = self.module("nodes.sockets").RECORDINGS
         record = recordings.get(recording.fingerprint(latent))

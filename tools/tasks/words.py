@@ -8,8 +8,8 @@ that training never had, and pictures and noise have seeds of their own.
 
 The map of a word is DAAM's quantity: the softmax over the whole context, its share on the word's
 token, averaged over heads, layers and steps, and enlarged to the picture. It is computed here from
-the attention layers' own projections, by hooks, and owes nothing to the pack's capture. The map of
-the reference is the share of all its tokens.
+the attention layers' own projections, by hooks, and owes nothing to the pack's capture, which is
+held against it. The map of the reference is the share of all its tokens.
 
 The pointing game asks whether a map's highest value is in the box that shows the word, its colour
 or its shape. No word says which box that is, and the same prompt fills them either way: the
@@ -25,7 +25,7 @@ import importlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,6 @@ from tools.tasks.recorded_sampling import (
     Conditions,
     Pack,
     interval,
-    noise_of,
-    sample,
     save_rows,
 )
 
@@ -141,6 +139,7 @@ class Painted:
     scenes: WordScenes
     pictures: Tensor  # (B, H, W, 3)
     shares: dict[int, Tensor]  # of each picture: (tokens, rows, columns)
+    off: dict[int, float]  # how far the pack's capture is from them, at most
 
     def found(self, number: int) -> list[Found]:
         return find_things(self.pictures[number].numpy(), self.scenes.boxes[number])
@@ -224,14 +223,21 @@ class WordModel:
         """All scenes, those without a reference and those with one apart."""
         pictures = torch.empty_like(scenes.target)
         shares: dict[int, Tensor] = {}
+        off: dict[int, float] = {}
         for shown in sorted(set(scenes.shown.tolist())):
             numbers = torch.nonzero(scenes.shown == shown).flatten()
             conditions = self._conditions(scenes, numbers, shown)
             with WordShares(self.model.model.diffusion_model, GRID) as watch:
-                latent = sample(self.model, conditions, noise_of(conditions), steps, cfg)
+                latent, record = self.pack.record(
+                    self.model, conditions, steps, cfg, words=True, definitions="both"
+                )
             pictures[numbers] = self.pack.decode(latent)
-            shares |= dict(zip(numbers.tolist(), watch.mean(), strict=True))
-        return Painted(scenes, pictures, shares)
+            own = watch.mean()
+            captured = self.pack.module("i2am.maps").token_maps(record)[:, :TEXT]
+            differences = (captured - own[:, :TEXT]).abs().amax((1, 2, 3))
+            shares |= dict(zip(numbers.tolist(), own, strict=True))
+            off |= dict(zip(numbers.tolist(), differences.tolist(), strict=True))
+        return Painted(scenes, pictures, shares, off)
 
     def _conditions(self, scenes: WordScenes, numbers: Tensor, shown: bool) -> Conditions:
         """As the stock nodes make them, with the texts of the pictures as one batch."""
@@ -259,6 +265,7 @@ def measure(painted: Painted) -> dict[str, list[float]]:
         found = painted.found(number)
         for thing in things:
             _score_thing(rows, painted, number, thing, found)
+        rows["capture: largest difference"].append(painted.off[number])
         painted_things = {(one.colour, one.shape) for one in found}
         rows["obeyed: all things of a picture"].append(painted_things >= set(things))
         if painted.scenes.shown[number]:
@@ -400,7 +407,7 @@ def main() -> None:
         first = draw_word_scenes(seeds[:12])
         display = pack.module("i2am.display")
         heatmap = partial(display.heatmap, colormap=display.Colormap.INFERNO)
-        figure(Painted(first, painted.pictures, painted.shares), options.figure, heatmap)
+        figure(replace(painted, scenes=first), options.figure, heatmap)
 
 
 if __name__ == "__main__":

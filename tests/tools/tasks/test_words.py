@@ -90,7 +90,7 @@ def test_perfect_maps_and_pictures_score_one() -> None:
     """Scenes in place of pictures, and maps drawn from the truth."""
     scenes = make_word_scenes(24, SEED)
     shares = {number: torch.zeros(77 + 64, 128, 128) for number in range(len(scenes))}
-    painted = Painted(scenes, scenes.target, shares)
+    painted = Painted(scenes, scenes.target, shares, dict.fromkeys(shares, 0.0))
     for number, things in enumerate(scenes.things):
         found = painted.found(number)
         words = words_of(scenes.prompts[number])

@@ -23,6 +23,7 @@ from .super_resolution import UPSCALE
 from .truth_test import TRUTH
 from .try_on import TRY_ON
 from .two_references import TWO_REFERENCES
+from .which_word import WHICH_WORD
 
 __all__ = ["MODEL_WORKFLOWS", "WORKFLOWS", "Workflow"]
 
@@ -38,5 +39,6 @@ WORKFLOWS = (
     LOCATE,
     UPSCALE,
     PROBE,
+    WHICH_WORD,
 )
 MODEL_WORKFLOWS = (KONTEXT, QWEN, FILL, SDXL)
