@@ -26,7 +26,7 @@ from tools.comfyui.server import ROOT, ComfyServer
 from tools.demo.run import WORKFLOW
 from tools.workflows.api_prompt import to_prompt
 from tools.workflows.catalog import MODEL_WORKFLOWS, WORKFLOWS, Workflow
-from tools.workflows.catalog.parts import GOLD, SAMPLING, Group, Node
+from tools.workflows.catalog.parts import GOLD, Group, Node
 from tools.workflows.make import ARRANGE, BUILD, VIEW, open_page, plain, run_in_page
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
@@ -93,24 +93,7 @@ SHOTS = {
             ),
         ),
     ),
-    "I2AM_Words": shot(
-        "flux_kontext",
-        "text",
-        "words",
-        more=(
-            Node(
-                "words",
-                "I2AM_Words",
-                wires={**ATTRIBUTION, "clip": ("dualcliploader", 0)},
-                widgets={
-                    "text": "Place the object of the second picture into the first picture.",
-                    "words": "object, second picture, first picture",
-                },
-                width=400,
-                height=420,
-            ),
-        ),
-    ),
+    "I2AM_Words": shot("which_word", "text", "words", "viewer"),
     "I2AM_IMACS": shot("demo", "hole shape", "imacs", "scores"),
     "I2AM_Influence": shot("two_references", "collect", "influence"),
     "I2AM_Compare": shot("two_references", "compare"),
@@ -165,38 +148,12 @@ SHOTS = {
         more=(Node("trace", "I2AM_TraceAdapter", wires={**ATTRIBUTION, "model": ("unet", 0)}),),
     ),
     "I2AM_LoadInsertion": shot("locate_object", "insertion", "capture", "sampler"),
-    "I2AM_LoadWords": shot(
-        "locate_object",
-        "words",
-        "prompt nothing",
-        "paint",
-        more=(
-            Node("words", "I2AM_LoadWords"),
-            Node(
-                "prompt",
-                "CLIPTextEncode",
-                wires={"clip": ("words", 1)},
-                widgets={"text": "a red circle and a blue star"},
-                width=320,
-            ),
-            Node("nothing", "CLIPTextEncode", wires={"clip": ("words", 1)}, width=320),
-            Node(
-                "paint",
-                "KSampler",
-                wires={
-                    "model": ("words", 0),
-                    "positive": ("prompt", 0),
-                    "negative": ("nothing", 0),
-                },
-                widgets=SAMPLING | {"cfg": 2.0},
-            ),
-        ),
-    ),
+    "I2AM_LoadWords": shot("which_word", "words_model", "prompt nothing", "capture sampler"),
     "I2AM_ReferenceTokens": shot("locate_object", "object", "tokens", "inpaint"),
     "I2AM_BlankPrompt": shot("demo", "blank", "reference_1", "reference_2"),
 }
 # Their workflows, or the nodes added to them, need files that are not here.
-NOT_RUN = {"I2AM_Words", "I2AM_MarkRedux", "I2AM_ImageTokens", "I2AM_TraceAdapter"}
+NOT_RUN = {"I2AM_MarkRedux", "I2AM_ImageTokens", "I2AM_TraceAdapter"}
 
 # Runs in the page: opens what was built, as a file is opened, and finds its nodes again.
 OPEN = """
