@@ -63,6 +63,8 @@ class Live:
     def _take_in(self) -> bool:
         """Add the steps finished since the last time; return whether there were any."""
         self._rows, finished = self._recorder.finished_maps(self._rows)
+        if not self._recorder.reference_count:
+            return False  # words alone have no map of a reference to show
         for grid, maps in finished:
             total = self._sums.get(grid)
             self._sums[grid] = maps[0] if total is None else total + maps[0]

@@ -16,7 +16,7 @@ from torch import Tensor
 from i2am.display import Live
 from i2am.display.live import INTERVAL, SIDE
 from i2am.maps import attribution_map, display_values, mean_shares
-from i2am.recording import Definition, Direction, Plan, Recorder, Recording, Run
+from i2am.recording import Definition, Direction, Plan, Prompt, Recorder, Recording, Run
 from i2am.tokens import Grid, Picture, spread
 from i2am.tokens.architectures.base import Layer
 
@@ -126,6 +126,23 @@ def test_the_last_word_is_the_whole_recording() -> None:
 def test_nothing_is_told_of_nothing() -> None:
     told: list[dict[str, Any]] = []
     live = Live(recorder(4), told.append)
+    live.look()
+    live.finish()
+    assert told == []
+
+
+def test_words_alone_tell_nothing() -> None:
+    """Without a reference there is no map to show while it samples."""
+    made = recorder(2, Plan(words=True))
+    told: list[Any] = []
+    live = Live(made, told.append)
+    spans = layout(GENERATED, ())
+    for step in range(2):
+        made.begin_evaluation(made.run.schedule[step])
+        live.look()
+        for number, layer in enumerate(LAYERS):
+            q, k = (rand(step + number + n, 2, 2, spans.key_count, 8) for n in (0, 9))
+            made.add(layer, q, k, spans, prompt=Prompt(0, 2))
     live.look()
     live.finish()
     assert told == []
