@@ -15,7 +15,10 @@ from i2am.tokens.architectures.cascade import CASCADE
 # A latent of 6×5, seven tokens of text, two pictures.
 FORWARD = Forward(
     latent=(6, 5),
-    shapes={"clip_text": (2, 7, 24), "unclip_conditioning": ((), ())},
+    shapes={
+        **{"clip_text": (2, 7, 24), "cross_attn": (1, 7, 24)},
+        "unclip_conditioning": ((), ()),
+    },
     layers=(Layer("down", 0), Layer("up", 0)),
 )
 
@@ -30,7 +33,8 @@ def test_layout(nth: int) -> None:
     assert layout.generated.grid == Grid(6, 5)
     assert [(span.role, span.start, span.stop) for span in layout.keys] == [
         (Role.GENERATED, 0, 30),
-        (Role.TEXT, 30, 41),
+        (Role.TEXT, 30, 37),
+        (Role.TEXT, 37, 41),
         (Role.REFERENCE, 41, 45),
         (Role.REFERENCE, 45, 49),
     ]
@@ -38,8 +42,22 @@ def test_layout(nth: int) -> None:
 
 
 def test_no_picture() -> None:
-    forward = replace(FORWARD, shapes={"clip_text": (2, 7, 24)})
-    assert CASCADE.read(forward, Call({}, 30, 45)) is None
+    """There is the text, and the tokens of a black picture, which count as text."""
+    forward = replace(FORWARD, shapes={"clip_text": (2, 7, 24), "cross_attn": (1, 7, 24)})
+    read = CASCADE.read(forward, Call({}, 30, 45))
+    assert read is not None
+    assert [(s.role, s.length, s.prompt) for s in read[1].keys] == [
+        (Role.GENERATED, 30, None),
+        *((Role.TEXT, 7, 0), (Role.TEXT, 4, None), (Role.TEXT, 4, None)),
+    ]
+
+
+def test_a_repeated_text() -> None:
+    """A text repeated to the length of another: each token of it has two keys."""
+    shapes = {**FORWARD.shapes, "clip_text": (2, 14, 24)}
+    read = CASCADE.read(replace(FORWARD, shapes=shapes), Call({}, 30, 56))
+    assert read is not None
+    assert [(s.length, s.prompt) for s in read[1].keys[1:3]] == [(7, 0), (7, 0)]
 
 
 @pytest.mark.parametrize(("queries", "keys", "nth"), [(30, 45, 0), (15, 49, 0), (30, 49, 2)])

@@ -38,17 +38,23 @@ def test_e1(nth: int) -> None:
             *range(10, 23),
         )
     )
-    spans = [(Role.GENERATED, 0, 4), (Role.REFERENCE, 4, 10), (Role.TEXT, 10, 23)]
+    spans = [(Role.GENERATED, 0, 4), (Role.REFERENCE, 4, 10)]
+    spans += [(Role.TEXT, 10, 15), (Role.TEXT, 15, 19), (Role.TEXT, 19, 23)]
     assert [(span.role, span.start, span.stop) for span in layout.keys] == spans
+    assert [span.prompt for span in layout.keys] == [None, None, 0, 5, 5]
     assert layout.queries == layout.keys
     grids = [layout.generated.grid, layout.references[0].grid]
     assert grids == [Grid(2, 2, (1.5, 2.0)), Grid(2, 3, (1.5, 2.5))]
 
 
 def test_e1_without_a_picture() -> None:
-    """HiDream-I1 is the same class."""
+    """HiDream-I1 is the same class; it has words alone."""
     forward = replace(E1, shapes={"encoder_hidden_states_llama3": (1, 2, 4, 20)})
-    assert HIDREAM.read(forward, Call({}, 17, 17)) is None
+    read = HIDREAM.read(forward, Call({}, 17, 17))
+    assert read is not None
+    assert [(span.length, span.prompt) for span in read[1].keys] == [
+        *((4, None), (5, 0), (4, 5), (4, 5)),
+    ]
     assert HIDREAM.references(forward) == ()
 
 

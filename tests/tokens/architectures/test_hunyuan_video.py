@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from i2am.errors import I2AMError, LayoutMismatch
-from i2am.tokens import Grid
+from i2am.tokens import Grid, Role
 from i2am.tokens.architectures import find
 from i2am.tokens.architectures.base import Call, Forward, ImageTokens, Layer
 from i2am.tokens.architectures.hunyuan_video import HUNYUAN_VIDEO
@@ -48,7 +48,16 @@ def test_vision() -> None:
 
 def test_nothing_to_look_at() -> None:
     assert HUNYUAN_VIDEO.read(FORWARD, Call({}, 9, 9)) is None  # the text's refiner
-    assert HUNYUAN_VIDEO.read(replace(FORWARD, shapes={}), Call(OPTIONS, 39, 39)) is None
+
+
+def test_without_a_reference() -> None:
+    """There is a layout, but no reference in it."""
+    read = HUNYUAN_VIDEO.read(replace(FORWARD, shapes={}), Call(OPTIONS, 39, 39))
+    assert read is not None
+    assert [(span.role, span.length) for span in read[1].keys] == [
+        (Role.TEXT, 9),
+        (Role.GENERATED, 30),
+    ]
 
 
 def test_refuses() -> None:

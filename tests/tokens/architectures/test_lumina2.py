@@ -35,6 +35,7 @@ def read(
     if found is None:
         return None
     layer, layout = found
+    assert [span.length for span in layout.keys if span.prompt == 0] == [7] * bool(options)
     assert layout.queries == layout.keys
     assert layout.generated.grid == Grid(6, 5, (5.5, 5.0))
     assert [span.grid for span in layout.references] == [Grid(4, 7), Grid(3, 2)]
@@ -44,21 +45,30 @@ def read(
 @pytest.mark.parametrize(
     ("forward", "spans"),
     [
-        (LUMINA, [(T, 5 + 3 + 7), (R, 28), (R, 6), (G, 30)]),
+        (LUMINA, [(T, 5 + 3), (T, 7), (R, 28), (R, 6), (G, 30)]),
         # three captions
-        (Z_IMAGE, [(T, 3 * 32), *PADDED]),
+        (Z_IMAGE, [(T, 2 * 32), (T, 7), (T, 25), *PADDED]),
         # a reference without a caption has padding in its stead
-        (replace(Z_IMAGE, shapes={"ref_contexts": ((1, 40, 24),)}), [(T, 64 + 32 + 32), *PADDED]),
+        (
+            replace(Z_IMAGE, shapes={"ref_contexts": ((1, 40, 24),)}),
+            [(T, 64 + 32), (T, 7), (T, 25), *PADDED],
+        ),
         # a caption more than references
-        (replace(Z_IMAGE, shapes={"ref_contexts": ((1, 5, 24),) * 3}), [(T, 4 * 32), *PADDED]),
+        (
+            replace(Z_IMAGE, shapes={"ref_contexts": ((1, 5, 24),) * 3}),
+            [(T, 2 * 32), (T, 7), (T, 25 + 32), *PADDED],
+        ),
         # nothing seen: padding for each reference and the result
-        (OMNI, [(T, 3 * 32 + 3 * 32), *PADDED]),
+        (OMNI, [(T, 2 * 32), (T, 7), (T, 25 + 3 * 32), *PADDED]),
         # 35 tokens seen of the first, 16 of the second
-        (replace(OMNI, shapes={**LUMINA.shapes, **SEEN}), [(T, 3 * 32 + 64 + 32 + 32), *PADDED]),
+        (
+            replace(OMNI, shapes={**LUMINA.shapes, **SEEN}),
+            [(T, 2 * 32), (T, 7), (T, 25 + 64 + 32 + 32), *PADDED],
+        ),
         # the first alone
         (
             replace(OMNI, shapes={**LUMINA.shapes, "siglip_feats": ((1, 5, 7, 16),)}),
-            [(T, 3 * 32 + 64 + 32 + 32), *PADDED],
+            [(T, 2 * 32), (T, 7), (T, 25 + 64 + 32 + 32), *PADDED],
         ),
     ],
 )
@@ -84,7 +94,12 @@ def test_refiners_of_as_many_tokens(forward: Forward, before: int) -> None:
 
 
 def test_no_reference() -> None:
-    assert read(replace(Z_IMAGE, references=()), 64, BLOCK) is None
+    """One caption and the result, padded; nothing a vision encoder saw."""
+    for forward in (Z_IMAGE, OMNI):
+        found = LUMINA2.read(replace(forward, references=(), shapes={}), Call(BLOCK, 64, 64))
+        assert found is not None
+        keys = [(span.role, span.length, span.prompt) for span in found[1].keys]
+        assert keys == [(T, 7, 0), (T, 25, None), (G, 30, None), (T, 2, None)]
 
 
 @pytest.mark.parametrize("tokens", [191, 193, 64])

@@ -81,7 +81,9 @@ def test_refuses_more_calls_than_layers() -> None:
 
 def test_no_reference() -> None:
     for one, forward in ((OMNIGEN2, FORWARD), (BOOGU, BOOGUS)):
-        assert one.read(replace(forward, references=()), Call({}, 37, 37)) is None
+        read = one.read(replace(forward, references=()), Call({}, 37, 37))
+        assert read is not None
+        assert [(span.length, span.prompt) for span in read[1].keys] == [(7, 0), (30, None)]
 
 
 def test_layers() -> None:

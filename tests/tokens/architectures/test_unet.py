@@ -72,8 +72,11 @@ def test_as_many_places_as_context_tokens() -> None:
 
 
 def test_no_image_tokens() -> None:
+    """There is the text alone."""
     forward = Forward(latent=(17, 12), context=19)
-    assert UNET.read(forward, Call(options(("input", 1), 17, 12), 204, 19)) is None
+    read = UNET.read(forward, Call(options(("input", 1), 17, 12), 204, 19))
+    assert read is not None
+    assert [(span.length, span.prompt) for span in read[1].keys] == [(19, 0)]
 
 
 def test_refuses_keys_that_are_no_repetition() -> None:
