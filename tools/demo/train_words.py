@@ -40,7 +40,7 @@ from tools.demo.words import (
 from tools.setup.paths import ROOT
 
 DEFAULT_OUTPUT = ROOT / "models" / "diffusion_models" / "i2am_demo_words.safetensors"
-STEPS = 3000
+STEPS = 4000
 BATCH = 16
 RATE = 1.5e-3
 DROP_TEXT = 0.1  # share of the scenes that are given the empty prompt, for guidance

@@ -26,7 +26,7 @@ from tools.comfyui.server import ROOT, ComfyServer
 from tools.demo.run import WORKFLOW
 from tools.workflows.api_prompt import to_prompt
 from tools.workflows.catalog import MODEL_WORKFLOWS, WORKFLOWS, Workflow
-from tools.workflows.catalog.parts import GOLD, SAMPLING, Group, Node
+from tools.workflows.catalog.parts import GOLD, Group, Node
 from tools.workflows.make import ARRANGE, BUILD, VIEW, open_page, plain, run_in_page
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
@@ -150,7 +150,7 @@ SHOTS = {
         "locate_object",
         "words",
         "prompt nothing",
-        "paint",
+        "fill",
         more=(
             Node("words", "I2AM_LoadWords"),
             Node(
@@ -162,14 +162,16 @@ SHOTS = {
             ),
             Node("nothing", "CLIPTextEncode", wires={"clip": ("words", 1)}, width=320),
             Node(
-                "paint",
-                "KSampler",
+                "fill",
+                "InpaintModelConditioning",
                 wires={
-                    "model": ("words", 0),
                     "positive": ("prompt", 0),
                     "negative": ("nothing", 0),
+                    "vae": ("vae", 0),
+                    "pixels": ("scene", 0),
+                    "mask": ("box", 0),
                 },
-                widgets=SAMPLING | {"cfg": 2.0},
+                widgets={"noise_mask": False},
             ),
         ),
     ),

@@ -17,7 +17,7 @@ SEED = HELD_OUT_SEEDS.start + 6000
 PROMPTS = {
     "a red circle and a blue star": {("red", "circle"), ("blue", "star")},
     "picture of a green heart with the purple square": {("green", "heart"), ("purple", "square")},
-    "turquoise ring, moon in yellow": {("turquoise", "ring"), ("yellow", "moon")},
+    "turquoise ring, a yellow moon": {("turquoise", "ring"), ("yellow", "moon")},
 }
 
 
@@ -107,7 +107,7 @@ def test_the_clip_s_tokens_are_the_training_s(comfy: Any) -> None:
         {name[5:]: value.float() for name, value in weights.items() if name.startswith("text.")}
     )
     _, clip = words.load_word_model(words.WORD_MODEL)
-    prompts = ("", "a red circle and a blue star", "picture of the moon in turquoise, a pink cross")
+    prompts = ("", "a red circle and a blue star", "picture of the turquoise moon, a pink cross")
     with torch.no_grad():
         trained = encoder(prompts)
     for prompt, expected in zip(prompts, trained, strict=True):
