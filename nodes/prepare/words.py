@@ -26,11 +26,12 @@ TEXT_MODEL = {
     "num_hidden_layers": 1,
     "hidden_size": WIDTH,
     "num_attention_heads": 4,
-    "intermediate_size": 160,
+    "intermediate_size": 1,  # the MLP is left out
     "hidden_act": "quick_gelu",
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
 }
+LAYER = "text_model.encoder.layers.0"
 SPECIAL = r"<\|\w+\|>"  # the tokens that are no words
 
 
@@ -68,7 +69,7 @@ class LoadWordModel(io.ComfyNode):
 
 
 class WordEncoder(SDClipModel):
-    """CLIP's text model with one narrow layer; zeros behind the end of the text."""
+    """CLIP's text model with attention alone; zeros behind the end of the text."""
 
     def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
         super().__init__(
@@ -115,7 +116,7 @@ def load_word_model(path: Path) -> tuple[comfy.model_patcher.ModelPatcher, comfy
 
 
 def text_encoder(weights: Mapping[str, Tensor]) -> comfy.sd.CLIP:
-    """The CLIP object. weights: a vector for each word it knows, positions, a layer, a norm."""
+    """The CLIP object. weights: a vector for each word, positions, an attention layer, a norm."""
     known = {
         name.removeprefix("words."): vector.float()
         for name, vector in weights.items()
@@ -143,9 +144,17 @@ def text_encoder(weights: Mapping[str, Tensor]) -> comfy.sd.CLIP:
             "text_projection.weight": torch.eye(WIDTH),
         }
         | {
-            name.replace("layer.", "text_model.encoder.layers.0.", 1): value.float()
+            name.replace("layer.", f"{LAYER}.", 1): value.float()
             for name, value in weights.items()
             if name.startswith("layer.")
+        }
+        | {
+            f"{LAYER}.layer_norm2.weight": torch.ones(WIDTH),
+            f"{LAYER}.layer_norm2.bias": torch.zeros(WIDTH),
+            f"{LAYER}.mlp.fc1.weight": torch.zeros(1, WIDTH),
+            f"{LAYER}.mlp.fc1.bias": torch.zeros(1),
+            f"{LAYER}.mlp.fc2.weight": torch.zeros(WIDTH, 1),
+            f"{LAYER}.mlp.fc2.bias": torch.zeros(WIDTH),
         }
     )
     return clip

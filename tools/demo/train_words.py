@@ -4,10 +4,10 @@ r"""Train the word model: a small UNet that fills boxes with what it reads in wo
 
 Stable Diffusion's inpainting model at a fraction of its size: ComfyUI's own UNet class, with the
 picture's noise, the boxes and the picture around them as channels, which reads its context by
-cross-attention and nothing else. The context is 77 tokens of text and, in half of the
-scenes, the 64 of a reference behind them. The text encoder is CLIP's with one narrow layer, in
-which "circle" can learn that "red" is before it. Plain flow matching on the
-scenes of `tools/demo/words.py`; attention is never supervised.
+cross-attention and nothing else. The context is 77 tokens of text and, in half of the scenes, the
+64 of a reference behind them. The text encoder is CLIP's with one layer of attention, in which
+"circle" can learn that "red" is before it. Plain flow matching on the scenes of
+`tools/demo/words.py`; attention is never supervised.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ from tools.demo.train_unet import (
 )
 from tools.demo.training import Task, flow_times, train, training_options
 from tools.demo.words import (
-    EXCHANGEABLE,
-    WORD_RECIPES,
     WORDS,
     WordScenes,
     make_word_scenes,
@@ -42,12 +40,12 @@ from tools.demo.words import (
 from tools.setup.paths import ROOT
 
 DEFAULT_OUTPUT = ROOT / "models" / "diffusion_models" / "i2am_demo_words.safetensors"
-STEPS = 5000
+STEPS = 4000
 BATCH = 16
 RATE = 1.5e-3
 DROP_TEXT = 0.1  # share of the scenes that are given the empty prompt, for guidance
 TOKENS = 77  # of a text
-TEXT_HEADS, TEXT_HIDDEN = 4, 160  # of the text encoder's layer
+TEXT_HEADS = 4  # of the text encoder's attention
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 # Level 0 is the latent's grid (16×16 at 128 px), convolutions only; level 1 half of it. Attention
@@ -60,10 +58,7 @@ WORD_UNET = UNET | {
 
 
 def main() -> None:
-    parser = training_options(__doc__, STEPS, RATE)
-    parser.add_argument("--recipe", default=EXCHANGEABLE.name, choices=WORD_RECIPES)
-    options = parser.parse_args()
-    recipe = WORD_RECIPES[options.recipe]
+    options = training_options(__doc__, STEPS, RATE).parse_args()
     options.output = options.output or DEFAULT_OUTPUT
     demo = importlib.import_module(f"{ready_to_train(options)}.nodes.prepare.demo")
     train(
@@ -71,8 +66,8 @@ def main() -> None:
             title="I2AM demo: words and a reference, read by cross-attention",
             architecture="stable-diffusion-1 UNet, 64 wide, flow matching, trained from scratch",
             model=WordModel(demo.InsertionUNet.unet_extra_config["num_heads"]),
-            batch={f"words, {recipe.name} pairs": BATCH // 2, "words, reference": BATCH // 2},
-            draw=partial(make_word_scenes, BATCH, recipe=recipe),
+            batch={"words": BATCH // 2, "words and reference": BATCH // 2},
+            draw=partial(make_word_scenes, BATCH),
             loss=partial(flow_loss, demo.picture_tokens),
             report=partial(report, demo.picture_tokens),
         ),
@@ -104,7 +99,7 @@ class WordModel(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text model with one narrow layer: a word's token can tell of the words before it."""
+    """CLIP's text model with attention alone: a word's token can tell of the words before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,19 +123,18 @@ class TextEncoder(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """A layer of CLIP's text model, under its names there; it adds nothing at first."""
+    """The attention of a layer of CLIP's text model, by its names there; it adds nothing at first.
+
+    Its MLP is left out. It would learn pairs of words by heart, where a sum also serves new pairs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(CONTEXT), nn.LayerNorm(CONTEXT)
+        self.layer_norm1 = nn.LayerNorm(CONTEXT)
         projections = ("q_proj", "k_proj", "v_proj", "out_proj")
         self.self_attn = nn.ModuleDict({name: nn.Linear(CONTEXT, CONTEXT) for name in projections})
-        self.mlp = nn.ModuleDict(
-            {"fc1": nn.Linear(CONTEXT, TEXT_HIDDEN), "fc2": nn.Linear(TEXT_HIDDEN, CONTEXT)}
-        )
-        for last in (self.self_attn["out_proj"], self.mlp["fc2"]):
-            for parameter in last.parameters():
-                nn.init.zeros_(parameter)
+        for parameter in self.self_attn["out_proj"].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.layer_norm1(x)
@@ -149,9 +143,7 @@ class TextLayer(nn.Module):
             for name in ("q_proj", "k_proj", "v_proj")
         )
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.self_attn["out_proj"](seen.transpose(1, 2).flatten(-2))
-        hidden = self.mlp["fc1"](self.layer_norm2(x))
-        return x + self.mlp["fc2"](hidden * torch.sigmoid(1.702 * hidden))  # CLIP's quick GELU
+        return x + self.self_attn["out_proj"](seen.transpose(1, 2).flatten(-2))
 
 
 def contexts(

@@ -41,7 +41,7 @@ COLOURS = {
     "pink": (0.98, 0.55, 0.75),
 }
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon")
-FILLERS = ("a", "the", "and", "with", "in", "picture", "of", ",")
+FILLERS = ("a", "the", "and", "with", "picture", "of", ",")
 WORDS = (*COLOURS, *SHAPES, *FILLERS)
 
 SIZE = 128  # pixels of a scene, down and across
@@ -49,26 +49,9 @@ SIDE = 48  # pixels of a box, which begins on a token
 COLOUR_JITTER = 0.04
 DRAWN = 256  # pixels of a silhouette before it is shrunk
 SILHOUETTES = Recipe("shown", blobs=0.5)
-ALONE = 0.2  # share of the scenes in words that have one thing only
+HUES = 24  # pixels of the texture stretched over a shown object: two hues across
+ALONE = 0.1  # share of the scenes in words that have one thing only
 
-
-@dataclass(frozen=True)
-class WordRecipe:
-    """What kind of scenes to draw.
-
-    exchangeable: two things in words are trained together only if they are also trained with their
-    shapes exchanged. Otherwise what was never trained tells, now and then, which colour goes with
-    which shape, and a model learns that before it learns to read the order of the words.
-    """
-
-    name: str
-    hues: int  # pixels of the texture stretched over a shown object: one hue every 12 pixels
-    exchangeable: bool
-
-
-ANY = WordRecipe("any", hues=36, exchangeable=False)
-EXCHANGEABLE = WordRecipe("exchangeable", hues=24, exchangeable=True)
-WORD_RECIPES = {recipe.name: recipe for recipe in (ANY, EXCHANGEABLE)}
 
 Thing = tuple[str, str]  # colour, shape
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
@@ -102,17 +85,15 @@ def words_of(prompt: str) -> list[str]:
     return prompt.replace(",", " ,").split()
 
 
-def make_word_scenes(
-    count: int, seed: int = HELD_OUT_SEEDS.start, recipe: WordRecipe = EXCHANGEABLE
-) -> WordScenes:
+def make_word_scenes(count: int, seed: int = HELD_OUT_SEEDS.start) -> WordScenes:
     """Draw `count` scenes, with the seeds from `seed` on."""
-    return draw_word_scenes(range(seed, seed + count), recipe)
+    return draw_word_scenes(range(seed, seed + count))
 
 
-def draw_word_scenes(seeds: Sequence[int], recipe: WordRecipe = EXCHANGEABLE) -> WordScenes:
+def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
     """Draw one scene for each seed."""
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    textures = draw_textures(rngs)[..., : recipe.hues, : recipe.hues]
+    textures = draw_textures(rngs)[..., :HUES, :HUES]
     target = torch.stack([_background(rng) for rng in rngs])
     reference = torch.zeros(len(rngs), 3, REFERENCE_SIDE, REFERENCE_SIDE)
     box_mask = torch.zeros(len(rngs), SIZE, SIZE)
@@ -121,7 +102,7 @@ def draw_word_scenes(seeds: Sequence[int], recipe: WordRecipe = EXCHANGEABLE) ->
     for n, (seed, rng) in enumerate(zip(seeds, rngs, strict=True)):
         alone = not shown[n] and rng.random() < ALONE
         held = seed in HELD_OUT_SEEDS
-        named = draw_things(rng, 1 if shown[n] or alone else 2, held, recipe)
+        named = draw_things(rng, 1 if shown[n] or alone else 2, held)
         halves = rng.permutation(2)[: 1 if alone else 2].tolist()
         boxes.append(tuple(_random_box(rng, half) for half in halves))
         for place, (left, top, width, height) in enumerate(boxes[-1]):
@@ -147,16 +128,19 @@ def draw_word_scenes(seeds: Sequence[int], recipe: WordRecipe = EXCHANGEABLE) ->
     )
 
 
-def draw_things(
-    rng: np.random.Generator, count: int, held: bool, recipe: WordRecipe = EXCHANGEABLE
-) -> tuple[Thing, ...]:
-    """One or two things that differ in colour and in shape, all held out or none."""
+def draw_things(rng: np.random.Generator, count: int, held: bool) -> tuple[Thing, ...]:
+    """One or two things that differ in colour and in shape, all held out or none.
+
+    Two are never held out with their shapes exchanged. In training, what is never shown would
+    otherwise tell, now and then, which colour goes with which shape; a model learns that before it
+    learns to read which words stand together.
+    """
     while True:
         colours = rng.permutation(list(COLOURS))[:count].tolist()
         shapes = rng.permutation(SHAPES)[:count].tolist()
         things = tuple(zip(colours, shapes, strict=True))
         exchanged = zip(colours, reversed(shapes), strict=True)
-        told = recipe.exchangeable and count == 2 and any(map(held_out, exchanged))
+        told = count == 2 and any(map(held_out, exchanged))
         if all(held_out(thing) == held for thing in things) and not told:
             return things
 
@@ -216,15 +200,9 @@ def _with_thing(rng: np.random.Generator, picture: Tensor, thing: Thing) -> Tens
 
 
 def _prompt(rng: np.random.Generator, things: Sequence[Thing]) -> str:
-    """The things in words: "picture of a red circle and star in blue"."""
+    """The things in words: "picture of a red circle and the blue star"."""
     joiner = str(rng.choice((" and ", " with ", ", ")))
-    phrases = [_phrase(rng, thing) for thing in things]
+    articles = rng.choice(("a ", "the ", ""), len(things)).tolist()
+    phrases = [f"{before}{' '.join(thing)}" for before, thing in zip(articles, things, strict=True)]
     opening = str(rng.choice(("", "", "picture of ", "a picture of ")))
     return opening + joiner.join(phrases)
-
-
-def _phrase(rng: np.random.Generator, thing: Thing) -> str:
-    colour, shape = thing
-    article = str(rng.choice(("a ", "the ", "")))
-    swapped = rng.random() < 0.25
-    return f"{article}{shape} in {colour}" if swapped else f"{article}{colour} {shape}"
