@@ -109,7 +109,7 @@ class TestRoundTrip:
             assert (sent - table(colormap)).abs().max() <= 0.5 / 255 + 1e-6
         for array in ("paper.r2g", "paper.g2r", "model.r2g", "model.g2r", "correspondence"):
             assert header["texts"]["definitions"][array]
-        assert set(header["texts"]["units"]) == {"%", "×"}
+        assert set(header["texts"]["units"]) == {"%", "×", "words"}
 
     def test_the_same_every_time(self) -> None:
         given = attribution()

@@ -22,7 +22,6 @@ from tools.comfyui.viewer_page import (
     open_page,
     point,
     press,
-    sentence,
     settled,
     show,
     state,
@@ -47,6 +46,15 @@ def opened(browser: Browser, server: ComfyServer, renderer: str, **options: Any)
     return page
 
 
+def says(page: Page, beginning: str) -> None:
+    """Waits until the viewer's sentence begins like this."""
+    page.wait_for_function(
+        "(text) => document.querySelector('.i2am-sentence').textContent.startsWith(text)",
+        arg=beginning,
+        timeout=20_000,
+    )
+
+
 def ranking(page: Page) -> str:
     page.wait_for_timeout(150)
     return page.locator(".i2am-ranking").inner_text()
@@ -56,17 +64,17 @@ def ranking(page: Page) -> str:
 def test_words(browser: Browser, server: ComfyServer, renderer: str, shots: Path) -> None:
     page = opened(browser, server, renderer)
     leave(page)
-    assert sentence(page).startswith("Where reference 1 was used")
+    says(page, "Where reference 1 was used")
     buttons = page.locator(".i2am-words button")
     texts = buttons.all_inner_texts()
     assert [text.rstrip("0123456789.%") for text in texts] == ["cat", "dog", "一个"]
     buttons.nth(1).hover()  # pointing shows a word, leaving shows the reference again
-    assert sentence(page).startswith("Where “dog” was attended to · the model's attention")
+    says(page, "Where “dog” was attended to · the model's attention")
     leave(page)
-    assert sentence(page).startswith("Where reference 1 was used")
+    says(page, "Where reference 1 was used")
     buttons.nth(0).click()
     leave(page)
-    assert sentence(page).startswith("Where “cat” was attended to")
+    says(page, "Where “cat” was attended to")
     assert state(page)["word"] == 0
     assert buttons.nth(0).get_attribute("aria-pressed") == "true"
     page.screenshot(path=shots / f"viewer_words_{renderer.replace(' ', '_')}.png")
@@ -88,7 +96,7 @@ def test_words_alone(browser: Browser, server: ComfyServer, renderer: str, shots
     """Without a reference there is one picture; a place of it can be pinned."""
     page = opened(browser, server, renderer, references=(), definitions="both")
     leave(page)
-    assert sentence(page).startswith("Where “cat” was attended to")
+    says(page, "Where “cat” was attended to")
     assert page.locator(".i2am-figure").nth(0).is_visible()
     assert not page.locator(".i2am-figure").nth(1).is_visible()
     box = page.locator(".i2am-box").nth(0).bounding_box()

@@ -7,7 +7,7 @@ import { mapSentence, pointSentence } from "../../web/js/viewer/wording.js";
 const STEPS = ["0", "1", "2", "3"].map((label) => ({ label, sigma: 1, count: 1 }));
 const CHOICE = {
   ...{ reference: 0, direction: "r2g", definition: "model", level: "unified", head: null },
-  ...{ steps: null, layers: null, frame: null, preset: "", weight: "mass", scale: "" },
+  ...{ steps: null, layers: null, frame: null, word: null, preset: "", weight: "mass", scale: "" },
 };
 
 /** @param {boolean} probed */
@@ -37,4 +37,12 @@ test("of a point too", () => {
     pointSentence(/** @type {any} */ (header(probed)), /** @type {any} */ (CHOICE), asked);
   assert.match(of(false), / · mean of all steps, layers and heads$/);
   assert.match(of(true), / · mean of all noise levels, layers and heads$/);
+});
+
+test("a word is named, and that its map is a mean of everything", () => {
+  const choice = /** @type {any} */ ({ ...CHOICE, word: 0 });
+  assert.equal(
+    mapSentence(/** @type {any} */ (header(false)), choice, "cat"),
+    "Where “cat” was attended to · the model's attention · mean of all steps, layers and heads",
+  );
 });
