@@ -18,6 +18,7 @@ const header = {
   ],
   correspondence: [{}, null],
   colormaps: { inferno: "", viridis: "" },
+  words: [],
 };
 const pin = { side: "result", place: { kind: "point", x: 0.25, y: 0.5 } };
 
@@ -147,4 +148,17 @@ test("a definition that was not recorded is not shown", () => {
   assert.equal(fit(chosen, header).definition, "model");
   const all = { ...header, definitions: ["paper", "model", "effect"] };
   assert.equal(fit(chosen, all).definition, "effect");
+});
+
+test("a word is kept where the payload has it; words alone show the first", () => {
+  const words = [{ text: "cat" }, { text: "dog" }];
+  const some = { ...header, words };
+  assert.equal(fit({ ...INITIAL, word: 1 }, some).word, 1);
+  assert.equal(fit({ ...INITIAL, word: 7 }, some).word, null);
+  assert.equal(fit({ ...INITIAL, word: 1 }, header).word, null);
+  const alone = [{ ...side, has_places: false, absent: true }];
+  const only = { ...some, references: alone, correspondence: [null] };
+  assert.equal(fit(INITIAL, only).word, 0);
+  assert.deepEqual(fit({ ...INITIAL, pin }, only).pin, pin);
+  assert.equal(fit({ ...INITIAL, pin: { ...pin, side: "reference" } }, only).pin, null);
 });
