@@ -56,8 +56,7 @@ def word_maps(
     On a UNet, over all steps, a token's map is DAAM's (Tang et al., ACL 2023, formula 4, before its
     threshold), up to the resampling of layers.
     """
-    maps = token_maps(recording, words[0].prompt, group)
-    each = torch.stack([maps[:, list(word.tokens)].sum(1) for word in words], 1)
+    each = _of_words(recording, words, group)
     steps = "all steps" if group == ALL_STEPS else f"time group {group}"
     grid = word_grid(recording, words[0].prompt)
     return AttributionMap(
@@ -71,19 +70,23 @@ def word_maps(
     )
 
 
+def _of_words(recording: Recording, words: Sequence[Word], group: int) -> Tensor:
+    """The model's attention on each word of one prompt: (batch, words, height, width), 0 to 1."""
+    maps = token_maps(recording, words[0].prompt, group)
+    return torch.stack([maps[:, list(word.tokens)].sum(1) for word in words], 1)
+
+
 def word_shares(
     recording: Recording,
     words: Sequence[Word],
     region: Tensor | None = None,
     group: int = ALL_STEPS,
 ) -> Tensor:
-    """The share of the model's attention that each word has: (batch, words), 0 to 1.
+    """The share of the model's attention that each word of a prompt has: (batch, words), 0 to 1.
 
     region: a mask over the result, (1 or batch, height, width); without it, the whole result.
     """
-    maps = torch.stack(
-        [token_maps(recording, w.prompt, group)[:, list(w.tokens)].sum(1) for w in words], 1
-    )
+    maps = _of_words(recording, words, group)
     weights = region_weights(region, word_grid(recording, words[0].prompt))
     return (maps.flatten(2) * weights[:, None]).sum(-1) / weights.sum(-1, keepdim=True)
 

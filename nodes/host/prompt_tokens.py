@@ -53,8 +53,11 @@ class EncodedPrompt:
 
     def words(self) -> tuple[Word, ...]:
         """Every different word, in the order of the text."""
-        names = dict.fromkeys(name for line in self.lines[:1] for name in line.names())
-        return tuple(self.word(name) for name in names)
+        return tuple(self.word(name) for name in self._names())
+
+    def _names(self) -> list[str]:
+        """Every different word as the first encoder reads it."""
+        return list(dict.fromkeys(name for line in self.lines[:1] for name in line.names()))
 
     def word(self, asked: str) -> Word:
         """A word, or several in a row, with all places where it occurs; `word#2` is the second.
@@ -73,7 +76,7 @@ class EncodedPrompt:
                 tokens += (token for token in places if token not in tokens)
                 weight = own
         if not tokens:
-            there = ", ".join(dict.fromkeys(n for line in self.lines[:1] for n in line.names()))
+            there = ", ".join(self._names())
             raise I2AMError(
                 f"The prompt does not hold “{asked.strip()}”. Its words are: {there}. Write one of "
                 "them, several in a row, or word#2 for the second time it occurs."

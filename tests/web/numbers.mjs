@@ -27,7 +27,7 @@ function overlaid({ picture, opacity, colormap }, values) {
 
 function answer({ state, place, scale, overlay, ranked }) {
   const choice = fit(readState(state), payload.header);
-  if (ranked) return rankAt(payload, choice.item, ranked);
+  if (ranked) return rankAt(payload, wordMaps(payload, choice.item), choice.item, ranked);
   if (choice.word !== null) {
     const { values, labels } = wordMaps(payload, choice.item);
     return { values: values.map((map) => [...map]), labels };

@@ -70,14 +70,15 @@ def find(class_names: Iterable[str], words: bool = False) -> Architecture:
                 f"Use a model that has. Capture Attention knows: {known}."
             )
         for architecture in ARCHITECTURES:
-            if name in architecture.models and architecture.without and not words:
+            if name not in architecture.models:
+                continue
+            if architecture.without and not words:
                 raise I2AMError(
                     f"{name} models have no reference to watch: {architecture.without}. Turn on "
                     "words in Capture Attention to see what each word of the prompt did, or use a "
                     f"model that reads a reference: {known}."
                 )
-            if name in architecture.models:
-                return architecture
+            return architecture
         if name in NOT_YET:
             raise I2AMError(
                 f"Capture Attention cannot read {name} models yet: {NOT_YET[name]}. "

@@ -231,6 +231,12 @@ def context_spans(forward: Forward) -> tuple[Span, ...]:
     return tuple(spans)
 
 
+def context_pieces(forward: Forward) -> tuple[Piece, ...]:
+    """`context_spans`, as pieces of a longer sequence."""
+    spans = context_spans(forward)
+    return tuple((span.role, span.grid or span.length, span.prompt) for span in spans)
+
+
 def joint_layout(call: Call, *pieces: Piece) -> TokenLayout:
     """Self-attention of one sequence of these pieces.
 

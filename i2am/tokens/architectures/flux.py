@@ -12,7 +12,7 @@ from .base import (
     Layer,
     blocks,
     consecutive_spans,
-    context_spans,
+    context_pieces,
     generated_grid,
     marked_pictures,
     named_layer,
@@ -41,7 +41,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     latents = reference_latents(forward)
     spans = consecutive_spans(
         *((Role.REFERENCE, style.grid) for style in _styles(forward)),
-        *((span.role, span.grid or span.length, span.prompt) for span in context_spans(forward)),
+        *context_pieces(forward),
         (Role.GENERATED, generated_grid(forward)),
         *((Role.REFERENCE, latent.grid) for latent in latents),
     )

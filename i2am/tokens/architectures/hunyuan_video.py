@@ -12,9 +12,8 @@ from .base import (
     Call,
     Forward,
     Layer,
-    Piece,
     blocks,
-    context_spans,
+    context_pieces,
     generated_grid,
     joint_layout,
     marked_pictures,
@@ -55,9 +54,7 @@ def _read(forward: Forward, call: Call) -> tuple[Layer, TokenLayout] | None:
     """
     if "block_type" not in call.options:
         return None
-    text: list[Piece] = [
-        (span.role, span.grid or span.length, span.prompt) for span in context_spans(forward)
-    ]
+    text = [*context_pieces(forward)]
     glyphs = forward.shapes.get("txt_byt5", (0, 0))[1] if "byt5_in" in forward.numbers else 0
     text.insert(0 if "cond_type_embedding" in forward.numbers else len(text), (Role.TEXT, glyphs))
     layout = joint_layout(

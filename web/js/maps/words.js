@@ -50,13 +50,12 @@ export function wordMaps({ header, tables }, item) {
  * first; words alone where these have a softmax of their own.
  *
  * @param {Payload} payload
+ * @param {Maps | null} maps of the words of this item, from `wordMaps`
  * @param {number} item
  * @param {Place} place
  * @returns {Ranked[]}
  */
-export function rankAt(payload, item, place) {
-  const { header, tables } = payload;
-  const maps = wordMaps(payload, item);
+export function rankAt({ header, tables }, maps, item, place) {
   if (!maps) return [];
   const ranked = maps.values.map((map, word) => ({
     name: `“${header.words[word].text}”`,

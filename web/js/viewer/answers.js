@@ -149,8 +149,11 @@ export class Answers {
    * @param {Fitted} choice
    * @param {import("../maps/grid.js").Place} place
    */
-  #ranked({ item }, place) {
-    return this.#memo.get("ranked", [item, place], () => rankAt(this.#payload, item, place));
+  #ranked(choice, place) {
+    const { item } = choice;
+    return this.#memo.get("ranked", [item, place], () =>
+      rankAt(this.#payload, this.#words(choice), item, place),
+    );
   }
 
   /**
