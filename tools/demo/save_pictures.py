@@ -1,7 +1,8 @@
 """Save one held-out scene as the example pictures of a workflow.
 
 python -m tools.demo.save_pictures
-python -m tools.demo.save_pictures --recipe shapes --seed 10000004 --prefix i2am_try_on
+python -m tools.demo.save_pictures --task try_on --prefix i2am_try_on
+python -m tools.demo.save_pictures --task two_objects --prefix i2am_two
 python -m tools.demo.save_pictures --task insertion --seed 10002002 --prefix i2am_insertion
 python -m tools.demo.save_pictures --task upscale --seed 10000007 --prefix i2am_upscale
 python -m tools.demo.save_pictures --task words --seed 10006003 --prefix i2am_words
@@ -17,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from tools.demo.insertions import make_insertions
-from tools.demo.scenes import HELD_OUT_SEEDS, RECIPES, make_scenes, reduced
+from tools.demo.object_scenes import draw_try_on, draw_two_objects
+from tools.demo.scenes import HELD_OUT_SEEDS, RECIPES, Scenes, make_scenes, reduced
 from tools.demo.words import draw_word_scenes
 from tools.setup.paths import ROOT
 
@@ -28,7 +30,7 @@ DEFAULT_SEED = HELD_OUT_SEEDS.start + 2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
-    parser.add_argument("--recipe", choices=RECIPES, default="plain")
+    parser.add_argument("--recipe", choices=RECIPES, default="objects")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--prefix", default="i2am_demo")
     parser.add_argument("--task", choices=PICTURES, default="inpaint")
@@ -40,7 +42,20 @@ def main() -> None:
 
 def inpaint(seed: int, recipe: str) -> dict[str, Tensor]:
     """A scene with a hole, the reference, what belongs there, and both masks."""
-    scenes = make_scenes(1, seed, recipe=RECIPES[recipe])
+    return of_scenes(make_scenes(1, seed, recipe=RECIPES[recipe]))
+
+
+def try_on(seed: int, _: str) -> dict[str, Tensor]:
+    """A figure with a hole where a shirt goes, the shirt, and both masks."""
+    return of_scenes(draw_try_on(seed))
+
+
+def two_objects(seed: int, _: str) -> dict[str, Tensor]:
+    """A scene of two objects with a hole for one, its reference, and both masks."""
+    return of_scenes(draw_two_objects(seed))
+
+
+def of_scenes(scenes: Scenes) -> dict[str, Tensor]:
     return {
         "scene": scenes.scene,
         "reference": scenes.reference,
@@ -68,7 +83,14 @@ def words(seed: int, _: str) -> dict[str, Tensor]:
     return {"scene": scenes.scene, "box_mask": scenes.box_mask, "reference": scenes.reference}
 
 
-PICTURES = {"inpaint": inpaint, "insertion": insertion, "upscale": upscale, "words": words}
+PICTURES = {
+    "inpaint": inpaint,
+    "try_on": try_on,
+    "two_objects": two_objects,
+    "insertion": insertion,
+    "upscale": upscale,
+    "words": words,
+}
 
 
 def save(values: Tensor, path: Path) -> None:
