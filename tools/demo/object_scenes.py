@@ -127,15 +127,14 @@ def _places(rng: np.random.Generator, size: int, recipe: Recipe) -> tuple[Placed
     step = TOKEN if recipe.aligned else 1
     scale = math.exp(rng.uniform(-1, 1) * math.log(recipe.scale))
     sides = (side, side if recipe.scale == 1 else round(min(side * scale, LARGEST)))
-    middles = [
-        tuple(
-            int(corner) * step + one / 2 for corner in rng.integers(0, (size - one) // step + 1, 2)
-        )
-        for one in sides
-    ]
+    corners = [rng.integers(0, (size - one) // step + 1, 2) * step for one in sides]
+    here, there = (
+        (float(corner[0]) + one / 2, float(corner[1]) + one / 2)
+        for corner, one in zip(corners, sides, strict=True)
+    )
     turn = math.radians(rng.uniform(-1, 1) * recipe.turn)
     mirrored = bool(rng.random() < recipe.mirrored)
-    return Placed(middles[0], sides[0]), Placed(middles[1], sides[1], turn, mirrored)
+    return Placed(here, sides[0]), Placed(there, sides[1], turn, mirrored)
 
 
 def _box(place: Placed) -> tuple[int, int, int]:

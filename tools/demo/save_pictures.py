@@ -14,11 +14,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from tools.demo.insertions import make_insertions
 from tools.demo.object_scenes import draw_try_on, draw_two_objects
+from tools.demo.photographs import crop
 from tools.demo.scenes import HELD_OUT_SEEDS, RECIPES, Scenes, make_scenes, reduced
 from tools.demo.words import draw_word_scenes
 from tools.setup.paths import ROOT
@@ -73,7 +75,8 @@ def insertion(seed: int, _: str) -> dict[str, Tensor]:
 
 def upscale(seed: int, _: str) -> dict[str, Tensor]:
     """A photograph, and the same at an eighth of its size, enlarged again."""
-    target = make_scenes(1, seed, recipe=RECIPES["photographs"]).target
+    rng = np.random.default_rng((seed, 5))
+    target = torch.tensor(crop(rng, 128, held_out=True)).movedim(0, -1)[None]
     return {"low": reduced(target), "true": target}
 
 
