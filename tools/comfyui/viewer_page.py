@@ -21,8 +21,8 @@ from torch import Tensor
 from tools.comfyui.browser import FLAGS, find_chromium
 from tools.comfyui.server import ComfyServer
 from tools.demo.run import WORKFLOW
-from tools.demo.save_pictures import DEFAULT_SEED
-from tools.demo.scenes import TOKEN, make_scenes
+from tools.demo.save_pictures import demo_scene
+from tools.demo.scenes import TOKEN
 
 READY = "() => window.app?.graph && window.app.extensionManager"
 SHOWN = '.i2am-viewer[data-state="ready"]'
@@ -251,7 +251,7 @@ def true_origins() -> list[tuple[tuple[float, float], tuple[float, float]]]:
 
     Both are (x, y) in 0..1 of their picture.
     """
-    scene = make_scenes(1, DEFAULT_SEED)
+    scene = demo_scene()
     truth, (down, across) = scene.correspondence[0], scene.grid
     inside = torch.nn.functional.avg_pool2d(scene.hole[:, None], TOKEN).flatten()
 

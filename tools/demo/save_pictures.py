@@ -21,18 +21,18 @@ from torch import Tensor
 from tools.demo.insertions import make_insertions
 from tools.demo.object_scenes import draw_try_on, draw_two_objects
 from tools.demo.photographs import crop
-from tools.demo.scenes import HELD_OUT_SEEDS, RECIPES, Scenes, make_scenes, reduced
+from tools.demo.scenes import HELD_OUT_SEEDS, OBJECTS, RECIPES, Scenes, make_scenes, reduced
 from tools.demo.words import draw_word_scenes
 from tools.setup.paths import ROOT
 
 DEFAULT_FOLDER = ROOT / "example_workflows" / "inputs"
-DEFAULT_SEED = HELD_OUT_SEEDS.start + 2
+DEFAULT_SEED = HELD_OUT_SEEDS.start + 31  # a taxi
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
-    parser.add_argument("--recipe", choices=RECIPES, default="objects")
+    parser.add_argument("--recipe", choices=RECIPES, default=OBJECTS.name)
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--prefix", default="i2am_demo")
     parser.add_argument("--task", choices=PICTURES, default="inpaint")
@@ -40,6 +40,11 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, values in PICTURES[options.task](options.seed, options.recipe).items():
         save(values[0], options.folder / f"{options.prefix}_{name}.png")
+
+
+def demo_scene() -> Scenes:
+    """The scene of the demo workflow."""
+    return make_scenes(1, DEFAULT_SEED, recipe=OBJECTS)
 
 
 def inpaint(seed: int, recipe: str) -> dict[str, Tensor]:
