@@ -2,11 +2,12 @@
 
 A thing in words is a flat silhouette, "a red circle". A thing that is shown is an object of random
 hues, which only its picture can tell: `tools/demo/insertions.py` draws it. One box is in the left
-half of the picture and one in the right, at random heights. Nothing says which thing goes where.
+half of the picture and one in the right, at random heights. Two things in words stand in the order
+of the prompt, from left to right; where a thing that is shown goes, nothing says.
 
 Seeds work as in `tools/demo/scenes.py`. An even seed has two things in words, an odd one has one in
-words and one that is shown. A quarter of all pairs of colour and shape are never trained on, and
-held-out seeds show no others.
+words and one that is shown. A quarter of all sets of two colours and two shapes are never trained
+on, in neither pairing, and held-out seeds show no others.
 """
 
 from __future__ import annotations
@@ -74,10 +75,14 @@ class WordScenes:
         return len(self.prompts)
 
 
-def held_out(thing: Thing) -> bool:
-    """Whether a pair of colour and shape is one of those never trained on."""
-    colour, shape = thing
-    return (SHAPES.index(shape) - tuple(COLOURS).index(colour)) % len(SHAPES) in (3, 6)
+def held_out(things: Sequence[Thing]) -> bool:
+    """Whether two things have a set of colours and shapes that is never trained on.
+
+    It is the same whichever colour goes with which shape, so what is never shown does not tell how
+    they are paired in what is.
+    """
+    numbers = [tuple(COLOURS).index(colour) + SHAPES.index(shape) for colour, shape in things]
+    return sum(numbers) % 4 == 0
 
 
 def words_of(prompt: str) -> list[str]:
@@ -104,6 +109,8 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
         held = seed in HELD_OUT_SEEDS
         named = draw_things(rng, 1 if shown[n] or alone else 2, held)
         halves = rng.permutation(2)[: 1 if alone else 2].tolist()
+        if len(named) == 2:
+            halves = [0, 1]  # as one reads
         boxes.append(tuple(_random_box(rng, half) for half in halves))
         for place, (left, top, width, height) in enumerate(boxes[-1]):
             here = np.s_[top : top + height, left : left + width]
@@ -129,19 +136,12 @@ def draw_word_scenes(seeds: Sequence[int]) -> WordScenes:
 
 
 def draw_things(rng: np.random.Generator, count: int, held: bool) -> tuple[Thing, ...]:
-    """One or two things that differ in colour and in shape, all held out or none.
-
-    Two are never held out with their shapes exchanged. In training, what is never shown would
-    otherwise tell, now and then, which colour goes with which shape; a model learns that before it
-    learns to read which words stand together.
-    """
+    """One or two things that differ in colour and in shape; two are held out or not."""
     while True:
         colours = rng.permutation(list(COLOURS))[:count].tolist()
         shapes = rng.permutation(SHAPES)[:count].tolist()
         things = tuple(zip(colours, shapes, strict=True))
-        exchanged = zip(colours, reversed(shapes), strict=True)
-        told = count == 2 and any(map(held_out, exchanged))
-        if all(held_out(thing) == held for thing in things) and not told:
+        if count == 1 or held_out(things) == held:
             return things
 
 

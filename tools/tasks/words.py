@@ -3,8 +3,9 @@
     python -m tools.tasks.words
 
 The model fills two boxes of a picture, one with what the prompt names and the other with a second
-thing in words or with an object that only a reference shows. Prompts name pairs of colour and shape
-that training never had, and pictures and noise have seeds of their own.
+thing in words or with an object that only a reference shows. Two things in words have colours and
+shapes that training never had together, in neither pairing; pictures and noise have seeds of their
+own.
 
 The map of a word is DAAM's quantity: the softmax over the whole context, its share on the word's
 token, averaged over heads, layers and steps, and enlarged to the picture. It is computed here from
@@ -12,10 +13,9 @@ the attention layers' own projections, by hooks, and owes nothing to the pack's 
 held against it. The map of the reference is the share of all its tokens.
 
 The pointing game asks whether a map's highest value is in the box that shows the word, its colour
-or its shape. No word says which box that is, and the same prompt fills them either way: the
-finished picture tells. If colours and shapes were paired wrongly, a word's map still belongs to the
-box that the word went to; how often pairs are right is a figure of its own. A word that no box
-shows counts as missed.
+or its shape. The finished picture tells which box that is: if colours and shapes were paired
+wrongly, a word's map still belongs to the box that the word went to. How often pairs are right is a
+figure of its own. A word that no box shows counts as missed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from tools.tasks.recorded_sampling import (
     save_rows,
 )
 
-FIRST_SEED = HELD_OUT_SEEDS.start + 4000
+FIRST_SEED = HELD_OUT_SEEDS.start + 8000
 GUIDANCE = 2.0  # cfg
 GRID = (8, 8)  # tokens of the attention layers, down and across
 TEXT = 77  # tokens of a text; the reference's are behind them

@@ -14,10 +14,10 @@ from tools.demo.words import COLOURS, SHAPES, WORDS, WordScenes, draw_word_scene
 from tools.tasks.words import find_things
 
 SEED = HELD_OUT_SEEDS.start + 6000
-PROMPTS = {
+PROMPTS = {  # of colours and shapes that were never trained on together
     "a red circle and a blue star": {("red", "circle"), ("blue", "star")},
-    "picture of a green heart with the purple square": {("green", "heart"), ("purple", "square")},
-    "turquoise ring, a yellow moon": {("turquoise", "ring"), ("yellow", "moon")},
+    "picture of a green heart with the yellow moon": {("green", "heart"), ("yellow", "moon")},
+    "turquoise ring, a purple square": {("turquoise", "ring"), ("purple", "square")},
 }
 
 
