@@ -36,6 +36,7 @@ from tools.demo.scenes import (
     EVERYTHING,
     HELD_OUT_SEEDS,
     HOLE_GREY,
+    OBJECTS,
     PHOTOGRAPHS,
     PLAIN,
     Recipe,
@@ -216,7 +217,7 @@ class Part:
 
 
 PARTS = {
-    "pick": Part(pick, 24, 4, (PLAIN, EVERYTHING)),
+    "pick": Part(pick, 24, 4, (PLAIN, OBJECTS, EVERYTHING)),
     "influence": Part(influence, 16, STEPS, (PLAIN, PHOTOGRAPHS, EVERYTHING)),
     "truth": Part(truth, 12, STEPS, (PLAIN,)),
 }
