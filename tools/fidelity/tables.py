@@ -58,7 +58,7 @@ def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
     latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
 
     def record(**plan: Any) -> Any:
-        chosen = {"branch": "conditional", "definitions": "all"} | plan
+        chosen: dict[str, Any] = {"branch": "conditional", "definitions": "all"} | plan
         return host.sample(latents, len(scenes), **chosen)[1]
 
     everything = record()
