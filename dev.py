@@ -27,6 +27,7 @@ from tools.setup.comfyui import DEFAULT, RELEASES, ComfyUI
 from tools.setup.install import set_up
 from tools.setup.page import find_node, get_chromium, page_tools
 from tools.setup.paths import ROOT, STORE, WINDOWS, shown
+from tools.setup.pictures import get_objects
 from tools.setup.running import Trouble, call, say
 
 OLDEST_PYTHON = (3, 10)
@@ -52,6 +53,7 @@ def run_templates(options: argparse.Namespace) -> int:
 
 def run_test(options: argparse.Namespace) -> int:
     comfyui, python = set_up(options.comfyui, "evaluate")
+    get_objects(python)
     chosen = [word for word in options.rest if not word.startswith("-")]
     env = surroundings(comfyui, NODE=find_node(python))
     if not chosen or any("page" in word for word in chosen):

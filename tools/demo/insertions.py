@@ -2,7 +2,8 @@
 
 This is the task on which the I2AM paper locates objects. A box of 10 to 30 % of the picture is cut
 out, and the reference is what was in it, so the model puts the object back. The place the
-attribution map finds can then be compared with the box.
+attribution map finds can then be compared with the box. In most scenes the object is one that
+people recognise, in a photograph.
 
 Seeds work as in `tools/demo/scenes.py`: scene `n` is the same picture in every batch.
 """
@@ -17,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tools.demo.object_scenes import Placed, paste
+from tools.demo.objects import object_names
 from tools.demo.photographs import crop
 from tools.demo.scenes import (
     HELD_OUT_SEEDS,
@@ -34,7 +37,8 @@ REFERENCE_SIDE = 128  # pixels of the reference, whatever the size of the box
 AREA = (0.1, 0.3)  # of the picture, smallest and largest box
 ASPECT = (0.5, 2.0)  # width to height
 SILHOUETTES = Recipe("insertion", blobs=0.5)
-PHOTOGRAPHS = 0.5  # share of scenes, and of objects, that are cut from photographs
+OBJECTS = 0.7  # share of scenes with an object that people recognise, in a photograph
+PHOTOGRAPHS = 0.5  # of the others, share of scenes, and of objects, that are cut from photographs
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,20 @@ def draw_insertions(seeds: Sequence[int], size: int = 128) -> Insertions:
     box_mask = torch.zeros(len(rngs), size, size)
     for n, (seed, rng) in enumerate(zip(seeds, rngs, strict=True)):
         held_out = seed in HELD_OUT_SEEDS
-        if rng.random() < PHOTOGRAPHS:
+        recognised = rng.random() < OBJECTS
+        if recognised or rng.random() < PHOTOGRAPHS:
             target[n] = torch.tensor(crop(rng, size, held_out))
-        texture = textures[n]
-        if rng.random() < PHOTOGRAPHS:
-            # a piece of plain sky has no parts to tell apart: the most varied of three
-            parts = [crop(rng, texture.shape[-1], held_out) for _ in range(3)]
-            texture = torch.tensor(max(parts, key=np.var))
         left, top, width, height = box = random_box(rng, size)
         inside = target[n, :, top : top + height, left : left + width]
-        inside.copy_(draw_object(inside, texture, draw_shape(rng, SILHOUETTES)))
+        if recognised:
+            inside.copy_(_with_object(rng, inside, held_out))
+        else:
+            texture = textures[n]
+            if rng.random() < PHOTOGRAPHS:
+                # a piece of plain sky has no parts to tell apart: the most varied of three
+                parts = [crop(rng, texture.shape[-1], held_out) for _ in range(3)]
+                texture = torch.tensor(max(parts, key=np.var))
+            inside.copy_(draw_object(inside, texture, draw_shape(rng, SILHOUETTES)))
         references.append(resized(inside, (REFERENCE_SIDE, REFERENCE_SIDE)))
         box_mask[n, top : top + height, left : left + width] = 1
         boxes.append(box)
@@ -95,6 +103,18 @@ def random_box(rng: np.random.Generator, size: int) -> tuple[int, int, int, int]
     width, height = (round(side) for side in (np.sqrt(area * aspect), np.sqrt(area / aspect)))
     left, top = rng.integers(0, size - width + 1), rng.integers(0, size - height + 1)
     return int(left), int(top), width, height
+
+
+def _with_object(rng: np.random.Generator, picture: Tensor, held_out: bool) -> Tensor:
+    """A picture (3, H, W) with an object as large as it, somewhere along its longer side."""
+    names = object_names(held_out)
+    height, width = picture.shape[1:]
+    side = min(height, width)
+    middle = (
+        side / 2 + rng.uniform(0, height - side),
+        side / 2 + rng.uniform(0, width - side),
+    )
+    return paste(picture, names[int(rng.integers(len(names)))], Placed(middle, side))[0]
 
 
 def draw_object(picture: Tensor, texture: Tensor, shape: np.ndarray) -> Tensor:

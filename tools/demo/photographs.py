@@ -1,7 +1,8 @@
 """Photographs that ship inside Python packages, for the harder scenes and for the decoder.
 
-They come with scikit-image (`skimage.data`, whose folder documents the source and licence of each)
-and scikit-learn (`china.jpg` and `flower.jpg`, CC BY). Some are never trained on.
+They come with scikit-image (`skimage.data`, whose folder documents the source and licence of each),
+scikit-learn (`china.jpg` and `flower.jpg`, CC BY) and Debian's packages of wallpapers. Some are
+never trained on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tools.setup.pictures import WALLPAPERS, get_wallpapers
 
 TRAINING = (
     "skimage/data/astronaut.png",
@@ -24,7 +27,31 @@ TRAINING = (
     "skimage/data/motorcycle_left.png",
     "skimage/data/retina.jpg",
     "sklearn/datasets/images/china.jpg",
+    "lomiri-wallpapers-16.04/Bridge_by_Sander_Klootwijk.jpg",
+    "lomiri-wallpapers-16.04/Dragonfly_by_Bolly.jpg",
+    "lomiri-wallpapers-16.04/Picture_0B_by_freespace.jpg",
+    "lomiri-wallpapers-16.04/Picture_1A_by_freespace.jpg",
+    "lomiri-wallpapers-16.04/Wine_by_Jakkub_Mede.jpg",
+    "lomiri-wallpapers-16.04/aitzgorri_by_Aitzol_Berasategi.jpg",
+    "lomiri-wallpapers-16.04/free_by_Peter_Nerlich.jpg",
+    "lomiri-wallpapers-16.04/friends_by_Aitzol_Berasategi.jpg",
+    "lomiri-wallpapers-16.04/life_by_Aitzol_Berasategi.jpg",
+    "lomiri-wallpapers-16.04/picosdeeuropa_by_Aitzol_Berasategi.jpg",
+    "lomiri-wallpapers-16.04/seeding_by_Clements_Engelhardt.jpg",
+    "lomiri-wallpapers-16.04/sunset_by_Aitzol_Berasategi.jpg",
+    "lomiri-wallpapers-20.04/Kleiber_by_Lukas_Baubkus.jpg",
+    "mate-backgrounds/mate/nature/Dune.jpg",
+    "mate-backgrounds/mate/nature/FreshFlower.jpg",
+    "mate-backgrounds/mate/nature/Garden.jpg",
+    "mate-backgrounds/mate/nature/GreenMeadow.jpg",
+    "mate-backgrounds/mate/nature/LadyBird.jpg",
+    "mate-backgrounds/mate/nature/RainDrops.jpg",
+    "mate-backgrounds/mate/nature/Storm.jpg",
+    "mate-backgrounds/mate/nature/TwoWings.jpg",
+    "mate-backgrounds/mate/nature/Wood.jpg",
+    "mate-backgrounds/mate/nature/YellowFlower.jpg",
 )
+LONGEST = 2048  # pixels a side; larger ones are shrunk
 HELD_OUT = (
     "skimage/data/chelsea.png",
     "skimage/data/rocket.jpg",
@@ -70,6 +97,10 @@ def _pyramid(held_out: bool, number: int) -> tuple[Image.Image, ...]:
 
 def _open(name: str) -> np.ndarray:
     package, _, inside = name.partition("/")
-    module = __import__(package)
-    with Image.open(Path(module.__file__).parent / inside) as picture:
+    if package in WALLPAPERS:
+        folder = get_wallpapers(package)
+    else:
+        folder = Path(__import__(package).__file__).parent
+    with Image.open(folder / inside) as picture:
+        picture.thumbnail((LONGEST, LONGEST))
         return np.asarray(picture.convert("RGB"))

@@ -1,9 +1,10 @@
 """Save one held-out scene as the example pictures of a workflow.
 
 python -m tools.demo.save_pictures
-python -m tools.demo.save_pictures --recipe shapes --seed 10000004 --prefix i2am_try_on
-python -m tools.demo.save_pictures --task insertion --seed 10002002 --prefix i2am_insertion
-python -m tools.demo.save_pictures --task upscale --seed 10000007 --prefix i2am_upscale
+python -m tools.demo.save_pictures --task try_on --seed 10000015 --prefix i2am_try_on
+python -m tools.demo.save_pictures --task two_objects --seed 10000008 --prefix i2am_two
+python -m tools.demo.save_pictures --task insertion --seed 10002004 --prefix i2am_insertion
+python -m tools.demo.save_pictures --task upscale --seed 10000012 --prefix i2am_upscale
 python -m tools.demo.save_pictures --task words --seed 10006003 --prefix i2am_words
 """
 
@@ -13,22 +14,25 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from tools.demo.insertions import make_insertions
-from tools.demo.scenes import HELD_OUT_SEEDS, RECIPES, make_scenes, reduced
+from tools.demo.object_scenes import draw_try_on, draw_two_objects
+from tools.demo.photographs import crop
+from tools.demo.scenes import HELD_OUT_SEEDS, OBJECTS, RECIPES, Scenes, make_scenes, reduced
 from tools.demo.words import draw_word_scenes
 from tools.setup.paths import ROOT
 
 DEFAULT_FOLDER = ROOT / "example_workflows" / "inputs"
-DEFAULT_SEED = HELD_OUT_SEEDS.start + 2
+DEFAULT_SEED = HELD_OUT_SEEDS.start + 260  # a slice of pizza
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
-    parser.add_argument("--recipe", choices=RECIPES, default="plain")
+    parser.add_argument("--recipe", choices=RECIPES, default=OBJECTS.name)
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--prefix", default="i2am_demo")
     parser.add_argument("--task", choices=PICTURES, default="inpaint")
@@ -38,9 +42,27 @@ def main() -> None:
         save(values[0], options.folder / f"{options.prefix}_{name}.png")
 
 
+def demo_scene() -> Scenes:
+    """The scene of the demo workflow."""
+    return make_scenes(1, DEFAULT_SEED, recipe=OBJECTS)
+
+
 def inpaint(seed: int, recipe: str) -> dict[str, Tensor]:
     """A scene with a hole, the reference, what belongs there, and both masks."""
-    scenes = make_scenes(1, seed, recipe=RECIPES[recipe])
+    return of_scenes(make_scenes(1, seed, recipe=RECIPES[recipe]))
+
+
+def try_on(seed: int, _: str) -> dict[str, Tensor]:
+    """A figure with a hole where a shirt goes, the shirt, and both masks."""
+    return of_scenes(draw_try_on(seed))
+
+
+def two_objects(seed: int, _: str) -> dict[str, Tensor]:
+    """A scene of two objects with a hole for one, its reference, and both masks."""
+    return of_scenes(draw_two_objects(seed))
+
+
+def of_scenes(scenes: Scenes) -> dict[str, Tensor]:
     return {
         "scene": scenes.scene,
         "reference": scenes.reference,
@@ -58,7 +80,8 @@ def insertion(seed: int, _: str) -> dict[str, Tensor]:
 
 def upscale(seed: int, _: str) -> dict[str, Tensor]:
     """A photograph, and the same at an eighth of its size, enlarged again."""
-    target = make_scenes(1, seed, recipe=RECIPES["photographs"]).target
+    rng = np.random.default_rng((seed, 5))
+    target = torch.tensor(crop(rng, 128, held_out=True)).movedim(0, -1)[None]
     return {"low": reduced(target), "true": target}
 
 
@@ -68,7 +91,14 @@ def words(seed: int, _: str) -> dict[str, Tensor]:
     return {"scene": scenes.scene, "box_mask": scenes.box_mask, "reference": scenes.reference}
 
 
-PICTURES = {"inpaint": inpaint, "insertion": insertion, "upscale": upscale, "words": words}
+PICTURES = {
+    "inpaint": inpaint,
+    "try_on": try_on,
+    "two_objects": two_objects,
+    "insertion": insertion,
+    "upscale": upscale,
+    "words": words,
+}
 
 
 def save(values: Tensor, path: Path) -> None:

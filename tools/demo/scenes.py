@@ -43,6 +43,11 @@ class Recipe:
     blobs: float = 0.0  # share of wavy silhouettes; the others are superellipses
     distractors: int = 0  # at most this many other objects in the reference, where they find room
     photographs: float = 0.0  # share of scenes whose pictures and objects are cut from photographs
+    # With objects that people recognise, in photographs; the rest is for the one in the reference.
+    objects: bool = False
+    scale: float = 1.0  # at most so many times as large, or as small
+    turn: float = 0.0  # degrees, at most, either way
+    mirrored: float = 0.0  # share of the scenes
 
 
 PLAIN = Recipe("plain")
@@ -59,9 +64,24 @@ EVERYTHING = Recipe(
     distractors=2,
     photographs=0.5,
 )
+OBJECTS = Recipe("objects", objects=True)
+MOVED = Recipe("moved", objects=True, object_tokens=(3, 5), aligned=False, distractors=1)
+TRANSFORMED = Recipe(
+    "transformed",
+    objects=True,
+    object_tokens=(3, 5),
+    aligned=False,
+    distractors=1,
+    scale=1.4,
+    turn=30.0,
+    mirrored=0.5,
+)
 RECIPES = {
     recipe.name: recipe
-    for recipe in (PLAIN, SIZES, UNALIGNED, SHAPES, DISTRACTORS, PHOTOGRAPHS, EVERYTHING)
+    for recipe in (
+        *(PLAIN, SIZES, UNALIGNED, SHAPES, DISTRACTORS, PHOTOGRAPHS, EVERYTHING),
+        *(OBJECTS, MOVED, TRANSFORMED),
+    )
 }
 
 
@@ -123,6 +143,10 @@ def draw_scenes(seeds: Sequence[int], size: int = 128, recipe: Recipe = PLAIN) -
         raise ValueError(f"A scene is a whole number of {TOKEN} px tokens, but size is {size}.")
     if size // TOKEN < recipe.object_tokens[1]:
         raise ValueError(f"Objects of {recipe.object_tokens[1]} tokens do not fit {size} px.")
+    if recipe.objects:
+        from .object_scenes import draw_object_scenes  # which needs packages too
+
+        return draw_object_scenes(seeds, size, recipe)
     rngs = [np.random.default_rng(seed) for seed in seeds]
 
     boxes = torch.tensor(np.stack([_draw_boxes(rng, size, recipe) for rng in rngs])).float()
@@ -286,7 +310,7 @@ def _add_distractors(
     for _ in range(recipe.distractors):
         extents, corners, silhouettes = [], [], []
         for rng, boxes_here, shape in zip(rngs, taken, shapes, strict=True):
-            extent, corner = _free_box(rng, boxes_here, size)
+            extent, corner = free_box(rng, boxes_here, size)
             silhouette = draw_shape(rng, recipe)
             while silhouette[0] == shape[0] and not (silhouette[3] or shape[3]):
                 silhouette = draw_shape(rng, recipe)
@@ -305,7 +329,7 @@ def _add_distractors(
     return reference
 
 
-def _free_box(
+def free_box(
     rng: np.random.Generator, taken: Sequence[tuple[int, int, int]], size: int
 ) -> tuple[int, tuple[int, int]]:
     """Side and corner of a box clear of those taken (top, left, side); off the picture if none."""

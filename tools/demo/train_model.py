@@ -71,7 +71,7 @@ def main() -> None:
     task = Task(
         title=f"I2AM demo: {title} of synthetic scenes and photographs",
         architecture="flux-1, 128 wide, trained from scratch",
-        model=DemoFlux(singles=options.singles),
+        model=DemoFlux(options.width, singles=options.singles),
         batch=batch,
         draw=partial(draw_batch, batch),
         loss=loss,
@@ -84,6 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = training_options(__doc__, STEPS, RATE)
     parser.add_argument("--task", choices=list(BATCHES), default="inpaint")
     parser.add_argument("--batch", type=parse_batch, help="plain=16,everything=16")
+    parser.add_argument("--width", type=int, default=128, help="channels of a token")
     parser.add_argument("--singles", type=int, default=4, help="single-stream blocks")
     parser.add_argument(
         "--prove", action="store_true", help="compare with ComfyUI's Flux, then end"

@@ -41,6 +41,7 @@ WARM_UP = 50  # steps
 EMA_DECAY = 0.99
 CROP = 64  # pixels: the decoder is convolutional, so it learns as well from parts
 CROPS = 16  # in a batch
+CROPPED = ("plain", "objects", "shapes", "transformed")  # recipes of the scenes, in turn
 MOST_STEPS = 10_000  # so many training scenes are set aside for a --seed
 ENCODER_STAGES = (2, 6, 10)  # positions of the strided convolutions in the layout
 ENCODER_BLOCKS = (1, 3, 4, 5, 7, 8, 9, 11, 12, 13)
@@ -235,7 +236,7 @@ def draw_crops(seed: int, step: int, photographs: int) -> Tensor:
     """Crops of training scenes and photographs, (CROPS, CROP, CROP, 3)."""
     rng = np.random.default_rng((seed, step))
     scenes = CROPS - photographs
-    recipe = RECIPES["plain" if step % 2 else "shapes"]
+    recipe = RECIPES[CROPPED[step % len(CROPPED)]]
     start = TRAINING_SEEDS.stop - (seed * MOST_STEPS + step + 1) * CROPS
     drawn = make_scenes(-(-scenes // 3), start, recipe=recipe)
     pictures = torch.cat((drawn.target, drawn.reference, drawn.scene))[:scenes]
@@ -254,13 +255,13 @@ def draw_crops(seed: int, step: int, photographs: int) -> Tensor:
 @torch.no_grad()
 def report(decoder: Decoder) -> None:
     """Print the PSNR on held-out scenes and on photographs never trained on."""
-    scenes = make_scenes(32, HELD_OUT_SEEDS.start)
+    pictures_of = {}
+    for recipe in ("plain", "objects"):
+        scenes = make_scenes(32, HELD_OUT_SEEDS.start, recipe=RECIPES[recipe])
+        pictures_of[recipe] = torch.cat((scenes.target, scenes.reference, scenes.scene))
     rng = np.random.default_rng(0)
     photographs = torch.tensor(np.stack([crop(rng, 128, held_out=True) for _ in range(32)]))
-    for name, pictures in (
-        ("scenes", torch.cat((scenes.target, scenes.reference, scenes.scene))),
-        ("photographs", photographs.movedim(1, -1)),
-    ):
+    for name, pictures in (*pictures_of.items(), ("photographs", photographs.movedim(1, -1))):
         error = (decoder(encode(pictures)).clamp(0, 1) - pictures.movedim(-1, 1)).square()
         each = -10 * error.mean((1, 2, 3)).log10()
         pooled = -10 * math.log10(error.mean())

@@ -16,13 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from tools.comfyui.in_process import ROOT, import_comfyui, import_pack
-from tools.demo.scenes import HELD_OUT_SEEDS, make_scenes
+from tools.demo.save_pictures import demo_scene
 from tools.fidelity.host import OBJECT, load, pack_names
 
 FOLDER = ROOT / "docs" / "method"
-SCENE = HELD_OUT_SEEDS.start + 2  # that of the example workflow
 POINT = (0.72, 0.7)  # in the hole
-BACK = (0.31, 0.44)  # the place it attends to, in the object's picture
+BACK = (0.845, 0.325)  # the place it attends to, in the object's picture
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def sample(package: str) -> Any:
     points = names.parse_point_queries("{},{}".format(*POINT), "points")
     back = f"{OBJECT + 1}: " + "{},{}".format(*BACK)
     points += names.parse_point_queries(back, "reference_points", numbered=True)
-    host, scene = load(names), make_scenes(1, SCENE)
+    host, scene = load(names), demo_scene()
     given = (scene.scene, scene.reference)
     latents = [host.vae.encode(picture) for picture in given]
     latent, recording = host.sample(latents, 1, places=points)

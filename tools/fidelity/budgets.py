@@ -50,8 +50,8 @@ def budgets(host: Host, scenes: Scenes) -> Table:
 
 
 def _kinds(host: Host) -> list[tuple[Any, Any]]:
-    """Every definition with every direction."""
-    return list(itertools.product(host.pack.Definition, host.pack.Direction))
+    """Every definition that is recorded by default, with every direction."""
+    return list(itertools.product(host.pack.Plan().recorded, host.pack.Direction))
 
 
 def _recorded(host: Host, latents: list[Tensor], budget: str) -> Any:

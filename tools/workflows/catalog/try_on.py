@@ -26,7 +26,7 @@ from tools.workflows.catalog.parts import (
 TRY_ON_NOTE = """# Did it put on the right thing?
 
 Try-on is inpainting from a reference: a person with a hole where the garment goes, and a picture \
-of the garment. This is a small stand-in, where the hole has the shape of the object.
+of the garment. Here the person is a figure, the garment a T-shirt, and the hole has its shape.
 
 **Press Run.** *IMACS* scores **both sides**:
 

@@ -19,8 +19,8 @@ from tools.workflows.catalog.parts import (
 
 TWO_NOTE = """# Two references: which gave what?
 
-The model has two references here: the **scene** around the hole and the **object** that goes into \
-it.
+The model has two references here: the **scene**, one thing with a hole beside it, and the \
+**object** that goes into the hole.
 
 **Press Run.**
 
@@ -37,7 +37,7 @@ TWO_REFERENCES = Workflow(
     "i2am_04_two_references",
     (
         (models(TWO_NOTE, 460),),
-        (pictures("i2am_demo", "scene", "object"), given()),
+        (pictures("i2am_two", "scene", "object"), given()),
         (ONE_RUN,),
         (
             Group(
