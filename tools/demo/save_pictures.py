@@ -1,6 +1,7 @@
 """Save one held-out scene as the example pictures of a workflow.
 
 python -m tools.demo.save_pictures
+python -m tools.demo.save_pictures --recipe plain --seed 10000002 --prefix i2am_debug
 python -m tools.demo.save_pictures --task try_on --seed 10000015 --prefix i2am_try_on
 python -m tools.demo.save_pictures --task two_objects --seed 10000008 --prefix i2am_two
 python -m tools.demo.save_pictures --task insertion --seed 10002004 --prefix i2am_insertion

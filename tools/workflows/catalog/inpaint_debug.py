@@ -41,14 +41,15 @@ your last runs, so change one setting at a time and watch the score.
 *Collect Attribution* after it. If your latent has an inpainting mask, IMACS uses it on its own.
 
 The score tells you *where* a reference was used. A wrong object that fits the hole scores well \
-too, so look at the picture.
+too, and in photographs this model reads the scene's own hole when it is given the scene twice. So \
+look at the picture.
 """
 DEBUG = Workflow(
     "i2am_02_inpaint_debug",
     (
         (models(DEBUG_NOTE, 640),),
         (
-            pictures("i2am_demo", "scene", "object"),
+            pictures("i2am_debug", "scene", "object"),
             given(),
             Group(
                 "3b · The mistake",
