@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .objects import cutout, object_names
 from .photographs import crop
-from .scenes import HELD_OUT_SEEDS, HOLE_GREY, TOKEN, Recipe, Scenes, free_box, token_coverage
+from .scenes import HELD_OUT_SEEDS, TOKEN, Recipe, Scenes, free_box, put_together, token_coverage
 
 EDGE = 0.1  # least opacity of what belongs to the object
 LARGEST = 112  # pixels of an object's side
@@ -108,16 +108,7 @@ def _with_object(
 
 
 def _together(drawn: Sequence[_Scene]) -> Scenes:
-    target, reference, hole, mask, correspondence = map(torch.stack, zip(*drawn, strict=True))
-    scene = torch.where(hole[:, None] > 0, torch.full_like(target, HOLE_GREY), target)
-    return Scenes(
-        scene=scene.movedim(1, -1).contiguous(),
-        reference=reference.movedim(1, -1).contiguous(),
-        target=target.movedim(1, -1).contiguous(),
-        hole=hole,
-        object=mask,
-        correspondence=correspondence,
-    )
+    return put_together(*map(torch.stack, zip(*drawn, strict=True)))
 
 
 def _places(rng: np.random.Generator, size: int, recipe: Recipe) -> tuple[Placed, Placed]:

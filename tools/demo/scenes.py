@@ -166,15 +166,23 @@ def draw_scenes(seeds: Sequence[int], size: int = 128, recipe: Recipe = PLAIN) -
     target = torch.where(hole[:, None], painted, scene)
     mask, painted = _paint_object(boxes[:, 3:5], extent, shapes, texture, size)
     reference = torch.where(mask[:, None], painted, reference)
-    scene = torch.where(hole[:, None], torch.full_like(scene, HOLE_GREY), target)
+    hole, mask = hole.float(), mask.float()
+    shift = boxes[:, 3:5] - boxes[:, 1:3]
+    return put_together(target, reference, hole, mask, _correspondence(hole, shift))
 
+
+def put_together(
+    target: Tensor, reference: Tensor, hole: Tensor, mask: Tensor, correspondence: Tensor
+) -> Scenes:
+    """Scenes of pictures (B, 3, H, W) and masks (B, H, W), the hole painted out."""
+    scene = torch.where(hole[:, None] > 0, torch.full_like(target, HOLE_GREY), target)
     return Scenes(
         scene=scene.movedim(1, -1).contiguous(),
         reference=reference.movedim(1, -1).contiguous(),
         target=target.movedim(1, -1).contiguous(),
-        hole=hole.float(),
-        object=mask.float(),
-        correspondence=_correspondence(hole.float(), boxes[:, 3:5] - boxes[:, 1:3]),
+        hole=hole,
+        object=mask,
+        correspondence=correspondence,
     )
 
 
