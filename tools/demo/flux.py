@@ -2,7 +2,7 @@
 
 The architecture is the published one (Black Forest Labs, Flux.1: double-stream blocks, then
 single-stream blocks with parallel attention and MLP, rotary positions, modulation by the time),
-with the parameter names of its checkpoints. What a 128-wide model does not need is left out: there
+with the parameter names of its checkpoints. What so small a model does not need is left out: there
 is no pooled text vector and no guidance. The last block computes only what the generated tokens
 need; every Flux throws the rest of its output away. `python -m tools.demo.train_model --prove`
 compares it with ComfyUI's class.
@@ -11,6 +11,8 @@ compares it with ComfyUI's class.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -182,6 +184,14 @@ class DemoFlux(nn.Module):
         self.single_blocks = nn.ModuleList(SingleBlock(width) for _ in range(singles))
         self.final_layer = LastLayer(width, channels * PATCH**2)
         self.initialise()
+
+    @classmethod
+    def like(cls, weights: Mapping[str, Tensor]) -> DemoFlux:
+        """An untrained model of the shape these weights are for."""
+        blocks = {tuple(name.split(".")[:2]) for name in weights if "_blocks." in name}
+        counts = Counter(kind for kind, _ in blocks)
+        width = len(weights["img_in.bias"])
+        return cls(width, counts["double_blocks"], counts["single_blocks"])
 
     def initialise(self) -> None:
         """Open gates, small modulation, silent output: gradients pass from the first step."""

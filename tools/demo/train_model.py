@@ -42,7 +42,7 @@ from tools.demo.scenes import (
     reduced,
     token_coverage,
 )
-from tools.demo.training import Task, flow_times, train, training_options
+from tools.demo.training import Task, begin_with, flow_times, train, training_options
 from tools.setup.paths import ROOT
 
 MODELS = ROOT / "models" / "diffusion_models"
@@ -68,10 +68,14 @@ def main() -> None:
     }
     loss, report, title = what[options.task]
     options.output = options.output or MODELS / f"i2am_demo_{options.task}.safetensors"
+    if options.start_from:
+        model = DemoFlux.like(begin_with(options.start_from)[0])
+    else:
+        model = DemoFlux(options.width, singles=options.singles)
     task = Task(
         title=f"I2AM demo: {title} of synthetic scenes and photographs",
-        architecture="flux-1, 128 wide, trained from scratch",
-        model=DemoFlux(options.width, singles=options.singles),
+        architecture=f"flux-1, {len(model.img_in.bias)} wide, trained from scratch",
+        model=model,
         batch=batch,
         draw=partial(draw_batch, batch),
         loss=loss,
@@ -84,8 +88,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = training_options(__doc__, STEPS, RATE)
     parser.add_argument("--task", choices=list(BATCHES), default="inpaint")
     parser.add_argument("--batch", type=parse_batch, help="plain=16,everything=16")
-    parser.add_argument("--width", type=int, default=128, help="channels of a token")
-    parser.add_argument("--singles", type=int, default=4, help="single-stream blocks")
+    parser.add_argument("--width", type=int, default=128, help="channels of a token, from scratch")
+    parser.add_argument("--singles", type=int, default=4, help="single-stream blocks, from scratch")
     parser.add_argument(
         "--prove", action="store_true", help="compare with ComfyUI's Flux, then end"
     )

@@ -11,7 +11,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,7 @@ def training_options(description: str | None, steps: int, rate: float) -> argpar
     parser.add_argument("--steps", type=int, default=steps, help="length of the schedule")
     parser.add_argument("--stop-at", type=int, help="end early; the schedule stays that of --steps")
     parser.add_argument("--rate", type=float, default=rate, help="peak learning rate")
+    parser.add_argument("--muon", action="store_true", help="Muon for the blocks' matrices")
     parser.add_argument("--seed", type=int, default=0, choices=range(10))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="the weights; the pack's own by default")
@@ -65,9 +66,7 @@ def training_options(description: str | None, steps: int, rate: float) -> argpar
 def train(task: Task, options: argparse.Namespace) -> None:
     """The whole run: draw, predict, step; save at the end and along the way."""
     model = task.model
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
+    optimisers = optimisers_of(model, options.rate, options.muon)
     first, earlier = 0, []
     if options.start_from:
         weights, earlier = begin_with(options.start_from)
@@ -76,12 +75,17 @@ def train(task: Task, options: argparse.Namespace) -> None:
     if options.state and options.state.exists():
         state = torch.load(options.state, weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         average, first, earlier = state["average"], state["step"], state["stages"][:-1]
 
     def stages(step: int) -> list[dict[str, Any]]:
         stage = {"seed": options.seed, "batch": dict(task.batch), "steps": step}
-        return [*earlier, stage | {"schedule": options.steps, "rate": options.rate}]
+        stage |= {"schedule": options.steps, "rate": options.rate}
+        return [*earlier, stage | ({"optimiser": "muon"} if options.muon else {})]
+
+    def keep(path: Path, step: int) -> None:
+        save(average, path, task.title, task.architecture, stages(step))
 
     scenes_a_batch = sum(task.batch.values())
     start = TRAINING_SEEDS.start + options.seed * SEEDS_PER_RUN
@@ -90,16 +94,18 @@ def train(task: Task, options: argparse.Namespace) -> None:
     artist = ThreadPoolExecutor(max_workers=1)  # draws the next batch while this one is learned
     upcoming = artist.submit(task.draw, start + first * scenes_a_batch)
     for step in range(first, last):
-        for group in optimiser.param_groups:
+        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
             group["lr"] = options.rate * schedule(step, options.steps)
         scenes = upcoming.result()
         upcoming = artist.submit(task.draw, start + (step + 1) * scenes_a_batch)
         random = torch.Generator().manual_seed(options.seed << 32 | step)
         loss = task.loss(model, scenes, random)
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         decay = min(EMA_DECAY, (step + 1) / (step + 10))
         torch._foreach_lerp_(
             list(average.values()), [p.detach() for p in model.parameters()], 1 - decay
@@ -117,11 +123,27 @@ def train(task: Task, options: argparse.Namespace) -> None:
             with torch.no_grad():
                 task.report(averaged)
             if options.state:
-                save_state(options.state, model, average, optimiser, stages(done))
+                save_state(options.state, model, average, optimisers, stages(done))
         if options.checkpoints and (done % options.every == 0 or done == last):
-            save(average, options.checkpoints / f"step_{done:05d}.safetensors", task, stages(done))
+            keep(options.checkpoints / f"step_{done:05d}.safetensors", done)
     artist.shutdown(cancel_futures=True)
-    save(average, options.output, task, stages(last))
+    keep(options.output, last)
+
+
+def optimisers_of(model: nn.Module, rate: float, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or all but what Muon (Jordan et al. 2024) is for: the matrices inside
+    the blocks, less those that read the time."""
+    for_muon = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if muon and parameter.ndim == 2 and "blocks" in name and "mod" not in name
+    }
+    others = [value for name, value in model.named_parameters() if name not in for_muon]
+    adam = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    if not muon:
+        return [adam]
+    matched = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.01}  # one rate for both
+    return [torch.optim.Muon(for_muon.values(), lr=rate, **matched), adam]
 
 
 def schedule(step: int, steps: int) -> float:
@@ -152,13 +174,17 @@ def begin_with(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
 
 
 def save(
-    average: Mapping[str, Tensor], path: Path, task: Task, stages: list[dict[str, Any]]
+    weights: Mapping[str, Tensor],
+    path: Path,
+    title: str,
+    architecture: str,
+    stages: list[dict[str, Any]],
 ) -> None:
     """Half-precision weights with what they are, as ComfyUI's loader reads them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {
-        "modelspec.title": task.title,
-        "modelspec.architecture": task.architecture,
+        "modelspec.title": title,
+        "modelspec.architecture": architecture,
         "modelspec.license": "GPL-3.0-or-later",
         "i2am": json.dumps(
             {
@@ -168,21 +194,21 @@ def save(
             }
         ),
     }
-    save_file({name: value.half().contiguous() for name, value in average.items()}, path, about)
+    save_file({name: value.half().contiguous() for name, value in weights.items()}, path, about)
 
 
 def save_state(
     path: Path,
     model: nn.Module,
     average: Mapping[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     stages: list[dict[str, Any]],
 ) -> None:
     """Everything a resumed run needs; replaced whole, so an interruption leaves the old one."""
     state = {
         "model": model.state_dict(),
         "average": dict(average),
-        "optimiser": optimiser.state_dict(),
+        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         "step": stages[-1]["steps"],
         "stages": stages,
     }

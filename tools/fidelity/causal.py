@@ -8,7 +8,7 @@ whole reference. Everything else, including the noise, stays the same.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tools.demo.flux import DemoFlux
 from tools.demo.scenes import HOLE_GREY, TOKEN, Scenes, token_coverage
-from tools.fidelity.host import LAST, MODEL, NAMES, OBJECT, Host, load
+from tools.fidelity.host import MODEL, OBJECT, Host, load
 from tools.fidelity.report import Series, Table
 from tools.fidelity.statistics import (
     Estimate,
@@ -40,15 +40,6 @@ DRAWN = (  # the curves in the plots; the table has all of them
     EFFECT,
     *("paper, all layers", "paper, all layers, from the hole", "centre prior", "edges"),
     *("unusual colour", "likeness to the result", "the true object", "random"),
-)
-# Blocks from the output backwards: each gets random weights, together with those before it.
-CASCADE = (
-    ("single 3", "single_blocks.3."),
-    ("single 2", "single_blocks.2."),
-    ("single 1", "single_blocks.1."),
-    ("single 0", "single_blocks.0."),
-    ("double 0", "double_blocks.0."),
-    ("everything", ""),
 )
 
 
@@ -128,8 +119,8 @@ def maps_over_reference(host: Host, scenes: Scenes, recording: Any) -> dict[str,
         maps[f"{name}, all layers, from the hole"] = g2r(definition, within=scenes.hole)
         equal = g2r(definition, weight=pack.LayerWeight.EQUAL)
         maps[f"{name}, layers weighted equally"] = equal
-        for number, layer in enumerate(NAMES):
-            layer = "last layer" if number == LAST else f"{layer} alone"
+        for number, layer in enumerate(host.layers):
+            layer = "last layer" if number == host.last else f"{layer} alone"
             maps[f"{name}, {layer}"] = g2r(definition, layers=str(number))
         for when, step in (("first", 0), ("last", STEPS - 1)):
             maps[f"{name}, {when} step"] = g2r(definition, steps=str(step))
@@ -269,13 +260,11 @@ def curves(host: Host, scenes: Scenes) -> tuple[Table, list[Series], list[Series
 def sanity(host: Host, scenes: Scenes) -> list[Table]:
     """Maps with the model's blocks made random one by one, and with another reference: by the
     model's definition, and by the effect's."""
-    occluded, pack = Occluded(host, scenes), host.pack
+    occluded = Occluded(host, scenes)
     on_object = (token_coverage(scenes.object) > 0).float()
     changes: list[tuple[str, Any, Tensor]] = [("nothing changed", occluded.recording, on_object)]
     with tempfile.TemporaryDirectory() as folder:
-        for name, recording in _randomised(pack, occluded, Path(folder)):
-            everything = name == CASCADE[-1][0]
-            change = "everything random" if everything else f"random from {name} on"
+        for change, recording in _randomised(host, occluded, Path(folder)):
             changes.append((change, recording, on_object))
     other = [occluded.latents[0], occluded.latents[1].roll(1, 0)]
     _, recording = host.sample(other, len(scenes), sampled=STEPS, definitions="all")
@@ -312,17 +301,23 @@ def _both(host: Host, recording: Any, definition: str) -> list[Tensor]:
     ]
 
 
-def _randomised(pack: Any, occluded: Occluded, folder: Path) -> list[tuple[str, Any]]:
-    """Recordings of the model with more and more blocks at the weights of before training."""
+def _randomised(host: Host, occluded: Occluded, folder: Path) -> list[tuple[str, Any]]:
+    """Recordings of the model with more and more blocks, from the output backwards, at the weights
+    of before training."""
     torch.manual_seed(0)
-    fresh = DemoFlux().state_dict()
     trained = load_file(MODEL)
+    fresh = DemoFlux.like(trained).state_dict()
+    backwards = host.layers[::-1]
+    changes = [
+        (f"random from {name} on", mixed(trained, fresh, backwards[: number + 1]))
+        for number, name in enumerate(backwards)
+    ]
+    changes.append(("everything random", {name: fresh[name].half() for name in trained}))
     recordings: list[tuple[str, Any]] = []
-    for name, _ in CASCADE:
+    for name, weights in changes:
         path = folder / f"{name}.safetensors"
-        save_file(mixed(trained, fresh, name), path)
-        host = load(pack, path)
-        _, recording = host.sample(
+        save_file(weights, path)
+        _, recording = load(host.pack, path).sample(
             occluded.latents, len(occluded.scenes), sampled=STEPS, definitions="all"
         )
         recordings.append((name, recording))
@@ -330,15 +325,11 @@ def _randomised(pack: Any, occluded: Occluded, folder: Path) -> list[tuple[str, 
 
 
 def mixed(
-    trained: Mapping[str, Tensor], fresh: Mapping[str, Tensor], last: str
+    trained: Mapping[str, Tensor], fresh: Mapping[str, Tensor], layers: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Trained weights, but fresh ones in the blocks of CASCADE up to `last`."""
-    prefixes: list[str] = []
-    for name, prefix in CASCADE:
-        prefixes.append(prefix)
-        if name == last:
-            break
+    """Trained weights, but fresh ones in the blocks of these layers."""
+    blocks = tuple("{}_blocks.{}.".format(*layer.split()) for layer in layers)
     return {
-        name: fresh[name].to(value).contiguous() if name.startswith(tuple(prefixes)) else value
+        name: fresh[name].to(value).contiguous() if name.startswith(blocks) else value
         for name, value in trained.items()
     }

@@ -17,9 +17,6 @@ MODEL = ROOT / "models" / "diffusion_models" / "i2am_demo_inpaint.safetensors"
 VAE = ROOT / "models" / "vae" / "i2am_demo_vae.safetensors"
 STEPS = 20
 SCENE, OBJECT = 0, 1  # the references, in the order the model is given them
-LAST = 4  # the layer that reads the object: the last of one double and four single blocks
-LAYERS = LAST + 1
-NAMES = ("double 0", "single 0", "single 1", "single 2", "single 3")
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,21 @@ class Host:
     model: Any
     vae: Any
     pack: SimpleNamespace
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers, in the order they run. The last reads the object."""
+        network = self.model.model.diffusion_model
+        return tuple(
+            f"{kind} {number}"
+            for kind in ("double", "single")
+            for number in range(len(getattr(network, f"{kind}_blocks")))
+        )
+
+    @property
+    def last(self) -> int:
+        """The number of the last layer."""
+        return len(self.layers) - 1
 
     def sample(
         self,

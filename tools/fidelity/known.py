@@ -24,7 +24,7 @@ from tools.demo.scenes import (
     token_coverage,
 )
 from tools.fidelity.errors import decibels
-from tools.fidelity.host import LAST, OBJECT, Host, load
+from tools.fidelity.host import OBJECT, Host, load
 from tools.fidelity.report import Table
 from tools.fidelity.statistics import mass
 
@@ -56,7 +56,7 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
     tokens = scenes.grid[0] * scenes.grid[1]
     scene, reference = host.vae.encode(scenes.scene), host.vae.encode(scenes.reference)
     right, recording = host.sample([scene, reference], count, branch="conditional")
-    _, last = host.sample([scene, reference], count, layers=((LAST, LAST),))
+    _, last = host.sample([scene, reference], count, layers=((host.last, host.last),))
     wrong, _ = host.sample([scene, reference.roll(1, 0)], count)
     none, _ = host.sample([scene], count)
 

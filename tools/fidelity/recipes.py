@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tools.demo.scenes import Scenes
 from tools.fidelity.causal import EFFECT, Occluded, baselines, maps_over_reference, squared
 from tools.fidelity.errors import decibels
-from tools.fidelity.host import LAST, Host
+from tools.fidelity.host import Host
 from tools.fidelity.report import Table
 from tools.fidelity.statistics import mean_of, pearson
 from tools.fidelity.tables import COLUMNS, Truth, row_of
@@ -55,7 +55,7 @@ def _known(host: Host, name: str, scenes: Scenes) -> list[tuple[str, ...]]:
     truth, definition = Truth(scenes), host.pack.Definition.MODEL
     latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
     rows: list[tuple[str, ...]] = []
-    for layers, chosen in (("all layers", ()), ("last layer", ((LAST, LAST),))):
+    for layers, chosen in (("all layers", ()), ("last layer", ((host.last, host.last),))):
         _, record = host.sample(latents, len(scenes), branch="conditional", layers=chosen)
         rows.append((f"{name}, {layers}", *map(str, row_of(host.pack, truth, record, definition))))
     on_object, in_hole = f"{float(truth.object.mean()):.2f}", f"{float(truth.touched.mean()):.2f}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tools.demo.scenes import Scenes, correspondence_distance, token_coverage
-from tools.fidelity.host import LAYERS, NAMES, OBJECT, STEPS, Host
+from tools.fidelity.host import OBJECT, STEPS, Host
 from tools.fidelity.report import Table
 from tools.fidelity.statistics import Estimate, mass, mean_of, pointing, ratio_of
 
@@ -62,7 +62,7 @@ def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
         return host.sample(latents, len(scenes), **chosen)[1]
 
     everything = record()
-    layers = [record(layers=((layer, layer),)) for layer in range(LAYERS)]
+    layers = [record(layers=((layer, layer),)) for layer in range(len(host.layers))]
     length = STEPS // TIME_GROUPS
     groups = [(start, start + length - 1) for start in range(0, STEPS, length)]
     times = [record(steps=(group,)) for group in groups]
@@ -74,7 +74,7 @@ def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
             pairs = _pairs(pack, layers, definition, equal=name.startswith("equal"))
             row = truth.row(g2r, r2g, pairs)
             by_layer.append((f"{definition.value}, all layers: {name}", row))
-        for name, layer in zip(NAMES, layers, strict=True):
+        for name, layer in zip(host.layers, layers, strict=True):
             row = row_of(pack, truth, layer, definition)
             by_layer.append((f"{definition.value}, {name} alone", row))
         for (first, last), part in zip(groups, times, strict=True):
