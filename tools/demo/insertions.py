@@ -5,7 +5,7 @@ out, and the reference is what was in it, so the model puts the object back. The
 attribution map finds can then be compared with the box. In most scenes the object is one that
 people recognise, in a photograph.
 
-Seeds work as in `tools/demo/scenes.py`: scene `n` is the same picture in every batch.
+Seeds work as in `tools/demo/scenes`: scene `n` is the same picture in every batch.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tools.demo.object_scenes import Placed, paste
-from tools.demo.objects import object_names
-from tools.demo.photographs import crop
-from tools.demo.scenes import (
-    HELD_OUT_SEEDS,
-    HOLE_GREY,
+from tools.demo.scenes import HELD_OUT_SEEDS, HOLE_GREY, Recipe
+from tools.demo.scenes.objects import object_names
+from tools.demo.scenes.photographs import crop
+from tools.demo.scenes.synthetic import (
     RIM_GREY,
     RIM_START,
     RIM_STRENGTH,
-    Recipe,
     draw_backgrounds,
     draw_shape,
     draw_textures,
 )
+from tools.demo.scenes.with_objects import Placed, paste
 
 REFERENCE_SIDE = 128  # pixels of the reference, whatever the size of the box
 AREA = (0.1, 0.3)  # of the picture, smallest and largest box

@@ -20,9 +20,17 @@ from PIL import Image
 from torch import Tensor
 
 from tools.demo.insertions import make_insertions
-from tools.demo.object_scenes import draw_try_on, draw_two_objects
-from tools.demo.photographs import crop
-from tools.demo.scenes import HELD_OUT_SEEDS, OBJECTS, RECIPES, Scenes, make_scenes, reduced
+from tools.demo.scenes import (
+    HELD_OUT_SEEDS,
+    OBJECTS,
+    RECIPES,
+    Scenes,
+    draw_try_on,
+    draw_two_objects,
+    make_scenes,
+    reduced,
+)
+from tools.demo.scenes.photographs import crop
 from tools.demo.words import draw_word_scenes
 from tools.setup.paths import ROOT
 

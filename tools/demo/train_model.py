@@ -15,7 +15,7 @@ copying appears all at once. `--stop-at 20` gives weights that have learned noth
 
 Super-resolution: the one reference is the picture at an eighth of its size, enlarged again.
 
-Flow matching on the scenes of `tools/demo/scenes.py`; attention is never supervised. The result
+Flow matching on the scenes of `tools/demo/scenes`; attention is never supervised. The result
 loads with ComfyUI's stock UNETLoader.
 """
 

@@ -30,8 +30,8 @@ from tools.demo.latents import (
     encode,
     latent_kernel,
 )
-from tools.demo.photographs import crop
 from tools.demo.scenes import HELD_OUT_SEEDS, RECIPES, TRAINING_SEEDS, make_scenes
+from tools.demo.scenes.photographs import crop
 from tools.setup.paths import ROOT
 
 DEFAULT_OUTPUT = ROOT / "models" / "vae" / "i2am_demo_vae.safetensors"

@@ -5,7 +5,7 @@ hues, which only its picture can tell: `tools/demo/insertions.py` draws it. One 
 half of the picture and one in the right, at random heights. Two things in words stand in the order
 of the prompt, from left to right; where a thing that is shown goes, nothing says.
 
-Seeds work as in `tools/demo/scenes.py`. An even seed has two things in words, an odd one has one in
+Seeds work as in `tools/demo/scenes`. An even seed has two things in words, an odd one has one in
 words and one that is shown. A quarter of all sets of two colours and two shapes are never trained
 on, in neither pairing, and held-out seeds show no others.
 """
@@ -22,14 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tools.demo.insertions import REFERENCE_SIDE, draw_object, resized
-from tools.demo.scenes import (
-    HELD_OUT_SEEDS,
-    HOLE_GREY,
-    TOKEN,
-    Recipe,
-    draw_shape,
-    draw_textures,
-)
+from tools.demo.scenes import HELD_OUT_SEEDS, HOLE_GREY, TOKEN, Recipe
+from tools.demo.scenes.synthetic import draw_shape, draw_textures
 
 COLOURS = {
     "red": (0.85, 0.12, 0.12),

@@ -143,7 +143,7 @@ def test_latents_are_local():
 def test_photographs_are_cut_and_kept_apart():
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
-    from tools.demo import photographs
+    from tools.demo.scenes import photographs
 
     assert not set(photographs.TRAINING) & set(photographs.HELD_OUT)
     plain, cut = make_scenes(2, SEED), make_scenes(2, SEED, recipe=PHOTOGRAPHS)

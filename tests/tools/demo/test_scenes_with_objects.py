@@ -9,8 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tools.demo.object_scenes import FIGURE, SHIRT, Placed, draw_try_on, draw_two_objects, paste
-from tools.demo.objects import LEVELS, cutout, number_of, object_names
 from tools.demo.scenes import (
     HELD_OUT_SEEDS,
     HOLE_GREY,
@@ -22,6 +20,15 @@ from tools.demo.scenes import (
     Scenes,
     draw_scenes,
     make_scenes,
+)
+from tools.demo.scenes.objects import LEVELS, cutout, number_of, object_names
+from tools.demo.scenes.with_objects import (
+    FIGURE,
+    SHIRT,
+    Placed,
+    draw_try_on,
+    draw_two_objects,
+    paste,
 )
 
 SEED = HELD_OUT_SEEDS.start

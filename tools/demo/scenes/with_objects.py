@@ -1,5 +1,4 @@
-"""Seeded scenes of objects that people recognise, in photographs: how `tools/demo/scenes.py` draws
-a recipe that has objects.
+"""Seeded scenes of objects that people recognise, in photographs: recipes with objects.
 
 The object lies in the scene and, shifted, scaled, turned or mirrored, in the reference. All of
 that is one affine map from pixels of the scene to pixels of the reference, so the token of the
@@ -19,7 +18,9 @@ from torch import Tensor
 
 from .objects import cutout, object_names
 from .photographs import crop
-from .scenes import HELD_OUT_SEEDS, TOKEN, Recipe, Scenes, free_box, put_together, token_coverage
+from .recipe import HELD_OUT_SEEDS, TOKEN, Recipe
+from .scene import Scenes, put_together, token_coverage
+from .synthetic import free_box
 
 EDGE = 0.1  # least opacity of what belongs to the object
 LARGEST = 112  # pixels of an object's side

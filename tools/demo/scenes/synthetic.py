@@ -1,31 +1,17 @@
-"""Seeded scenes for the demo model: a scene with a hole, a reference, and what belongs there.
-
-The object of the reference has colours nobody can guess, and the hole in the scene has the object's
-silhouette. Filling the hole therefore means finding, for each token of the hole, the token of the
-reference that shows the same part of the object. That token is known here exactly, so an attention
-map can be compared with the truth: `Scenes.correspondence`.
-
-Every scene has a seed of its own: `make_scenes(count, seed)` gives the scenes `seed`, `seed + 1`
-and so on, and scene `n` is the same picture in every batch. Training takes its seeds from
-`TRAINING_SEEDS`, every evaluation from `HELD_OUT_SEEDS`.
-"""
+"""Seeded scenes of blobs in clouds or in photographs: recipes without objects people recognise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TOKEN = 16  # pixels along one side of a token: 8 from the VAE, times a patch of 2
-REDUCTION = 8  # how much smaller the low resolution is, down and across
-HOLE_GREY = 0.5  # the flat value painted into the hole, on all three channels
-
-TRAINING_SEEDS = range(0, 10_000_000)
-HELD_OUT_SEEDS = range(10_000_000, 11_000_000)
+from .photographs import crop
+from .recipe import HELD_OUT_SEEDS, TOKEN, Recipe
+from .scene import Scenes, put_together, token_coverage
 
 CELL = 12  # pixels between the random colours of an object: every token shows its own
 # An object fades to a dark rim from this normalised radius on. The fade is soft and short of black
@@ -33,120 +19,8 @@ CELL = 12  # pixels between the random colours of an object: every token shows i
 RIM_START, RIM_STRENGTH, RIM_GREY = 0.8, 0.85, 0.22
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What kind of scenes to draw. The presets below are the ones in use."""
-
-    name: str
-    object_tokens: tuple[int, int] = (4, 4)  # smallest and largest side of the object's box
-    aligned: bool = True  # boxes start on a token; otherwise on any pixel
-    blobs: float = 0.0  # share of wavy silhouettes; the others are superellipses
-    distractors: int = 0  # at most this many other objects in the reference, where they find room
-    photographs: float = 0.0  # share of scenes whose pictures and objects are cut from photographs
-    # With objects that people recognise, in photographs; the rest is for the one in the reference.
-    objects: bool = False
-    scale: float = 1.0  # at most so many times as large, or as small
-    turn: float = 0.0  # degrees, at most, either way
-    mirrored: float = 0.0  # share of the scenes
-
-
-PLAIN = Recipe("plain")
-SIZES = Recipe("sizes", object_tokens=(3, 5))
-UNALIGNED = Recipe("unaligned", aligned=False)
-SHAPES = Recipe("shapes", blobs=1.0)
-DISTRACTORS = Recipe("distractors", object_tokens=(3, 4), blobs=0.5, distractors=2)
-PHOTOGRAPHS = Recipe("photographs", photographs=1.0)
-EVERYTHING = Recipe(
-    "everything",
-    object_tokens=(3, 5),
-    aligned=False,
-    blobs=0.5,
-    distractors=2,
-    photographs=0.5,
-)
-OBJECTS = Recipe("objects", objects=True)
-MOVED = Recipe("moved", objects=True, object_tokens=(3, 5), aligned=False, distractors=1)
-TRANSFORMED = Recipe(
-    "transformed",
-    objects=True,
-    object_tokens=(3, 5),
-    aligned=False,
-    distractors=1,
-    scale=1.4,
-    turn=30.0,
-    mirrored=0.5,
-)
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        *(PLAIN, SIZES, UNALIGNED, SHAPES, DISTRACTORS, PHOTOGRAPHS, EVERYTHING),
-        *(OBJECTS, MOVED, TRANSFORMED),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """A batch of scenes and their truth: pictures (B, H, W, 3) and masks (B, H, W), 0 to 1."""
-
-    scene: Tensor  # the picture to fill, its hole painted HOLE_GREY
-    reference: Tensor  # another picture that shows the object
-    target: Tensor  # the scene with the object in its hole
-    hole: Tensor  # 1 inside the hole
-    object: Tensor  # 1 on the object in the reference
-    correspondence: Tensor  # (B, tokens) long: the reference token to copy; -1 outside the hole
-
-    def __len__(self) -> int:
-        return len(self.scene)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Tokens (down, across)."""
-        return self.scene.shape[1] // TOKEN, self.scene.shape[2] // TOKEN
-
-
-def token_coverage(mask: Tensor) -> Tensor:
-    """Share of each token that a mask covers: (B, H, W) to (B, tokens), row by row."""
-    return F.avg_pool2d(mask[:, None], TOKEN).flatten(1)
-
-
-def correspondence_distance(found: Tensor, scenes: Scenes) -> Tensor:
-    """How many tokens `found` (B, tokens) is off the truth, (B, tokens).
-
-    Zero is exact, one is a neighbour: the larger of the distances in rows and in columns. Outside
-    the hole it means nothing.
-    """
-    across = scenes.grid[1]
-    truth = scenes.correspondence.clamp(min=0)
-    rows = (found // across - truth // across).abs()
-    columns = (found % across - truth % across).abs()
-    return torch.maximum(rows, columns)
-
-
-def reduced(pictures: Tensor) -> Tensor:
-    """Pictures (B, H, W, 3) at an eighth of their size, enlarged again to the size they had."""
-    pixels = pictures.movedim(-1, 1)
-    small = F.interpolate(pixels, scale_factor=1 / REDUCTION, mode="area")
-    return F.interpolate(small, size=pixels.shape[-2:], mode="bicubic").clamp(0, 1).movedim(1, -1)
-
-
-def make_scenes(
-    count: int, seed: int = HELD_OUT_SEEDS.start, size: int = 128, recipe: Recipe = PLAIN
-) -> Scenes:
-    """Draw `count` square scenes of `size` pixels, with the seeds from `seed` on."""
-    return draw_scenes(range(seed, seed + count), size, recipe)
-
-
-def draw_scenes(seeds: Sequence[int], size: int = 128, recipe: Recipe = PLAIN) -> Scenes:
+def draw_synthetic_scenes(seeds: Sequence[int], size: int, recipe: Recipe) -> Scenes:
     """Draw one square scene of `size` pixels for each seed."""
-    if size % TOKEN:
-        raise ValueError(f"A scene is a whole number of {TOKEN} px tokens, but size is {size}.")
-    if size // TOKEN < recipe.object_tokens[1]:
-        raise ValueError(f"Objects of {recipe.object_tokens[1]} tokens do not fit {size} px.")
-    if recipe.objects:
-        from .object_scenes import draw_object_scenes  # which needs packages too
-
-        return draw_object_scenes(seeds, size, recipe)
     rngs = [np.random.default_rng(seed) for seed in seeds]
 
     boxes = torch.tensor(np.stack([_draw_boxes(rng, size, recipe) for rng in rngs])).float()
@@ -169,21 +43,6 @@ def draw_scenes(seeds: Sequence[int], size: int = 128, recipe: Recipe = PLAIN) -
     hole, mask = hole.float(), mask.float()
     shift = boxes[:, 3:5] - boxes[:, 1:3]
     return put_together(target, reference, hole, mask, _correspondence(hole, shift))
-
-
-def put_together(
-    target: Tensor, reference: Tensor, hole: Tensor, mask: Tensor, correspondence: Tensor
-) -> Scenes:
-    """Scenes of pictures (B, 3, H, W) and masks (B, H, W), the hole painted out."""
-    scene = torch.where(hole[:, None] > 0, torch.full_like(target, HOLE_GREY), target)
-    return Scenes(
-        scene=scene.movedim(1, -1).contiguous(),
-        reference=reference.movedim(1, -1).contiguous(),
-        target=target.movedim(1, -1).contiguous(),
-        hole=hole,
-        object=mask,
-        correspondence=correspondence,
-    )
 
 
 def _draw_boxes(rng: np.random.Generator, size: int, recipe: Recipe) -> np.ndarray:
@@ -292,8 +151,6 @@ def _use_photographs(
     texture: Tensor,
 ) -> None:
     """Replace pictures and object, in place, by photographs; held-out seeds get held-out ones."""
-    from .photographs import crop  # which needs packages that the plain scenes do without
-
     for n, (seed, rng) in enumerate(zip(seeds, rngs, strict=True)):
         if rng.random() >= recipe.photographs:
             continue
