@@ -48,8 +48,7 @@ def sample(package: str) -> Any:
     points += names.parse_point_queries(back, "reference_points", numbered=True)
     host, scene = load(names), demo_scene()
     given = (scene.scene, scene.reference)
-    latents = [host.vae.encode(picture) for picture in given]
-    latent, recording = host.sample(latents, 1, places=points)
+    latent, recording = host.sample(host.encoded(scene), 1, places=points)
     image = host.vae.decode(latent).clamp(0, 1)
     hole = large(scene.hole[..., None])[..., 0]
     return names.Attribution(recording, large(image), tuple(map(large, given)), hole)

@@ -48,7 +48,7 @@ class Occluded:
 
     def __init__(self, host: Host, scenes: Scenes) -> None:
         self.host, self.scenes = host, scenes
-        self.latents = [host.vae.encode(p) for p in (scenes.scene, scenes.reference)]
+        self.latents = host.encoded(scenes)
         self.latent, self.recording = host.sample(
             self.latents, len(scenes), sampled=STEPS, branch="conditional", definitions="all"
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tools.comfyui.in_process import ROOT, names_of
+from tools.demo.scenes import Scenes
 
 MODEL = ROOT / "models" / "diffusion_models" / "i2am_demo_inpaint.safetensors"
 VAE = ROOT / "models" / "vae" / "i2am_demo_vae.safetensors"
@@ -41,6 +42,10 @@ class Host:
     def last(self) -> int:
         """The number of the last layer."""
         return len(self.layers) - 1
+
+    def encoded(self, scenes: Scenes) -> list[Tensor]:
+        """Latents of the scenes with their holes, then of the references."""
+        return [self.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
 
     def sample(
         self,

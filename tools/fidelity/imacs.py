@@ -93,11 +93,6 @@ def points(
     return Points(scores, errors)
 
 
-def encoded(host: Host, scenes: Scenes) -> list[Tensor]:
-    """The latents of scene and reference."""
-    return [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
-
-
 def over_training(
     pack: SimpleNamespace, scenes: Scenes, folders: Sequence[Path]
 ) -> tuple[Table, list[float], list[Series]]:
@@ -111,7 +106,7 @@ def over_training(
         found: list[Points] = []
         for path in sorted(folder.glob("step_*.safetensors")):
             host = load(pack, path)
-            latents = latents or encoded(host, scenes)
+            latents = latents or host.encoded(scenes)
             found.append(points(host, scenes, latents))
         if len(found) < 6:
             raise SystemExit(f"{folder} holds {len(found)} checkpoints; six are needed at least.")
@@ -134,7 +129,7 @@ def over_training(
 
 def degraded(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float], list[Series]]:
     """References spoiled more and more, and those of another scene."""
-    scene, reference = encoded(host, scenes)
+    scene, reference = host.encoded(scenes)
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(reference.shape, generator=random)
     grain = torch.randn(scenes.reference.shape, generator=random)
@@ -181,11 +176,11 @@ def degraded(host: Host, scenes: Scenes) -> tuple[list[Table], dict[str, float],
 
 def clean_samples(host: Host, scenes: Scenes) -> Table:
     """Samples of one finished model from whole references: seeds, scenes and cfg scales."""
-    latents = encoded(host, scenes)
+    latents = host.encoded(scenes)
     seeds = Points.of([points(host, scenes, latents, seed=seed) for seed in SEEDS])
     scales = Points.of([points(host, scenes, latents, cfg=scale) for scale in CFG_SCALES])
     others = make_scenes(len(scenes) * 3, OTHER_SCENES)
-    many = points(host, others, encoded(host, others))
+    many = points(host, others, host.encoded(others))
     rows = _rows(f"{len(SEEDS)} seeds × {len(scenes)} scenes", seeds, correlation_of_samples)
     rows += _rows(
         f"{len(SEEDS)} seeds, each scene's mean subtracted",

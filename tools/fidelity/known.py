@@ -54,7 +54,7 @@ def measure(host: Host, scenes: Scenes) -> dict[str, float]:
     """The figures of one set of scenes."""
     count = len(scenes)
     tokens = scenes.grid[0] * scenes.grid[1]
-    scene, reference = host.vae.encode(scenes.scene), host.vae.encode(scenes.reference)
+    scene, reference = host.encoded(scenes)
     right, recording = host.sample([scene, reference], count, branch="conditional")
     _, last = host.sample([scene, reference], count, layers=((host.last, host.last),))
     wrong, _ = host.sample([scene, reference.roll(1, 0)], count)
@@ -123,7 +123,7 @@ def imacs_untrained(pack: SimpleNamespace) -> float:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(UNTRAINED_MODELS):
             host = load(pack, untrained(Path(folder), seed))
-            latents = latents or [host.vae.encode(p) for p in (scenes.scene, scenes.reference)]
+            latents = latents or host.encoded(scenes)
             _, recording = host.sample(latents, len(scenes), branch="conditional")
             found.append(imacs_over_object(host, recording, scenes))
     return sum(found) / len(found)

@@ -53,7 +53,7 @@ def by_recipe(
 def _known(host: Host, name: str, scenes: Scenes) -> list[tuple[str, ...]]:
     """Rows for all layers, the last layer, and an even map."""
     truth, definition = Truth(scenes), host.pack.Definition.MODEL
-    latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
+    latents = host.encoded(scenes)
     rows: list[tuple[str, ...]] = []
     for layers, chosen in (("all layers", ()), ("last layer", ((host.last, host.last),))):
         _, record = host.sample(latents, len(scenes), branch="conditional", layers=chosen)
@@ -65,7 +65,7 @@ def _known(host: Host, name: str, scenes: Scenes) -> list[tuple[str, ...]]:
 
 def _causal(host: Host, name: str, scenes: Scenes, muted: Scenes) -> tuple[str, ...]:
     """A row: the error in the hole, and how maps correlate with what muting each cell changes."""
-    scene, reference = (host.vae.encode(picture) for picture in (scenes.scene, scenes.reference))
+    scene, reference = host.encoded(scenes)
     cells = [name]
     for given in (reference, reference.roll(1, 0)):
         latent, _ = host.sample([scene, given], len(scenes))

@@ -55,7 +55,7 @@ class Truth:
 def tables(host: Host, scenes: Scenes, recipe: str) -> list[Table]:
     """Two tables: definitions, layers and weightings; parts of the sampling."""
     pack, truth = host.pack, Truth(scenes)
-    latents = [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
+    latents = host.encoded(scenes)
 
     def record(**plan: Any) -> Any:
         chosen: dict[str, Any] = {"branch": "conditional", "definitions": "all"} | plan

@@ -58,7 +58,7 @@ Figures = dict[str, Tensor]  # (scenes,), under the name of each row
 
 def pick(host: Host, scenes: Scenes, steps: int) -> Figures:
     """The error of the try picked by each score, divided by the mean of all tries."""
-    latents = encoded(host, scenes)
+    latents = host.encoded(scenes)
     rows: defaultdict[str, list[float]] = defaultdict(list)
     for number in range(len(scenes)):
         one = slice(number, number + 1)
@@ -91,7 +91,7 @@ def scores_of(
 
 def influence(host: Host, scenes: Scenes, steps: int) -> Figures:
     """Shares and effects of several references, shares under several strengths, and colours."""
-    scene, reference = encoded(host, scenes)
+    scene, reference = host.encoded(scenes)
     grey = host.vae.encode(torch.full_like(scenes.reference, HOLE_GREY))
     given = {
         "right object": reference,
@@ -179,7 +179,7 @@ def iou(found: Tensor, truth: Tensor) -> Tensor:
 
 def truth(host: Host, scenes: Scenes, steps: int) -> Figures:
     """The node's ratio and its two changes, scene by scene, since a part is of one scene."""
-    pack, latents = host.pack, encoded(host, scenes)
+    pack, latents = host.pack, host.encoded(scenes)
     rows: defaultdict[str, list[float]] = defaultdict(list)
     for number in range(len(scenes)):
         one = slice(number, number + 1)
@@ -194,11 +194,6 @@ def truth(host: Host, scenes: Scenes, steps: int) -> Figures:
         rows["change without an equal part elsewhere"].append(elsewhere)
         rows["ratio"].append(pack.TruthTest.execute(plain, *muted, hole).args[0])
     return {name: torch.tensor(values) for name, values in rows.items()}
-
-
-def encoded(host: Host, scenes: Scenes) -> list[Tensor]:
-    """The latents of scene and reference."""
-    return [host.vae.encode(picture) for picture in (scenes.scene, scenes.reference)]
 
 
 def decoded(host: Host, latent: Tensor) -> Tensor:
