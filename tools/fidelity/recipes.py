@@ -39,12 +39,13 @@ def by_recipe(
         Table(
             "recipes-causal",
             (
-                *("scenes", "dB in the hole", "dB, wrong reference"),
+                *("scenes", "dB in the hole", "dB, wrong reference", "dB, the VAE alone"),
                 *(f"{name}, r" for name in CAUSAL),
                 "best guess without the model, r",
             ),
             causal,
-            f"dB: {count} scenes of each kind; r: {occluded} scenes, each cell muted. The guesses "
+            f"dB: {count} scenes of each kind, the VAE alone is the picture itself, encoded and "
+            f"decoded; r: {occluded} scenes, each cell muted. The guesses "
             "are those of the table of single cells, squared ones included.",
         ),
     ]
@@ -71,6 +72,8 @@ def _causal(host: Host, name: str, scenes: Scenes, muted: Scenes) -> tuple[str, 
         latent, _ = host.sample([scene, given], len(scenes))
         made = host.vae.decode(latent).clamp(0, 1)
         cells.append(f"{mean_of(decibels(made, scenes.target, scenes.hole)):.1f}")
+    best = host.vae.decode(host.vae.encode(scenes.target)).clamp(0, 1)
+    cells.append(f"{mean_of(decibels(best, scenes.target, scenes.hole)):.1f}")
     occluded = Occluded(host, muted)
     changes = occluded.each_alone().mean(-1)
     maps = maps_over_reference(host, muted, occluded.recording)
