@@ -162,7 +162,7 @@ class TestImacs:
             for number, value in enumerate(run.outputs["scored"][slot], start=1):
                 assert f"IMACS over the {side} {number}: {value:+.3f}" in report
         assert report.count("of the attention lies in the mask") == 4
-        evaluations = f"{STEPS} of {STEPS} evaluations, 5 of 5 layers"
+        evaluations = f"{STEPS} of {STEPS} evaluations, 4 of 4 layers"
         assert evaluations in report
         assert shown["settings"]["preset"] == "paper"
         assert shown["run"] == {"model": "Flux", "seed": 1, "steps": STEPS}
