@@ -5,10 +5,10 @@ r"""Train the Flux-type demo models, which read references next to the picture t
         --batch plain=4,sizes=3,distractors=4,photographs=4,unaligned=4,everything=5
 
 The first command learns to find and copy on the plain scenes; its result is a working model. The
-second goes on from there with harder scenes; `tools/demo/widening.py` makes a model wider between
-two such stages. `--muon` learns a little faster than AdamW alone. For some hundred steps nothing is learned, then
-copying appears all at once. `--stop-at 20` gives weights that have learned nothing, for comparison;
-`--checkpoints FOLDER --every 100` keeps the weights along the way.
+second goes on from there with harder scenes. Between two such stages, `tools/demo/widening.py` makes
+a model twice as wide. For some hundred steps nothing is learned, then copying appears all at once.
+`--stop-at 20` gives weights that have learned nothing, for comparison; `--checkpoints FOLDER
+--every 100` keeps the weights along the way.
 
     python -m tools.demo.train_model --task upscale --start-from plain.state \
         --seed 3 --steps 3500 --rate 1e-3
