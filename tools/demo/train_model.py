@@ -5,9 +5,9 @@ r"""Train the Flux-type demo models, which read references next to the picture t
         --batch plain=4,sizes=3,distractors=4,photographs=4,unaligned=4,everything=5
 
 The first command learns to find and copy on the plain scenes; its result is a working model. The
-second goes on from there with harder scenes. Between two such stages, `tools/demo/widening.py` makes
-a model twice as wide. For some hundred steps nothing is learned, then copying appears all at once.
-`--stop-at 20` gives weights that have learned nothing, for comparison; `--checkpoints FOLDER
+second goes on from there with harder scenes. Between two such stages, `tools/demo/widening.py`
+makes a model twice as wide. For some hundred steps nothing is learned, then copying appears all at
+once. `--stop-at 20` gives weights that have learned nothing, for comparison; `--checkpoints FOLDER
 --every 100` keeps the weights along the way.
 
     python -m tools.demo.train_model --task upscale --start-from plain.state \
