@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tools.demo.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS
 
 WARM_UP = 100  # steps
 EMA_DECAY = 0.998
+AVERAGED_LOSSES = 50  # steps a reported loss is the mean of
 SEEDS_PER_RUN = 1_000_000  # training scenes set aside for each value of --seed
 
 
@@ -81,8 +83,11 @@ def train(task: Task, options: argparse.Namespace) -> None:
 
     def stages(step: int) -> list[dict[str, Any]]:
         stage = {"seed": options.seed, "batch": dict(task.batch), "steps": step}
-        stage |= {"schedule": options.steps, "rate": options.rate}
+        stage |= {"schedule": options.steps, "rate": options.rate, "loss": round(loss_now(), 4)}
         return [*earlier, stage | ({"optimiser": "muon"} if options.muon else {})]
+
+    def loss_now() -> float:
+        return sum(losses) / len(losses)
 
     def keep(path: Path, step: int) -> None:
         save(average, path, task.title, task.architecture, stages(step))
@@ -90,7 +95,7 @@ def train(task: Task, options: argparse.Namespace) -> None:
     scenes_a_batch = sum(task.batch.values())
     start = TRAINING_SEEDS.start + options.seed * SEEDS_PER_RUN
     last = options.stop_at or options.steps
-    started, losses = time.perf_counter(), []
+    started, losses = time.perf_counter(), deque[float](maxlen=AVERAGED_LOSSES)
     artist = ThreadPoolExecutor(max_workers=1)  # draws the next batch while this one is learned
     upcoming = artist.submit(task.draw, start + first * scenes_a_batch)
     for step in range(first, last):
@@ -113,10 +118,9 @@ def train(task: Task, options: argparse.Namespace) -> None:
         losses.append(loss.item())
 
         done = step + 1
-        if done % 50 == 0 or done == last:
+        if done % AVERAGED_LOSSES == 0 or done == last:
             seconds = time.perf_counter() - started
-            print(f"step {done}  loss {sum(losses) / len(losses):.4f}  {seconds:.0f} s", flush=True)
-            losses.clear()
+            print(f"step {done}  loss {loss_now():.4f}  {seconds:.0f} s", flush=True)
         if done % 250 == 0 or done == last:
             averaged = copy.deepcopy(model)
             averaged.load_state_dict(average)
