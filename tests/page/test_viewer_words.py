@@ -72,6 +72,8 @@ def test_words(browser: Browser, server: ComfyServer, renderer: str, shots: Path
     says(page, "Where “dog” was attended to · the model's attention")
     leave(page)
     says(page, "Where reference 1 was used")
+    buttons.nth(0).hover()  # shown already when it is clicked, as by a hand
+    says(page, "Where “cat” was attended to")
     buttons.nth(0).click()
     leave(page)
     says(page, "Where “cat” was attended to")

@@ -91,7 +91,7 @@ export class AttributionViewer {
   #message = make("p", { class: "i2am-message", role: "status" });
   #sentence = sentence(() => this.#changed());
   #words = wordRow(
-    (values) => this.#set(values),
+    (word) => this.#set({ word: this.#state.word === word ? null : word }),
     (word) => {
       this.#hoveredWord = word;
       this.#changed();

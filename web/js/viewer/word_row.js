@@ -7,22 +7,18 @@ import * as words from "./wording.js";
 
 /** @typedef {import("./answers.js").Answer} Answer */
 /** @typedef {import("../maps/payload.js").Header} Header */
-/** @typedef {import("./state.js").State} State */
 
 const RANKED = 5; // shown at a place
 
 /**
- * @param {(values: Partial<State>) => void} set
+ * @param {(word: number) => void} choose a word, or let go of it if it is chosen
  * @param {(word: number | null) => void} point at a word, or at none
  */
-export function wordRow(set, point) {
+export function wordRow(choose, point) {
   const memo = new Memo();
   const list = make("div", { class: "i2am-words", role: "group", "aria-label": "Words" });
   const ranking = make("p", { class: "i2am-ranking", "aria-live": "polite" });
   const element = make("div", { class: "i2am-wording" }, list, ranking);
-  /** @type {number | null} */
-  let chosen = null;
-
   /**
    * @param {Header} header
    * @param {number} item
@@ -36,7 +32,7 @@ export function wordRow(set, point) {
           title:
             `Where “${text}” was attended to: ${words.percent(share[item])} of the result's ` +
             `attention${weight === 1 ? "" : `, weight ${weight}`}`,
-          click: () => set({ word: chosen === word ? null : word }),
+          click: () => choose(word),
           pointerenter: () => point(word),
           pointerleave: () => point(null),
         },
@@ -54,7 +50,6 @@ export function wordRow(set, point) {
     update(header, { choice, ranked }) {
       element.hidden = header.words.length === 0;
       if (element.hidden) return;
-      chosen = choice.word;
       memo.get("words", [header.words, choice.item], () =>
         list.replaceChildren(...buttonsOf(header, choice.item)),
       );
