@@ -70,6 +70,7 @@ def train(task: Task, options: argparse.Namespace) -> None:
     model = task.model
     optimisers = optimisers_of(model, options.rate, options.muon)
     first, earlier = 0, []
+    losses = deque[float](maxlen=AVERAGED_LOSSES)
     if options.start_from:
         weights, earlier = begin_with(options.start_from)
         model.load_state_dict(weights)
@@ -80,6 +81,7 @@ def train(task: Task, options: argparse.Namespace) -> None:
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         average, first, earlier = state["average"], state["step"], state["stages"][:-1]
+        losses.extend(state["losses"])
 
     def stages(step: int) -> list[dict[str, Any]]:
         stage = {"seed": options.seed, "batch": dict(task.batch), "steps": step}
@@ -95,7 +97,7 @@ def train(task: Task, options: argparse.Namespace) -> None:
     scenes_a_batch = sum(task.batch.values())
     start = TRAINING_SEEDS.start + options.seed * SEEDS_PER_RUN
     last = options.stop_at or options.steps
-    started, losses = time.perf_counter(), deque[float](maxlen=AVERAGED_LOSSES)
+    started = time.perf_counter()
     artist = ThreadPoolExecutor(max_workers=1)  # draws the next batch while this one is learned
     upcoming = artist.submit(task.draw, start + first * scenes_a_batch)
     for step in range(first, last):
@@ -127,7 +129,7 @@ def train(task: Task, options: argparse.Namespace) -> None:
             with torch.no_grad():
                 task.report(averaged)
             if options.state:
-                save_state(options.state, model, average, optimisers, stages(done))
+                save_state(options.state, model, average, optimisers, losses, stages(done))
         if options.checkpoints and (done % options.every == 0 or done == last):
             keep(options.checkpoints / f"step_{done:05d}.safetensors", done)
     artist.shutdown(cancel_futures=True)
@@ -206,6 +208,7 @@ def save_state(
     model: nn.Module,
     average: Mapping[str, Tensor],
     optimisers: Sequence[torch.optim.Optimizer],
+    losses: Sequence[float],
     stages: list[dict[str, Any]],
 ) -> None:
     """Everything a resumed run needs; replaced whole, so an interruption leaves the old one."""
@@ -213,6 +216,7 @@ def save_state(
         "model": model.state_dict(),
         "average": dict(average),
         "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+        "losses": list(losses),
         "step": stages[-1]["steps"],
         "stages": stages,
     }

@@ -19,6 +19,7 @@ export function wordRow(choose, point) {
   const list = make("div", { class: "i2am-words", role: "group", "aria-label": "Words" });
   const ranking = make("p", { class: "i2am-ranking", "aria-live": "polite" });
   const element = make("div", { class: "i2am-wording" }, list, ranking);
+
   /**
    * @param {Header} header
    * @param {number} item
