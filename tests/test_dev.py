@@ -204,6 +204,15 @@ def test_a_command_that_fails_shows_its_last_lines() -> None:
     assert str(Path(".comfyui/logs/failing.log")) in str(caught.value)
 
 
+def test_a_growing_folder_is_measured_while_its_files_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").write_bytes(bytes(2_000_000))
+    listed = [(str(tmp_path), [], ["kept", "gone since it was listed"])]
+    monkeypatch.setattr(running.os, "walk", lambda _: iter(listed))
+    assert running.megabytes(tmp_path) == "2.0 MB"
+
+
 def test_every_release_has_a_hash() -> None:
     assert comfyui.DEFAULT in comfyui.RELEASES
     assert all(len(known) == 64 for _, known in comfyui.RELEASES.values())

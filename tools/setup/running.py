@@ -37,10 +37,21 @@ def step(what: str) -> Iterator[list[str]]:
 
 
 def megabytes(path: Path) -> str:
-    """The size of a file or of everything under a folder."""
+    """The size of a file or of everything under a folder, which another process may be filling."""
     files = [path] if path.is_file() else (Path(d) / f for d, _, fs in os.walk(path) for f in fs)
-    size = sum(file.lstat().st_size for file in files) / 1e6
+    size = sum(map(bytes_now, files)) / 1e6
     return f"{size / 1000:.1f} GB" if size >= 1000 else f"{size:.1f} MB"
+
+
+def bytes_now(file: Path) -> int:
+    """The size of a file; 0 where it is gone since it was listed, as pip's temporary files are.
+
+    Windows says "access denied" of a file that is being deleted, so any OSError counts as gone.
+    """
+    try:
+        return file.lstat().st_size
+    except OSError:
+        return 0
 
 
 def run_logged(
