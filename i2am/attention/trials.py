@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ class Trials:
     """A way to compute marginals, and the kinds of inputs (device, dtype, head size) it serves.
 
     name: of the way, in the plural, for the log. compute: takes q of the generated tokens, k, the
-    layout, and options by name: scale, correspondence, weights and log_sum in a trial.
+    layout, and options by name: scale, correspondence, weights, paper and log_sum in a trial.
     half_close: the allowed difference of sums in half precision, where it is more, by their name.
     """
 
@@ -81,20 +81,23 @@ class Trials:
             for q, k, layout, options, close in _trial_calls(dtype, dim):
                 wanted = blocked_marginals(q, k, layout, **options, **_PLAIN)
                 there = q.to(device), k.to(device)
-                for log_sum in (None, _log_sum(q, k, options["scale"]).to(device)):
-                    found = self._compute(*there, layout, **options, log_sum=log_sum)
-                    trouble = self._differing(found, wanted, close, dtype != torch.float32)
+                known = _log_sum(q, k, options["scale"]).to(device)
+                for log_sum, paper in ((None, True), (known, True), (known, False)):
+                    more: dict[str, Any] = {"log_sum": log_sum, "paper": paper}
+                    found = self._compute(*there, layout, **options, **more)
+                    sums = _sums(found, paper), _sums(wanted, paper)
+                    trouble = self._differing(*sums, close, dtype != torch.float32)
                     if trouble:
                         return trouble
         except Exception as error:  # from the compiler, the driver, or because it is not there
             return _first_line(error)
         return ""
 
-    def _differing(self, found: Marginals, wanted: Marginals, close: float, half: bool) -> str:
+    def _differing(self, found: _Sums, wanted: _Sums, close: float, half: bool) -> str:
         """Which sums differ by more than allowed; "" if none do."""
-        for name, one, other in zip(_NAMES, _sums(found), _sums(wanted), strict=True):
+        for name, tensors in found.items():
             allowed = max(close, self._half_close.get(name, 0)) if half else close
-            off = max(map(_difference, one, other), default=0)
+            off = max(map(_difference, tensors, wanted[name]), default=0)
             if not off <= allowed:  # true for NaN, too
                 return f"{name} differs by {off:.1e}"
         return ""
@@ -125,12 +128,18 @@ _PLAIN: dict[str, Any] = {
     "scratch_bytes": SCRATCH_BYTES,
     "workspace": Workspace(),
 }
-_NAMES = ("share", "R2G", "G2R", "correspondence")
+_Sums = Mapping[str, Sequence[Tensor]]
 
 
-def _sums(marginals: Marginals) -> tuple[tuple[Tensor, ...], ...]:
-    """In the order of `_NAMES`."""
-    return (marginals.share,), (marginals.paper_r2g,), marginals.g2r, marginals.correspondence
+def _sums(marginals: Marginals, paper: bool) -> _Sums:
+    """By name; of the model's definition alone, or of the paper's as well."""
+    first = 0 if paper else 1
+    return {
+        "share": [marginals.share],
+        "R2G": [marginals.paper_r2g] if paper else [],
+        "G2R": [sums[:, :, first:] for sums in marginals.g2r],
+        "correspondence": [sums[:, first:] for sums in marginals.correspondence],
+    }
 
 
 def _log_sum(q: Tensor, k: Tensor, scale: float) -> Tensor:

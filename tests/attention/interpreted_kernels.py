@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import triton.language as tl
@@ -28,16 +29,24 @@ from i2am.tokens import Grid, Role, Span, TokenLayout
 
 CPU = torch.device("cpu")
 # So that few tokens make several blocks.
-SMALL = Tiles(Tile(16, 16, 4, 1), Tile(16, 32, 4, 1), Tile(16, 32, 4, 1))
+SMALL = Tiles(
+    Tile(16, 16, 4, 1),
+    Tile(16, 32, 4, 1),
+    Tile(16, 32, 4, 1),
+    Tile(16, 16, 4, 1),
+    Tile(32, 16, 4, 1),
+)
 SUMS, PAIRS = 1e-4, 8e-3  # of half precision; the correspondence adds up numbers rounded to it
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _interpreter() -> Iterator[None]:
-    """Two things that Triton 3.6's interpreter cannot do: count loops under numpy 2.4, where an
-    array of one number is none; and multiply bfloat16, which it holds as integers of 16 bits."""
+    """What Triton 3.6's interpreter cannot do: count loops under numpy 2.4, where an array of one
+    number is none; multiply bfloat16, which it holds as integers of 16 bits; and round to it as
+    cards do, to the nearest."""
     with pytest.MonkeyPatch.context() as patched:
         tensors, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
+        converted = interpreter._convert_float
 
         def patch_tensors(tensor: Any, scope: Any) -> None:
             tensors(tensor, scope)
@@ -47,6 +56,13 @@ def _interpreter() -> Iterator[None]:
             a, b = (self.cast_impl(x, tl.float32) if x.dtype == tl.bfloat16 else x for x in (a, b))
             return dot(self, a, b, *rest)
 
+        def convert(data: Any, given: Any, wanted: Any, rounding: Any) -> Any:
+            if (given, wanted) != (tl.float32, tl.bfloat16):
+                return converted(data, given, wanted, rounding)
+            rounded = torch.from_numpy(data.view(np.float32)).bfloat16()
+            return rounded.view(torch.uint16).numpy()
+
+        patched.setattr(interpreter, "_convert_float", convert)
         patched.setattr(interpreter, "_patch_lang_tensor", patch_tensors)
         patched.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
         yield
@@ -72,6 +88,7 @@ def by_kernels(
     scale: float | None = None,
     correspondence: bool = True,
     known: bool = False,
+    paper: bool = True,
 ) -> Marginals:
     """What the kernels give of a whole call, as `attention_marginals` takes it.
 
@@ -81,15 +98,20 @@ def by_kernels(
     rows = q[:, :, spans.generated.slice]
     keys = k.double().repeat_interleave(q.shape[1] // k.shape[1], 1)
     log_sum = (rows.double() @ keys.mT * factor).logsumexp(-1).float() if known else None
-    options = {"scale": factor, "correspondence": correspondence, "log_sum": log_sum}
+    options = {"scale": factor, "correspondence": correspondence, "paper": paper}
+    options["log_sum"] = log_sum
     return passes.kernel_marginals(rows, k, spans, **options)
 
 
 def assert_near(
-    found: Marginals, wanted: dict[str, Tensor], dtype: torch.dtype, tolerance: float
+    found: Marginals | dict[str, Tensor],
+    wanted: dict[str, Tensor],
+    dtype: torch.dtype,
+    tolerance: float,
 ) -> None:
     """In half precision within its own bounds, otherwise within this one."""
-    for name, array in named(found).items():
+    sums = named(found) if isinstance(found, Marginals) else found
+    for name, array in sums.items():
         half = PAIRS if "pairs" in name else SUMS
         close = tolerance if dtype == torch.float32 else max(tolerance, half)
         off = (array.double() - wanted[name]).abs().max()
@@ -150,19 +172,52 @@ def calls(draw: st.DrawFn) -> tuple[Tensor, Tensor, TokenLayout, float | None]:
 
 
 @settings(max_examples=10, deadline=None)
-@given(calls(), st.booleans(), st.booleans())
+@given(calls(), st.booleans(), st.booleans(), st.sampled_from([1, 2**26]))
 def test_any_call(
-    asked: tuple[Tensor, Tensor, TokenLayout, float | None], pairs: bool, known: bool
+    asked: tuple[Tensor, Tensor, TokenLayout, float | None], pairs: bool, known: bool, fitting: int
 ) -> None:
     """Whatever the spans, sizes, heads and kind: what full matrices in float64 give."""
     q, k, spans, scale = asked
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(passes, "tiles", lambda *_: SMALL)
+        patched.setattr(passes, "PARTIAL_BYTES", fitting)
         found = by_kernels(q, k, spans, scale, pairs, known)
     assert bool(found.correspondence) == pairs
     # At scale 1 a log-sum-exp reaches about 60, which float32 rounds by 4e-6. Shares are the
     # exponentials of differences of two of them, so 1e-5 can be missed by a hair.
     assert_near(found, dense(q, k, spans, scale), q.dtype, 2e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(calls(), st.booleans(), st.sampled_from([1, 2**26]))
+def test_the_model_alone(
+    asked: tuple[Tensor, Tensor, TokenLayout, float | None], pairs: bool, fitting: int
+) -> None:
+    """Without the paper's maps, the same shares and the same G2R of the model."""
+    q, k, spans, scale = asked
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(passes, "tiles", lambda *_: SMALL)
+        patched.setattr(passes, "PARTIAL_BYTES", fitting)
+        found = by_kernels(q, k, spans, scale, pairs, known=True, paper=False)
+    of_paper = ("paper", "pairs")
+    sums = {name: one for name, one in named(found).items() if not name.startswith(of_paper)}
+    assert_near(sums, dense(q, k, spans, scale), q.dtype, 2e-5)
+    assert not found.paper_r2g.any()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("far", [-100.0, -1e4])
+def test_a_reference_that_gets_nothing(far: float) -> None:
+    """Its share and its map are zero, not lost in a logarithm."""
+    q, k, spans = call(batch=1, heads=2, references=(Grid(4, 5), Grid(2, 3)))
+    ones = torch.ones_like(q[..., :1])
+    column = torch.zeros_like(ones[:, :, : k.shape[2]])
+    column[:, :, spans.references[1].slice] = far
+    q, k = torch.cat((q, ones), -1), torch.cat((k, column), -1)
+    found = by_kernels(q, k, spans, 1.0, correspondence=False, known=True, paper=False)
+    assert float(found.share[:, :, 3].max()) < 1e-30
+    assert float(found.g2r[1].max()) < 1e-30
+    assert bool(found.share.isfinite().all())
 
 
 @pytest.mark.usefixtures("small")
@@ -292,7 +347,7 @@ def test_from_the_door(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptur
     """Tried with the tiles in use and found good, the kernels serve calls to
     `attention_marginals`, whatever order their tokens are in."""
     launched: list[int] = []
-    for name in ("row_sums", "column_sums", "pair_sums"):
+    for name in ("row_sums", "column_sums", "pair_sums", "model_sums"):
         kernel = Wrapped(getattr(kernels, name), lambda *_: launched.append(1))
         monkeypatch.setattr(kernels, name, kernel)
     q, k, spans = call(batch=1, heads=1)
@@ -304,7 +359,7 @@ def test_from_the_door(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptur
     turned = replace(spans, query_order=order, key_order=order)
     found = attention_marginals(q.flip(2), k.flip(2), turned)
     assert_near(found, wanted, q.dtype, 1e-5)
-    launches = len(spans.keys) + 3 * len(spans.references)
+    launches = len(spans.keys) + 2 * len(spans.references)
     assert len(launched) == launches, "no trial once it passed"
     assert not caplog.records
 
@@ -317,6 +372,9 @@ def test_from_the_door(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptur
         ("column_sums", "log_sums", "R2G differs"),
         ("column_sums", "g2r", "G2R differs"),
         ("pair_sums", "pairs", "correspondence differs"),
+        ("pair_sums", "r2g", "R2G differs"),
+        ("model_sums", "share", "share differs"),
+        ("model_sums", "over_rows", "G2R differs"),
     ],
 )
 def test_tampered_kernel(
@@ -332,7 +390,7 @@ def test_tampered_kernel(
     wrong = Wrapped(right, lambda *args: args[place].mul_(1.001))
     monkeypatch.setattr(kernels, kernel, wrong)
     q, k, spans = call(batch=1, heads=1, references=(Grid(4, 5),))
-    options = {"scale": 0.3, "correspondence": True, "weights": None}
+    options = {"scale": 0.3, "correspondence": kernel == "pair_sums", "weights": None}
     trial = (q[:, :, spans.generated.slice], k, spans, options, trials._CLOSE)
     monkeypatch.setattr(trials, "_trial_calls", lambda *_: [trial])
     for _ in range(2):

@@ -1,14 +1,17 @@
-"""The three Triton kernels: products of queries and keys stay on the chip.
+"""The Triton kernels: products of queries and keys stay on the chip.
 
     row_sums      rows stay, columns pass by: a sum over each row
     column_sums   columns stay, rows pass by: three weighted sums over each column
-    pair_sums     one block of rows and columns, head after head: the correspondence
+    pair_sums     one block of rows and columns, head after head: the correspondence, and R2G
+    model_sums    rows stay, columns pass by: the model's attention over each row and each column
 
 Every exponential is of a logit minus the log-sum-exp of its row or column, so none is above one and
-there is no maximum to keep. Sums over columns with several weights, and over the columns of a cell,
-are thin products on the tensor cores. Stored log-sum-exps are natural logarithms; inside,
-exponentials have base two, like the hardware's. No two programs add to one number. Without atomics
-a run gives the same map each time, to the last bit.
+there is no maximum to keep. Sums are float32 and run along the rows of a tile, inside a thread.
+Those over the columns of a cell are thin products on the tensor cores. What is done for each logit
+is what a kernel costs, so nothing there is masked: where the last block is not full, its last token
+is read again, and does not count. Stored log-sum-exps are natural logarithms; inside, exponentials
+have base two, like the hardware's. No two programs add to one number. Without atomics a run gives
+the same map each time, to the last bit.
 """
 # pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
@@ -26,22 +29,12 @@ LN_2 = tl.constexpr(0.6931471805599453)
 # Exponentials below 2^-126 are lost. A sum of them relative to an offset that is not its own has
 # lost nothing that a float32 of it would show, if it is above this. Otherwise it takes its own.
 WEAK = tl.constexpr(2.0**-60)
-THIN = tl.constexpr(16)  # columns of the thinnest product that tensor cores make
 
 
 @triton.jit
 def _product(a, b):
     """a @ b in float32: of half-precision inputs exactly, of float32 without TF32's short cuts."""
     return tl.dot(a, b, input_precision="ieee")
-
-
-@triton.jit
-def _parts(x, HALF: tl.constexpr):
-    """x as two numbers that add up to it; in half precision, each fits bfloat16."""
-    if HALF:
-        high = x.to(tl.bfloat16).to(tl.float32)
-        return high, x - high
-    return x, x * 0
 
 
 @triton.jit
@@ -53,25 +46,55 @@ def _thin(a, b, HALF: tl.constexpr):
 
 
 @triton.jit
-def _load_rows(x, token, valid, stride, dim, BLOCK_DIM: tl.constexpr):
-    """(tokens, dim) of one head, zero where a token is not valid."""
-    axis = tl.arange(0, BLOCK_DIM)
-    return tl.load(
-        x + token[:, None] * stride + axis[None, :],
-        mask=valid[:, None] & (axis < dim)[None, :],
-        other=0.0,
-    )
+def _within(first, count, BLOCK: tl.constexpr):
+    """The tokens of a block that begins at `first`; beyond the last of `count`, that one again."""
+    return tl.minimum(first + tl.arange(0, BLOCK), count - 1)
 
 
 @triton.jit
-def _load_columns(x, token, valid, stride, dim, BLOCK_DIM: tl.constexpr):
-    """(dim, tokens) of one head, zero where a token is not valid."""
+def _counts(first, count, BLOCK: tl.constexpr):
+    """Which tokens of a block that begins at `first` are among the `count`, and not read again."""
+    return first + tl.arange(0, BLOCK) < count
+
+
+@triton.jit
+def _load_rows(x, token, stride, dim, BLOCK_DIM: tl.constexpr, FULL_DIM: tl.constexpr):
+    """(tokens, dim) of one head."""
     axis = tl.arange(0, BLOCK_DIM)
-    return tl.load(
-        x + token[None, :] * stride + axis[:, None],
-        mask=valid[None, :] & (axis < dim)[:, None],
-        other=0.0,
-    )
+    place = x + token[:, None] * stride + axis[None, :]
+    if FULL_DIM:
+        return tl.load(place)
+    return tl.load(place, mask=(axis < dim)[None, :], other=0.0)
+
+
+@triton.jit
+def _load_columns(x, token, stride, dim, BLOCK_DIM: tl.constexpr, FULL_DIM: tl.constexpr):
+    """(dim, tokens) of one head."""
+    axis = tl.arange(0, BLOCK_DIM)
+    place = x + token[None, :] * stride + axis[:, None]
+    if FULL_DIM:
+        return tl.load(place)
+    return tl.load(place, mask=(axis < dim)[:, None], other=0.0)
+
+
+@triton.jit
+def _exponentials(
+    queries,  # (rows, dim)
+    over_row,  # (rows,), in powers of two
+    k,  # (items, heads, columns, dim), at its head
+    stride,
+    first,
+    columns,
+    dim,
+    scale,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    FULL_DIM: tl.constexpr,
+):
+    """exp(S − the row's offset) of the block of columns that begins at `first`."""
+    column = _within(first, columns, BLOCK_COLUMNS)
+    keys = _load_columns(k, column, stride, dim, BLOCK_DIM, FULL_DIM)
+    return tl.exp2(_product(queries, keys) * (scale * LOG2_E) - over_row[:, None])
 
 
 @triton.jit
@@ -85,15 +108,16 @@ def _own_log_sums(
     BLOCK_FIXED: tl.constexpr,
     BLOCK_PASSING: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
+    FULL_DIM: tl.constexpr,
 ):
     """Log-sum-exp of each fixed token's logits, in powers of two, whatever they are."""
     high = tl.full((BLOCK_FIXED,), -float("inf"), tl.float32)
     total = tl.zeros((BLOCK_FIXED,), tl.float32)  # relative to 2^high
     for first in range(0, count, BLOCK_PASSING):
-        token = first + tl.arange(0, BLOCK_PASSING)
-        there = _load_columns(passing, token, token < count, stride, dim, BLOCK_DIM)
+        token = _within(first, count, BLOCK_PASSING)
+        there = _load_columns(passing, token, stride, dim, BLOCK_DIM, FULL_DIM)
         logits = _product(fixed, there) * (scale * LOG2_E)
-        logits = tl.where((token < count)[None, :], logits, -float("inf"))
+        logits = tl.where(_counts(first, count, BLOCK_PASSING)[None, :], logits, -float("inf"))
         higher = tl.maximum(high, tl.max(logits, 1))
         total = total * tl.exp2(high - higher) + tl.sum(tl.exp2(logits - higher[:, None]), 1)
         high = higher
@@ -123,6 +147,7 @@ def row_sums(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
+    FULL_DIM: tl.constexpr,
 ):
     """Sums over the columns of one span.
 
@@ -133,38 +158,46 @@ def row_sums(
     item, head = pair // heads, pair % heads
     q += item * q_item + head * q_head
     k += item * k_item + head // heads_each * k_head
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    queries = _load_rows(q, row, row < rows, q_row, dim, BLOCK_DIM)
-    if KNOWN or BY_COLUMN:
-        over_row = tl.zeros((BLOCK_ROWS,), tl.float32)
-        if not BY_COLUMN:
-            over_row = tl.load(offsets + pair * rows + row, mask=row < rows, other=0.0) * LOG2_E
-        total = tl.zeros((BLOCK_ROWS,), tl.float32)
+    row = _within(block * BLOCK_ROWS, rows, BLOCK_ROWS)
+    queries = _load_rows(q, row, q_row, dim, BLOCK_DIM, FULL_DIM)
+    if BY_COLUMN:
+        found = tl.zeros((BLOCK_ROWS,), tl.float32)
         for first in range(0, columns, BLOCK_COLUMNS):
             column = first + tl.arange(0, BLOCK_COLUMNS)
-            keys = _load_columns(k, column, column < columns, k_column, dim, BLOCK_DIM)
+            place = offsets + pair * columns + column
+            over_column = tl.load(place, mask=column < columns, other=float("inf")) * LOG2_E
+            column = _within(first, columns, BLOCK_COLUMNS)
+            keys = _load_columns(k, column, k_column, dim, BLOCK_DIM, FULL_DIM)
             logits = _product(queries, keys) * (scale * LOG2_E)
-            if BY_COLUMN:
-                offset = tl.load(
-                    offsets + pair * columns + column, mask=column < columns, other=float("inf")
-                )
-                total += tl.sum(tl.exp2(logits - (offset * LOG2_E)[None, :]), 1)
-            else:
-                offset = tl.where(column < columns, 0.0, float("inf"))
-                total += tl.sum(tl.exp2(logits - over_row[:, None] - offset[None, :]), 1)
-        if BY_COLUMN:
-            found = total
-        elif tl.min(tl.where(row < rows, total, 1.0)) >= WEAK:
-            found = (over_row + tl.log2(total)) * LN_2
-        else:  # rare: hardly any of the row's attention goes here
+            found += tl.sum(tl.exp2(logits - over_column[None, :]), 1)
+    elif KNOWN:
+        over_row = tl.load(offsets + pair * rows + row) * LOG2_E
+        total = tl.zeros((BLOCK_ROWS,), tl.float32)
+        full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
+        for first in range(0, full, BLOCK_COLUMNS):
+            part = _exponentials(
+                queries, over_row, k, k_column, first, columns, dim, scale,
+                BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
+            )  # fmt: skip
+            total += tl.sum(part, 1)
+        if full < columns:
+            part = _exponentials(
+                queries, over_row, k, k_column, full, columns, dim, scale,
+                BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
+            )  # fmt: skip
+            total += tl.sum(tl.where(_counts(full, columns, BLOCK_COLUMNS)[None, :], part, 0.0), 1)
+        found = (over_row + tl.log2(total)) * LN_2
+        if tl.min(total) < WEAK:  # rare: hardly any of the row's attention goes here
             found = LN_2 * _own_log_sums(
-                queries, k, k_column, columns, dim, scale, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DIM
-            )
+                queries, k, k_column, columns, dim, scale,
+                BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
+            )  # fmt: skip
     else:
         found = LN_2 * _own_log_sums(
-            queries, k, k_column, columns, dim, scale, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DIM
-        )
-    tl.store(sums + pair * rows + row, found, mask=row < rows)
+            queries, k, k_column, columns, dim, scale,
+            BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
+        )  # fmt: skip
+    tl.store(sums + pair * rows + row, found)
 
 
 @triton.jit
@@ -174,6 +207,8 @@ def column_sums(
     over_rows,  # (items, heads, rows), log of each row's sum over the columns
     share,  # (items, heads, rows), of the model's attention that goes to them
     emphasis,  # WEIGHTED: (items, rows), how much each row's M_r counts; else nothing is read
+    levels,  # (items, heads), the highest of over_rows
+    lifts,  # (items, heads, rows), exp(over_rows − level)
     log_sums,  # out: (items, heads, columns), log of each column's sum over the rows
     g2r,  # out: (items, heads, 2, columns), sums over the rows of M_r and of the model's attention
     q_item,  # strides
@@ -188,62 +223,51 @@ def column_sums(
     columns,
     dim,
     scale,
-    HALF: tl.constexpr,
     WEIGHTED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
+    FULL_DIM: tl.constexpr,
 ):
-    """Sums over the rows, for each column of one reference: with M_r, three weights of the row.
+    """Sums over the rows, for each column of one reference: of M_r, with three weights of the row.
 
-    Its emphasis or 1, its share, and exp(its log-sum-exp − the highest so far).
+    Its emphasis or 1, its share, and its lift.
     """
     block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     item, head = pair // heads, pair % heads
     q += item * q_item + head * q_head
     k += item * k_item + head // heads_each * k_head
-    column = block * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
-    keys = _load_rows(k, column, column < columns, k_column, dim, BLOCK_DIM)
-    kind = tl.arange(0, THIN)[None, :]
-    level = tl.max(tl.full((BLOCK_ROWS,), -float("inf"), tl.float32))
-    total = tl.zeros((BLOCK_COLUMNS, THIN), tl.float32)
+    column = _within(block * BLOCK_COLUMNS, columns, BLOCK_COLUMNS)
+    keys = _load_rows(k, column, k_column, dim, BLOCK_DIM, FULL_DIM)
+    of_paper = tl.zeros((BLOCK_COLUMNS,), tl.float32)
+    of_model = tl.zeros((BLOCK_COLUMNS,), tl.float32)
+    lifted = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     for first in range(0, rows, BLOCK_ROWS):
         row = first + tl.arange(0, BLOCK_ROWS)
-        queries = _load_columns(q, row, row < rows, q_row, dim, BLOCK_DIM)
-        over_row = tl.load(over_rows + pair * rows + row, mask=row < rows, other=float("inf"))
-        over_row *= LOG2_E
+        place = pair * rows + row
+        over_row = tl.load(over_rows + place, mask=row < rows, other=float("inf")) * LOG2_E
+        portion = tl.load(share + place, mask=row < rows, other=0.0)
+        lift = tl.load(lifts + place, mask=row < rows, other=0.0)
+        there = _within(first, rows, BLOCK_ROWS)
+        queries = _load_columns(q, there, q_row, dim, BLOCK_DIM, FULL_DIM)
         m_r = tl.exp2(_product(keys, queries) * (scale * LOG2_E) - over_row[None, :])
-        higher = tl.maximum(level, tl.max(tl.where(row < rows, over_row, -float("inf"))))
-        portion = tl.load(share + pair * rows + row, mask=row < rows, other=0.0)
-        lift = tl.where(row < rows, tl.exp2(over_row - higher), 0.0)
-        portion, portion_rest = _parts(portion[:, None], HALF)
-        lift, lift_rest = _parts(lift[:, None], HALF)
-        even, even_rest = 1.0, 0.0
         if WEIGHTED:
             even = tl.load(emphasis + item * rows + row, mask=row < rows, other=0.0)
-            even, even_rest = _parts(even[:, None], HALF)
-        weights = tl.where(kind == 0, even, tl.where(kind == 1, portion, 0.0))
-        weights = tl.where(kind == 2, portion_rest, tl.where(kind == 3, lift, weights))
-        weights = tl.where(kind == 4, lift_rest, tl.where(kind == 5, even_rest, weights))
-        total *= tl.where((kind == 3) | (kind == 4), tl.exp2(level - higher), 1.0)
-        high, rest = _parts(m_r, HALF)
-        total += _thin(high, weights, HALF)
-        if HALF:
-            total += _thin(rest, weights, HALF)
-        level = higher
+            of_paper += tl.sum(m_r * even[None, :], 1)
+        else:
+            of_paper += tl.sum(m_r, 1)
+        of_model += tl.sum(m_r * portion[None, :], 1)
+        lifted += tl.sum(m_r * lift[None, :], 1)
     place = g2r + 2 * pair * columns + column
-    of_paper = tl.where((kind == 0) | (kind == 5), total, 0.0)
-    tl.store(place, tl.sum(of_paper, 1), mask=column < columns)
-    of_model = tl.where((kind == 1) | (kind == 2), total, 0.0)
-    tl.store(place + columns, tl.sum(of_model, 1), mask=column < columns)
-    lifted = tl.sum(tl.where((kind == 3) | (kind == 4), total, 0.0), 1)
-    if tl.min(tl.where(column < columns, lifted, 1.0)) >= WEAK:
-        found = (level + tl.log2(lifted)) * LN_2
-    else:  # rare: a column so far below the others that its sum is lost
+    tl.store(place, of_paper)
+    tl.store(place + columns, of_model)
+    found = tl.load(levels + pair) + tl.log2(lifted) * LN_2
+    if tl.min(lifted) < WEAK:  # rare: a column so far below the others that its sum is lost
         found = LN_2 * _own_log_sums(
-            keys, q, q_row, rows, dim, scale, BLOCK_COLUMNS, BLOCK_ROWS, BLOCK_DIM
-        )
-    tl.store(log_sums + pair * columns + column, found, mask=column < columns)
+            keys, q, q_row, rows, dim, scale,
+            BLOCK_COLUMNS, BLOCK_ROWS, BLOCK_DIM, FULL_DIM,
+        )  # fmt: skip
+    tl.store(log_sums + pair * columns + column, found)
 
 
 @triton.jit
@@ -252,12 +276,14 @@ def pair_sums(
     k,  # (items, key heads, columns, dim), of one reference
     over_rows,  # (items, heads, rows), log of each row's sum over the columns
     share,  # (items, heads, rows), of the model's attention that goes to them
+    over_columns,  # WITH_R2G: (items, heads, columns), log of each column's sum over the rows
     emphasis,  # as in column_sums
-    row_order,  # (row blocks · BLOCK_ROWS,), which tokens a block is of; -1 for none
+    row_order,  # (row blocks · BLOCK_ROWS,), which tokens a block is of; the last ones any
     column_order,
     row_weights,  # (row blocks, ROW_CELLS, BLOCK_ROWS), the part each token is of each cell
     column_weights,  # (column blocks, COLUMN_CELLS, BLOCK_COLUMNS)
     pairs,  # out: (items, 2, row blocks · row slots, column blocks · column slots), over heads
+    r2g,  # out, WITH_R2G: (items, heads, column blocks, rows), sums over a block of M_g
     q_item,  # strides
     q_head,
     q_row,
@@ -274,13 +300,18 @@ def pair_sums(
     column_slots,
     HALF: tl.constexpr,
     WEIGHTED: tl.constexpr,
+    WITH_R2G: tl.constexpr,
     ROW_CELLS: tl.constexpr,  # 0: rows are cells
     COLUMN_CELLS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
+    FULL_DIM: tl.constexpr,
 ):
-    """M_r and the model's attention of one block of one reference, over heads and pooled."""
+    """M_r and the model's attention of one block of one reference, over heads and pooled.
+
+    WITH_R2G: and each head's sums of M_g over the block's columns.
+    """
     column_block, row_block = tl.program_id(0), tl.program_id(1)
     column_blocks, row_blocks = tl.num_programs(0), tl.num_programs(1)
     item = tl.program_id(2).to(tl.int64)
@@ -289,7 +320,7 @@ def pair_sums(
 
     row = tl.load(row_order + row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))
     column = tl.load(column_order + column_block * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS))
-    outside = tl.where(column >= 0, 0.0, float("inf"))
+    counts = _counts(column_block * BLOCK_COLUMNS, columns, BLOCK_COLUMNS)
     across = tl.arange(0, COLUMN_CELLS if COLUMN_CELLS else BLOCK_COLUMNS)
     if COLUMN_CELLS:
         cells = tl.load(
@@ -302,16 +333,21 @@ def pair_sums(
     for head in range(heads):
         pair = item * heads + head
         key_head = k + head // heads_each * k_head
-        queries = _load_rows(q + head * q_head, row, row >= 0, q_row, dim, BLOCK_DIM)
-        keys = _load_columns(key_head, column, column >= 0, k_column, dim, BLOCK_DIM)
-        over_row = tl.load(over_rows + pair * rows + row, mask=row >= 0, other=float("inf"))
-        portion = tl.load(share + pair * rows + row, mask=row >= 0, other=0.0)
+        queries = _load_rows(q + head * q_head, row, q_row, dim, BLOCK_DIM, FULL_DIM)
+        keys = _load_columns(key_head, column, k_column, dim, BLOCK_DIM, FULL_DIM)
+        over_row = tl.load(over_rows + pair * rows + row) * LOG2_E
+        portion = tl.load(share + pair * rows + row)
         logits = _product(queries, keys) * (scale * LOG2_E)
-        mass = tl.exp2(logits - (over_row * LOG2_E)[:, None] - outside[None, :])
+        if WITH_R2G:
+            place = over_columns + pair * columns + column
+            over_column = tl.load(place, mask=counts, other=float("inf")) * LOG2_E
+            m_g = tl.sum(tl.exp2(logits - over_column[None, :]), 1)
+            tl.store(r2g + (pair * column_blocks + column_block) * rows + row, m_g)
+        mass = tl.exp2(logits - over_row[:, None])
         if COLUMN_CELLS:
             mass = _thin(mass, cells, HALF)
         if WEIGHTED:
-            even = tl.load(emphasis + item * rows + row, mask=row >= 0, other=0.0)
+            even = tl.load(emphasis + item * rows + row)
             paper += mass * even[:, None]
         else:
             paper += mass
@@ -332,3 +368,59 @@ def pair_sums(
     stored = (slot < row_slots)[:, None] & (across < column_slots)[None, :]
     tl.store(place, paper, mask=stored)
     tl.store(place + (row_blocks * row_slots).to(tl.int64) * width, model, mask=stored)
+
+
+@triton.jit
+def model_sums(
+    q,  # (items, heads, rows, dim)
+    k,  # (items, key heads, columns, dim), of one reference
+    log_sums,  # (items, heads, rows), log of each row's sum over all keys
+    share,  # out: (items, heads, rows), sums over the columns
+    over_rows,  # out: (programs' items and heads, row blocks, columns), sums over a block's rows
+    first_pair,  # of item and head
+    q_item,  # strides
+    q_head,
+    q_row,
+    k_item,
+    k_head,
+    k_column,
+    heads,
+    heads_each,
+    rows,
+    columns,
+    dim,
+    scale,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    FULL_DIM: tl.constexpr,
+):
+    """The model's attention, over the columns of one reference and over the rows."""
+    block, here = tl.program_id(0), tl.program_id(1)
+    pair = (first_pair + here).to(tl.int64)
+    item, head = pair // heads, pair % heads
+    q += item * q_item + head * q_head
+    k += item * k_item + head // heads_each * k_head
+    over_rows += (here.to(tl.int64) * tl.num_programs(0) + block) * columns
+    row = _within(block * BLOCK_ROWS, rows, BLOCK_ROWS)
+    queries = _load_rows(q, row, q_row, dim, BLOCK_DIM, FULL_DIM)
+    counts = _counts(block * BLOCK_ROWS, rows, BLOCK_ROWS)
+    place = log_sums + pair * rows + row
+    log_sum = tl.load(place, mask=counts, other=float("inf")) * LOG2_E
+    total = tl.zeros((BLOCK_ROWS,), tl.float32)
+    full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
+    for first in range(0, full, BLOCK_COLUMNS):
+        part = _exponentials(
+            queries, log_sum, k, k_column, first, columns, dim, scale,
+            BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
+        )  # fmt: skip
+        total += tl.sum(part, 1)
+        tl.store(over_rows + first + tl.arange(0, BLOCK_COLUMNS), tl.sum(part, 0))
+    if full < columns:
+        part = _exponentials(
+            queries, log_sum, k, k_column, full, columns, dim, scale,
+            BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
+        )  # fmt: skip
+        total += tl.sum(tl.where(_counts(full, columns, BLOCK_COLUMNS)[None, :], part, 0.0), 1)
+        tl.store(over_rows + _within(full, columns, BLOCK_COLUMNS), tl.sum(part, 0))
+    tl.store(share + pair * rows + row, total, mask=counts)

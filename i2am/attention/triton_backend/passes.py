@@ -6,8 +6,13 @@ over all keys, which the model's own attention gives if it was tapped:
     row_sums      l[g] = LSE_r S, and with L the share exp(l − L); of the text, too. Without a tap,
                   of all keys, which gives L
     column_sums   c[r] = LSE_g S, and G2R: Σ_g exp(S − l), Σ_g exp(S − l) · share
-    row_sums      R2G: Σ_r exp(S − c)
-    pair_sums     the correspondence: exp(S − l) and its product with the share, over heads, pooled
+    pair_sums     the correspondence: exp(S − l) and its product with the share, over heads, pooled;
+                  and R2G: Σ_r exp(S − c)
+    row_sums      R2G, where there is no correspondence
+
+If nothing but shares and G2R in the model's definition is asked for, and L is known:
+
+    model_sums    of P = exp(S − L): Σ_r P, the share, and Σ_g P
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from torch import Tensor
 from ...tokens import Role, Span, TokenLayout, grid_of
 from ..call_inputs import SoftmaxWeights
 from ..marginals import Marginals, fill_own_share, softmax_log_sums, weigh_paper_r2g
+from ..pooling import correspondence_grid
 from .pooling_plan import PoolingPlan, padded, plan_pooling
 
 PARTIAL_BYTES = 64 * 2**20  # of sums of blocks, that are still to be added up, at once
@@ -41,25 +47,35 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of the three kernels."""
+    """The tiles of the kernels; unpooled: of pair_sums where the reference's tokens are cells."""
 
     row_sums: Tile
     column_sums: Tile
     pair_sums: Tile
+    unpooled: Tile
+    model_sums: Tile
+
+    def of_pairs(self, pooled: bool) -> Tile:
+        """That of pair_sums, for a reference whose tokens are pooled to cells, or are the cells."""
+        return self.pair_sums if pooled else self.unpooled
 
 
 def tiles(dtype: torch.dtype, dim: int, capability: tuple[int, int]) -> Tiles:
-    """As large as a card's shared memory allows. capability: of the card, for example (8, 6).
+    """As large as a card's shared memory and registers allow. capability: for example (8, 6).
 
     On an H100 those of prototypes that were timed there; on others what fits (tests/attention).
     """
     if dtype == torch.float32:  # without tensor cores
-        return Tiles(Tile(32, 32, 8, 1), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1))
+        return Tiles(*[Tile(32, 32, 8, 1)] * 5)
     if padded(dim) > 128:
-        return Tiles(Tile(64, 32, 4, 2), Tile(32, 64, 4, 2), Tile(64, 64, 8, 1))
+        pairs = Tile(64, 64, 8, 1)
+        return Tiles(Tile(64, 32, 4, 2), Tile(32, 64, 4, 2), pairs, pairs, Tile(64, 32, 4, 2))
     if capability in _ROOMY:
-        return Tiles(Tile(128, 64, 8, 3), Tile(128, 64, 4, 3), Tile(128, 128, 8, 2))
-    return Tiles(Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), Tile(128, 64, 8, 1))
+        narrow = Tile(128, 64, 8, 2)
+        pairs = Tile(128, 128, 8, 2) if capability == (9, 0) else narrow  # others have to spill
+        return Tiles(Tile(128, 64, 8, 3), Tile(128, 64, 4, 2), pairs, narrow, Tile(128, 64, 4, 3))
+    pairs = Tile(128, 64, 8, 1)
+    return Tiles(Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), pairs, pairs, Tile(128, 64, 4, 2))
 
 
 _ROOMY = ((8, 0), (9, 0), (10, 0))  # more than 160 KiB of shared memory, not 99
@@ -86,56 +102,55 @@ def kernel_marginals(
     batch, heads, queries, dim = q.shape
     tile = tiles(q.dtype, dim, _capability(q.device))
     plans = [
-        (
-            plan_pooling(grid_of(layout.generated), tile.pair_sums.rows, True, True, q.device),
-            plan_pooling(grid_of(span), tile.pair_sums.columns, True, False, q.device),
-        )
-        for span in references
-        if correspondence
+        _plans(layout.generated, span, tile, q.device) for span in references if correspondence
     ]
-
     counted = None if weights is None else SoftmaxWeights.of(weights)
 
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.float32, device=q.device)
-
-    share = zeros(2 + len(references), batch, heads, queries)
-    paper_r2g = zeros(len(references), batch, heads, queries)
-    g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
+    numbers: dict[str, Any] = {"dtype": torch.float32, "device": q.device}
+    share = torch.zeros(2 + len(references), batch, heads, queries, **numbers)
+    paper_r2g = torch.zeros(len(references), batch, heads, queries, **numbers)
+    g2r: list[Tensor] = []
     correspondences: list[Tensor] = []
     on_device = contextlib.nullcontext() if q.device.type == "cpu" else torch.cuda.device(q.device)
     with on_device:
         passes = _Passes(q, k, scale, tile)
         known = None if counted is not None or log_sum is None else log_sum.contiguous()
         read = [s for s in layout.keys if known is None or s.role is not Role.GENERATED]
+        if known is not None and not (paper or correspondence):
+            read = [s for s in read if s.role is not Role.REFERENCE]
+            g2r = [passes.model_sums(s, known, share[2 + r]) for r, s in enumerate(references)]
         sums = {span: passes.log_sums(span, known) for span in read}
         whole = softmax_log_sums(sums) if known is None else {0: known}
-        numbers = iter(range(len(references)))
         for span, own in sums.items():
-            r = next(numbers) if span.role is Role.REFERENCE else None
-            portion = torch.empty_like(own) if r is None else share[2 + r]
+            r = len(g2r)
+            is_reference = span.role is Role.REFERENCE
+            portion = share[2 + r] if is_reference else torch.empty_like(own)
             torch.sub(own, whole[span.softmax], out=portion).exp_()
             even = None
             if counted is not None:
                 portion *= counted.portions[:, span.softmax].unsqueeze(1)
                 even = counted.emphasis[:, span.softmax].contiguous()
-            if r is None:
+            if not is_reference:
                 share[0 if span.role is Role.TEXT else 1].add_(portion)
                 continue
-            columns = passes.column_sums(span, own, portion, even, g2r[r])
-            g2r[r].div_(queries)
-            if paper:
+            columns, over_reference = passes.column_sums(span, own, portion, even)
+            g2r.append(over_reference)
+            beside = paper and correspondence and passes.fits_r2g(plans[r][1])
+            if paper and not beside:
                 passes.r2g_sums(span, columns, paper_r2g[r])
-                paper_r2g[r].div_(span.length)
             if correspondence:
-                pairs = passes.pair_sums(span, own, portion, even, *plans[r])
+                r2g = (columns, paper_r2g[r]) if beside else None
+                pairs = passes.pair_sums(span, own, portion, even, r2g, *plans[r])
                 correspondences.append(pairs.div_(heads))
+            if paper:
+                paper_r2g[r].div_(span.length)
     share, paper_r2g = share.movedim(0, 2), paper_r2g.movedim(0, 2)
     if known is not None:
         fill_own_share(share, layout)
     if counted is not None:
         weigh_paper_r2g(paper_r2g, counted.emphasis, layout)
-    return Marginals(share, paper_r2g, g2r, tuple(correspondences))
+    over_references = tuple(sums.div_(queries) for sums in g2r)
+    return Marginals(share, paper_r2g, over_references, tuple(correspondences))
 
 
 @dataclass(frozen=True)
@@ -169,24 +184,26 @@ class _Passes:
         )
 
     def column_sums(
-        self, span: Span, own: Tensor, share: Tensor, even: Tensor | None, out: Tensor
-    ) -> Tensor:
-        """c, (items, heads, keys), and the sums of M_r and of P into `out`, (…, heads, 2, keys).
+        self, span: Span, own: Tensor, share: Tensor, even: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """c, (items, heads, keys), and Σ_g M_r and Σ_g P, (items, heads, 2, keys).
 
         own: l, share: of the reference; (items, heads, rows) each. even: how much each row's M_r
         counts, (items, rows), if they do not count alike.
         """
         items, heads, _, _ = self.q.shape
         tile = self.tiles.column_sums
-        columns = self._empty(items, heads, span.length)
+        columns, over_rows = (self._empty(items, heads, *s, span.length) for s in ((), (2,)))
+        levels = own.amax(-1)
+        lifts = (own - levels.unsqueeze(-1)).exp_()
         _kernels().column_sums[math.ceil(span.length / tile.columns), items * heads](
-            *(*self._inputs(span), own, share, own if even is None else even, columns, out),
+            *(*self._inputs(span), own, share, own if even is None else even),
+            *(levels, lifts, columns, over_rows),
             *self._layout(span),
-            HALF=self._half,
             WEIGHTED=even is not None,
             **self._options(tile),
         )
-        return columns
+        return columns, over_rows
 
     def pair_sums(
         self,
@@ -194,34 +211,79 @@ class _Passes:
         own: Tensor,
         share: Tensor,
         even: Tensor | None,
+        r2g: tuple[Tensor, Tensor] | None,
         by_row: PoolingPlan,
         by_column: PoolingPlan,
     ) -> Tensor:
-        """M_r and P over heads and pooled: (items, 2, generated cells, reference cells)."""
-        at_once = max(1, PARTIAL_BYTES // (8 * by_row.slots * by_column.slots))
+        """M_r and P over heads and pooled: (items, 2, generated cells, reference cells).
+
+        r2g: c, (items, heads, keys), and where to write Σ_r exp(S − c), (items, heads, rows).
+        """
+        each = 8 * by_row.slots * by_column.slots
+        each += 0 if r2g is None else self._r2g_bytes(by_column)
+        at_once = max(1, PARTIAL_BYTES // each)
         found: list[Tensor] = []
         for first in range(0, len(self.q), at_once):
             items = slice(first, first + at_once)
             part = replace(self, q=self.q[items], k=self.k[items])
             pairs = self._empty(len(part.q), 2, by_row.slots, by_column.slots)
+            columns = own if r2g is None else r2g[0][items]
+            by_block = pairs if r2g is None else self._empty(*part._r2g_blocks(by_column))
             _kernels().pair_sums[by_column.blocks, by_row.blocks, len(part.q)](
-                *(*part._inputs(span), own[items], share[items]),
+                *(*part._inputs(span), own[items], share[items], columns),
                 *(own if even is None else even[items], by_row.order, by_column.order),
-                *(by_row.weights, by_column.weights, pairs),
+                *(by_row.weights, by_column.weights, pairs, by_block),
                 *part._layout(span),
                 *(by_row.slots // by_row.blocks, by_column.slots // by_column.blocks),
-                HALF=self._half,
+                HALF=self.q.dtype != torch.float32,
                 WEIGHTED=even is not None,
+                WITH_R2G=r2g is not None,
                 ROW_CELLS=by_row.cells_each,
                 COLUMN_CELLS=by_column.cells_each,
-                **self._options(self.tiles.pair_sums),
+                **self._options(self.tiles.of_pairs(by_column.cells_each > 0)),
             )
+            if r2g is not None:
+                torch.sum(by_block, 2, out=r2g[1][items])
             found.append(by_column.gathered(by_row.gathered(pairs, -2), -1))
         return found[0] if len(found) == 1 else torch.cat(found)
 
-    @property
-    def _half(self) -> bool:
-        return self.q.dtype != torch.float32
+    def fits_r2g(self, by_column: PoolingPlan) -> bool:
+        """Whether one item's sums over blocks of columns are few enough for pair_sums to add R2G.
+
+        A video beside a long reference has too many.
+        """
+        return self._r2g_bytes(by_column) <= PARTIAL_BYTES
+
+    def _r2g_bytes(self, by_column: PoolingPlan) -> int:
+        """Of one item."""
+        return 4 * math.prod(self._r2g_blocks(by_column)[1:])
+
+    def _r2g_blocks(self, by_column: PoolingPlan) -> tuple[int, int, int, int]:
+        """(items, heads, column blocks, rows)"""
+        items, heads, rows, _ = self.q.shape
+        return items, heads, by_column.blocks, rows
+
+    def model_sums(self, span: Span, whole: Tensor, share: Tensor) -> Tensor:
+        """Σ_r P into `share`, (items, heads, rows); gives Σ_g P as `column_sums`, 0 for M_r.
+
+        whole: L, (items, heads, rows).
+        """
+        items, heads, rows, _ = self.q.shape
+        tile = self.tiles.model_sums
+        blocks = math.ceil(rows / tile.rows)
+        at_once = max(1, PARTIAL_BYTES // (4 * blocks * span.length))
+        found = torch.zeros(items, heads, 2, span.length, device=self.q.device)
+        of_model = found.flatten(0, 1)[:, 1]
+        for first in range(0, items * heads, at_once):
+            here = min(at_once, items * heads - first)
+            over_rows = self._empty(here, blocks, span.length)
+            _kernels().model_sums[blocks, here](
+                *(*self._inputs(span), whole, share, over_rows, first),
+                *self._layout(span),
+                **self._options(tile),
+            )
+            torch.sum(over_rows, 1, out=of_model[first : first + here])
+        return found
 
     def _inputs(self, span: Span) -> tuple[Tensor, Tensor]:
         return self.q, self.k[:, :, span.slice]
@@ -234,10 +296,12 @@ class _Passes:
 
     def _options(self, tile: Tile) -> dict[str, int]:
         """Constants that a kernel is compiled for."""
+        dim = self.q.shape[-1]
         return {
             "BLOCK_ROWS": tile.rows,
             "BLOCK_COLUMNS": tile.columns,
-            "BLOCK_DIM": padded(self.q.shape[-1]),
+            "BLOCK_DIM": padded(dim),
+            "FULL_DIM": padded(dim) == dim,
             "num_warps": tile.warps,
             "num_stages": tile.stages,
         }
@@ -246,9 +310,21 @@ class _Passes:
         return torch.empty(shape, dtype=torch.float32, device=self.q.device)
 
 
+def _plans(
+    generated: Span, reference: Span, tiles: Tiles, device: torch.device
+) -> tuple[PoolingPlan, PoolingPlan]:
+    """How the correspondence of a reference is pooled, over the result and over the reference."""
+    grid = grid_of(reference)
+    tile = tiles.of_pairs(correspondence_grid(grid) != grid)
+    return (
+        plan_pooling(grid_of(generated), tile.rows, True, device),
+        plan_pooling(grid, tile.columns, False, device),
+    )
+
+
 @lru_cache(maxsize=16)
 def _capability(device: torch.device) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
 
 
 def _kernels() -> Any:

@@ -24,9 +24,10 @@ class PoolingPlan:
     """The tokens of one picture in blocks of neighbours, and how they are pooled to its cells.
 
     A block has a slot for each cell it touches; a cell that several blocks touch has several slots.
-    order: (blocks · size,), the tokens of each block, then -1. cells_each: how many slots the
-    kernels give each block; 0 if nothing is pooled, and tokens, slots and cells are the same.
-    weights: (blocks, cells_each, size), of each token in each cell. cell_slots: (most, cells), the
+    order: (blocks · size,), the tokens of each block; the last one again and again where there are
+    no more, with no weight. cells_each: how many slots the kernels give each block; 0 if nothing is
+    pooled, and tokens, slots and cells are the same. weights: (blocks, cells_each, size), of each
+    token in each cell. cell_slots: (most, cells), the
     slots of each cell; is_slot: (most, cells), 1 for those, 0 for padding.
     """
 
@@ -49,28 +50,23 @@ class PoolingPlan:
         total = pairs.index_select(axis, self.cell_slots[0])
         for slots, is_slot in zip(self.cell_slots[1:], self.is_slot[1:], strict=True):
             more = pairs.index_select(axis, slots)
-            total += more.mul_(is_slot if axis == -1 else is_slot.unsqueeze(-1))
+            total.addcmul_(more, is_slot if axis == -1 else is_slot.unsqueeze(-1))
         return total
 
 
 @lru_cache(maxsize=16)  # small but slow to make; a call has two for each reference
-def plan_pooling(
-    grid: Grid, size: int, pooled: bool, mean: bool, device: torch.device
-) -> PoolingPlan:
-    """The plan for a grid in blocks of `size` tokens; a cell is their mean, or their sum.
-
-    pooled: whether there are cells at all.
-    """
+def plan_pooling(grid: Grid, size: int, mean: bool, device: torch.device) -> PoolingPlan:
+    """The plan for a grid in blocks of `size` tokens; a cell is their mean, or their sum."""
     cells = correspondence_grid(grid)
     blocks = math.ceil(grid.area / size)
-    order = torch.full((blocks * size,), -1, dtype=torch.int32)
-    if not pooled or cells == grid:
-        order[: grid.area] = torch.arange(grid.area)
-        order, slots = order.to(device), torch.arange(grid.area, device=device)[None]
+    beyond = blocks * size - grid.area
+    if cells == grid:
+        order = _filled_up(torch.arange(grid.area), beyond).to(device)
+        slots = torch.arange(grid.area, device=device)[None]
         return PoolingPlan(
             grid.area, blocks, len(order), 0, order, order, slots, torch.ones_like(slots)
         )
-    order[: grid.area] = _neighbours(grid, size)
+    neighbours = _neighbours(grid, size)
     down, across = pooling_weights(grid, cells)
     frame = grid.height * grid.width
     if mean:
@@ -79,8 +75,7 @@ def plan_pooling(
         factors = spread(down.new_ones(frame), grid.one_frame, cells)
     touched: list[tuple[Tensor, Tensor]] = []  # by each block: the cells, and its tokens' weights
     for block in range(blocks):
-        tokens = order[block * size : (block + 1) * size]
-        tokens = tokens[tokens >= 0] % frame
+        tokens = neighbours[block * size : (block + 1) * size] % frame
         portions = down[:, None, tokens // grid.width] * across[:, tokens % grid.width]
         numbers = portions.any(2).flatten().nonzero().squeeze(1)
         touched.append((numbers, portions.flatten(0, 1)[numbers] * factors[numbers, None]))
@@ -97,11 +92,16 @@ def plan_pooling(
         blocks,
         blocks * most,
         padded(most),
-        order.to(device),
+        _filled_up(neighbours, beyond).to(device),
         weights.to(device),
         slots.clamp(min=0),
         (slots >= 0).float(),
     )
+
+
+def _filled_up(tokens: Tensor, count: int) -> Tensor:
+    """Tokens, then the last one so many times again, as the kernels read them."""
+    return torch.cat((tokens, tokens[-1:].expand(count))).int()
 
 
 def _neighbours(grid: Grid, size: int) -> Tensor:
