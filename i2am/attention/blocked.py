@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..tokens import Role, Span, TokenLayout, grid_of
-from .call_inputs import SoftmaxWeights
+from .call_inputs import SoftmaxWeights, key_heads
 from .marginals import Marginals, weigh_paper_r2g
 from .pooling import CorrespondenceSum
 from .workspace import CACHE_BYTES, ENOUGH_ROWS, Workspace, can_read_back
@@ -54,7 +54,7 @@ def blocked_marginals(
         here = (items, some_heads)
         block = _Block(
             q[here].float() * scale,
-            k[items, _key_heads(some_heads, heads, k.shape[1])].float().mT,
+            k[items, key_heads(some_heads, heads, k.shape[1])].float().mT,
             _part_of(mask, here),
             None if softmax_weights is None else softmax_weights.items(items),
             workspace,
@@ -73,13 +73,6 @@ def blocked_marginals(
         paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=_TINY)
     means = tuple(pairs.mean(heads) for pairs in correspondences)
     return Marginals(share, paper_r2g, g2r, means)
-
-
-def _key_heads(some: slice, heads: int, key_heads: int) -> slice | list[int]:
-    """The key heads of some heads; groups of heads may share one."""
-    if key_heads == heads:
-        return some
-    return [head * key_heads // heads for head in range(heads)[some]]
 
 
 def _blocks(

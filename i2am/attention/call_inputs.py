@@ -35,6 +35,13 @@ def generated_rows(values: Tensor, layout: TokenLayout) -> Tensor:
     return values[..., layout.generated.slice]
 
 
+def key_heads(some: slice, heads: int, key_heads: int) -> slice | list[int]:
+    """The key heads of some heads; groups of heads may share one."""
+    if key_heads == heads:
+        return some
+    return [head * key_heads // heads for head in range(heads)[some]]
+
+
 def additive_mask(mask: Tensor, rows: slice = slice(None)) -> Tensor:
     """Some rows of a mask as torch's attention takes it → (batch|1, heads|1, rows|1, keys|1).
 

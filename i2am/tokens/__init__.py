@@ -25,6 +25,7 @@ from .resampling import (
     resample_nonnegative,
     row_runs,
     spread,
+    spreading_weights,
 )
 
 __all__ = [
@@ -60,4 +61,5 @@ __all__ = [
     "row_runs",
     "select_indices",
     "spread",
+    "spreading_weights",
 ]

@@ -30,13 +30,24 @@ def spread(maps: Tensor, source: Grid, target: Grid, part: Rectangle = WHOLE_PIC
         return maps
     if target.frames not in (1, source.frames):
         raise LayoutMismatch(f"{source.frames} frames cannot be spread over {target.frames}")
-    axes = zip(source.sides, source.covered, target.sides, target.covered, strict=True)
-    parts = ((part.top, part.height), (part.left, part.width))
-    down, across = (_overlap(*axis, *within) for axis, within in zip(axes, parts, strict=True))
+    down, across = spreading_weights(source, target, part)
     rows = _rows_of(maps, source)
     if target.frames < source.frames:
         rows = rows.sum(-3, keepdim=True)
     return _apply(down, across, rows)
+
+
+def spreading_weights(
+    source: Grid, target: Grid, part: Rectangle = WHOLE_PICTURE
+) -> tuple[Tensor, Tensor]:
+    """The part of each source row and column that lies in each of the target's, as in `spread`.
+
+    Float64, (target height, source height) and (target width, source width).
+    """
+    axes = zip(source.sides, source.covered, target.sides, target.covered, strict=True)
+    parts = ((part.top, part.height), (part.left, part.width))
+    down, across = (_overlap(*axis, *within) for axis, within in zip(axes, parts, strict=True))
+    return down, across
 
 
 def invert_spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:
@@ -89,10 +100,7 @@ def pooling_weights(source: Grid, target: Grid) -> tuple[Tensor, Tensor]:
     Float64, (target height, source height) and (target width, source width): source cells count
     by the part of them inside the target cell. Rows sum to one.
     """
-    down, across = (
-        _overlap(*axis)
-        for axis in zip(source.sides, source.covered, target.sides, target.covered, strict=True)
-    )
+    down, across = spreading_weights(source, target)
     return down / down.sum(1, keepdim=True), across / across.sum(1, keepdim=True)
 
 

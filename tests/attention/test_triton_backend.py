@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from counted import FLUX, VIDEO, Counted
 from dense_attention import assert_right, call, dense
 from recordings import layout
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import i2am.attention.dense
 from i2am.attention import Marginals, attention_marginals, trials
 from i2am.attention.triton_backend import backend, passes
-from i2am.tokens import Grid, TokenLayout
+from i2am.tokens import TokenLayout
 from tools.comfyui.server import ROOT
 
 SPANS = layout()
@@ -208,24 +208,6 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what a call costs ----------------------------------------------------------------------------
 
 
-class Counted(TorchDispatchMode):
-    """Counts torch's operations on a device, and the bytes of what they make."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations, self.bytes = 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func.is_view or func.namespace == "prim":
-            return result
-        self.operations += not func.name().startswith("aten::empty")  # which launches nothing
-        given = {id(x) for x in args if isinstance(x, torch.Tensor)}
-        if isinstance(result, torch.Tensor) and id(result) not in given:
-            self.bytes += result.numel() * result.element_size()
-        return result
-
-
 class Launches:
     """In place of the kernels: which were launched, and how many programs of each."""
 
@@ -240,10 +222,6 @@ class Launches:
                 return lambda *_, **__: launches.append((name, grid))
 
         return Kernel()
-
-
-FLUX = layout(text=512, generated=Grid(64, 64), references=(Grid(64, 64),))
-VIDEO = layout(text=512, generated=Grid(30, 52, frames=21), references=(Grid(30, 52),))
 
 
 @pytest.mark.parametrize(("spans", "operations"), [(FLUX, 21), (VIDEO, 31)], ids=["flux", "video"])

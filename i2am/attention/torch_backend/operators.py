@@ -1,13 +1,17 @@
-"""torch's fused attention as a calculator of log-sum-exps."""
+"""torch's fused attention as a calculator of log-sum-exps, and its products in float32."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _EIGHT = 8  # the operators take heads of a multiple of so many columns
-BIAS_COLUMNS = _EIGHT  # parts of one number
+BIAS_COLUMNS = _EIGHT
+# How many numbers add up to a float32; of float16, to one that is beyond its reach, too.
+_PARTS = {torch.bfloat16: 3, torch.float16: 6, torch.float32: 1}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -50,12 +54,45 @@ def with_bias(x: Tensor, bias: Tensor) -> Tensor:
     most = torch.finfo(x.dtype).max
     rest = bias.float()
     parts: list[Tensor] = []
-    for _ in range(BIAS_COLUMNS):
+    for _ in range(_PARTS[x.dtype]):
         parts.append(rest.clamp(-most, most).to(x.dtype))
         rest = rest - parts[-1].float()
-    return torch.cat((x, torch.stack(parts, -1)), -1)
+    columns = F.pad(torch.stack(parts, -1), (0, BIAS_COLUMNS - len(parts)))
+    return torch.cat((x, columns), -1)
 
 
 def with_ones(x: Tensor) -> Tensor:
     """Queries (…, tokens, dim) that pick up the bias of keys `with_bias`."""
     return F.pad(x, (0, BIAS_COLUMNS), value=1.0)
+
+
+def exponentials(q: Tensor, k: Tensor, scale: float, out: Tensor) -> Tensor:
+    """exp(scale · q·kᵀ) in float32 into `out`: (pairs, rows, dim), (pairs, keys, dim) → (…, keys).
+
+    Products of half-precision numbers are exact, and added up in float32.
+    """
+    if _multiplies_to_float32(q.device, q.dtype):
+        _product(out, q, k, scale)
+    else:
+        torch.baddbmm(out, q.float(), k.float().mT, beta=0, alpha=scale, out=out)
+    return out.exp_()
+
+
+def _product(out: Tensor, q: Tensor, k: Tensor, scale: float) -> None:
+    """The same without the exponential, on the tensor cores of a card, in newer builds of torch."""
+    into = torch.ops.aten.baddbmm.dtype_out
+    into(out, q, k.mT, torch.float32, beta=0, alpha=scale, out=out)
+
+
+@lru_cache(maxsize=16)
+def _multiplies_to_float32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch multiplies such matrices to float32 there. Tries it, the first time."""
+    if dtype == torch.float32:
+        return False
+    ones = torch.ones(1, 8, 8, dtype=dtype, device=device)
+    found = torch.empty(1, 8, 8, device=device)
+    try:
+        _product(found, ones, ones, 1 / 512)
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    return bool((found == 8 / 512).all())

@@ -1,4 +1,4 @@
-"""The marginals of one call by torch's fused attention, without any logits of our own.
+"""The marginals of one call by torch's fused attention.
 
 With S the logits of generated tokens g and the tokens r of a reference, L[g] the log-sum-exp of g's
 row over all keys, and LSE a log-sum-exp that fused attention gives beside its output:
@@ -11,28 +11,27 @@ row over all keys, and LSE a log-sum-exp that fused attention gives beside its o
     R2G     = exp LSE_r(S − c) / N_r      mean over r of M_g
 
 Sums over g are attention with queries and keys exchanged. What is subtracted from a key's logits
-rides in more columns of its head. The correspondence is attention whose values say which cell each
-token lies in: the output is the mass of a row in each cell. Nothing underflows before it is a sum.
+rides in more columns of its head. Nothing underflows before it is a sum.
+
+The correspondence needs M_r itself: exp(S − l), a tile of all heads at a time, by a product in
+float32 whose queries carry −l in more columns, and one exponential. Pooled and added up, it gives
+G2R as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ...tokens import Grid, Role, Span, TokenLayout, grid_of, mean_over_cells, spread
-from ..call_inputs import SoftmaxWeights
+from ...tokens import Grid, Role, Span, TokenLayout, grid_of
+from ..call_inputs import SoftmaxWeights, key_heads
 from ..marginals import Marginals, fill_own_share, softmax_log_sums, weigh_paper_r2g
-from ..pooling import correspondence_grid
+from ..pooling import CorrespondenceSum
 from ..workspace import SCRATCH_BYTES
-from .operators import BIAS_COLUMNS, attend, padded, with_bias, with_ones
-
-_ROWS_AT_ONCE = 1024  # of an identity matrix, to find the cells of each token
+from .operators import BIAS_COLUMNS, attend, exponentials, padded, with_bias, with_ones
 
 
 def computed_marginals(
@@ -62,19 +61,18 @@ def computed_marginals(
     paper_r2g = zeros(batch, heads, len(references), queries)
     g2r = tuple(zeros(batch, heads, 2, span.length) for span in references)
     grid = grid_of(rows)
-    cells = correspondence_grid(grid)
     correspondences = [
-        zeros(batch, 2, cells.area, correspondence_grid(grid_of(span)).area)
+        CorrespondenceSum(zeros, batch, grid, grid_of(span))
         for span in references
         if correspondence
     ]
     counted = None if weights is None else SoftmaxWeights.of(weights)
     known = None if counted is not None else log_sum
     read = [s for s in layout.keys if known is None or s.role is not Role.GENERATED]
-    for items, some in _chunks(q, k, layout, scratch_bytes):
+    for items, some in _chunks(q, k, layout, scratch_bytes * 3 // 4):
         here = items, some
-        key_heads = [head * k.shape[1] // heads for head in range(heads)[some]]
-        part = _Part(padded(q[here]), padded(k[items, key_heads]), scale)
+        keys = k[items, key_heads(some, heads, k.shape[1])]
+        part = _Part(padded(q[here]), padded(keys), scale)
         sums: dict[Span, Tensor] = {}
         if known is None:
             sums = {span: part.log_sum(span) for span in read}
@@ -88,15 +86,18 @@ def computed_marginals(
                 own = sums[span] if span in sums else part.log_sum(span)
                 share[here][:, :, 0 if span.role is Role.TEXT else 1] += (own - of_keys).exp_()
                 continue
-            r, own = next(numbers), sums.get(span)
-            for some_cells, masses, own in part.masses(span) if correspondence else ():
-                both = _over_heads(masses, torch.zeros_like(own) + even, own - of_keys)
-                pooled = mean_over_cells(both, grid, cells)
-                correspondences[r][items, ..., some_cells] += pooled.div_(heads)
-            own = part.log_sum(span) if own is None else own
-            share[here][:, :, 2 + r] = (own - of_keys).exp_()
-            subtracted = (own - even, of_keys) if paper else (of_keys,)
-            g2r[r][here][:, :, -len(subtracted) :] = part.over_rows(span, *subtracted)
+            r = next(numbers)
+            own = sums[span] if span in sums else part.log_sum(span)
+            portions = (own - of_keys).exp_()
+            share[here][:, :, 2 + r] = portions
+            if correspondence:
+                both = torch.stack((torch.zeros_like(own).add_(even).exp_(), portions), 2)
+                for tile, m_r in part.tiles(span, own, grid, scratch_bytes // 4):
+                    correspondences[r].add(items, tile, both[..., tile], m_r)
+                    g2r[r][here] += both[..., tile] @ m_r
+            else:
+                subtracted = (own - even, of_keys) if paper else (of_keys,)
+                g2r[r][here][:, :, -len(subtracted) :] = part.over_rows(span, *subtracted)
             if paper:
                 paper_r2g[here][:, :, r] = part.paper_r2g(span).div_(span.length)
     for over_reference in g2r:
@@ -105,7 +106,8 @@ def computed_marginals(
         fill_own_share(share, layout)
     if counted is not None:
         weigh_paper_r2g(paper_r2g, counted.emphasis, layout)
-    return Marginals(share, paper_r2g, g2r, tuple(correspondences))
+    means = tuple(pairs.mean(heads) for pairs in correspondences)
+    return Marginals(share, paper_r2g, g2r, means)
 
 
 @dataclass(frozen=True)
@@ -137,19 +139,26 @@ class _Part:
         biased = with_bias(k, columns / -self.scale)
         return attend(with_ones(self.q), biased, biased, self.scale)[1].exp_()
 
-    def masses(self, span: Span) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """The mass of M_r in the reference's correspondence cells, some of them at a time.
+    def tiles(
+        self, span: Span, own: Tensor, grid: Grid, room: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """M_r of some rows at a time: which, and (items, heads, those, keys), until the next.
 
-        Gives which, the masses (items, heads, rows, those), and l (items, heads, rows).
+        own: l, (items, heads, rows). grid: of the rows. room: bytes for it, and for its sums over
+        heads.
         """
-        k, wide = self.k[:, :, span.slice], self.q.shape[-1]
-        cells = _cells_of_tokens(grid_of(span), self.k.dtype, self.k.device)
-        for first in range(0, cells.shape[1], wide):
-            some = slice(first, min(first + wide, cells.shape[1]))
-            values = F.pad(cells[:, some], (0, first + wide - some.stop))
-            values = values.expand(*k.shape[:2], -1, -1).contiguous()  # as every operator takes it
-            found, own = attend(self.q, k, values, self.scale)
-            yield some, found[..., : some.stop - first], own
+        items, heads, rows, _ = self.q.shape
+        q = with_bias(self.q, own / -self.scale).flatten(0, 1)
+        k = with_ones(self.k[:, :, span.slice]).flatten(0, 1)
+        at_once = max(1, room // (4 * items * (heads + 4) * span.length))
+        if at_once > grid.width:  # whole lines are pooled in fewer operations
+            at_once -= at_once % grid.width
+        buffer = self.q.new_empty(len(q), min(at_once, rows), span.length, dtype=torch.float32)
+        for first in range(0, rows, at_once):
+            tile = slice(first, min(first + at_once, rows))
+            out = buffer[:, : tile.stop - first]
+            m_r = exponentials(q[:, tile], k, self.scale, out)
+            yield tile, m_r.view(items, heads, *m_r.shape[1:])
 
 
 def _of_softmax(
@@ -162,39 +171,15 @@ def _of_softmax(
     return both[0].unsqueeze(1), both[1].unsqueeze(1)
 
 
-def _over_heads(masses: Tensor, *log_weights: Tensor) -> Tensor:
-    """Masses of M_r (items, heads, rows, cells) → weighted sums: (items, weights, rows, cells).
-
-    log_weights: of each row, (items, heads, rows) each. Added up over heads.
-    """
-    weights = torch.stack(log_weights, 1).exp_()
-    # For each row, (weights, heads) @ (heads, cells).
-    return (weights.movedim(3, 1) @ masses.float().transpose(1, 2)).transpose(1, 2)
-
-
-@lru_cache(maxsize=8)  # a call asks once for each reference, the same in each layer and step
-def _cells_of_tokens(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """How much of each token lies in each correspondence cell, (tokens, cells)."""
-    cells = correspondence_grid(grid)
-    if grid == cells:
-        return torch.eye(grid.area, dtype=dtype, device=device)
-    pieces: list[Tensor] = []
-    for first in range(0, grid.area, _ROWS_AT_ONCE):
-        tokens = torch.arange(first, min(first + _ROWS_AT_ONCE, grid.area))
-        pieces.append(spread(F.one_hot(tokens, grid.area).float(), grid, cells).to(dtype))
-    return torch.cat(pieces).to(device)
-
-
 def _chunks(
     q: Tensor, k: Tensor, layout: TokenLayout, scratch_bytes: int
 ) -> Iterator[tuple[slice, slice]]:
     """Cut a call into items × heads whose copies and outputs fit."""
     batch, heads, rows, dim = q.shape
     widest = max(span.length for span in layout.references)
-    wide = dim + 2 * BIAS_COLUMNS
-    numbers = 2 * (rows + widest) * wide  # queries and keys with a bias, twice each
-    outputs = (rows + k.shape[2]) * wide
-    pair = q.element_size() * (numbers + outputs) + 4 * rows * (dim + 8)
+    # Keys of their own, queries and keys with columns for a bias, an output, and sums of each row.
+    tokens = k.shape[2] + rows + widest + max(rows, widest)
+    pair = q.element_size() * tokens * (dim + 2 * BIAS_COLUMNS) + 4 * 8 * rows
     at_once = max(1, scratch_bytes // pair)
     if at_once >= heads:
         for first in range(0, batch, at_once // heads):
