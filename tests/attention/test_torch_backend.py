@@ -138,7 +138,7 @@ def test_memory_grows_with_tokens() -> None:
 @pytest.mark.parametrize(
     ("spans", "operations"),
     [
-        pytest.param(FLUX, (546, 80, 40), id="flux"),
+        pytest.param(FLUX, (546, 81, 41), id="flux"),
         pytest.param(VIDEO, (2271, 297, 137), id="video"),
     ],
 )
