@@ -224,7 +224,7 @@ class Launches:
         return Kernel()
 
 
-@pytest.mark.parametrize(("spans", "operations"), [(FLUX, 21), (VIDEO, 31)], ids=["flux", "video"])
+@pytest.mark.parametrize(("spans", "operations"), [(FLUX, 22), (VIDEO, 33)], ids=["flux", "video"])
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("paper", [True, False])
 @pytest.mark.parametrize("correspondence", [True, False])

@@ -9,9 +9,9 @@ Every exponential is of a logit minus the log-sum-exp of its row or column, so n
 there is no maximum to keep. Sums are float32 and run along the rows of a tile, inside a thread.
 Those over the columns of a cell are thin products on the tensor cores. What is done for each logit
 is what a kernel costs, so nothing there is masked: where the last block is not full, its last token
-is read again, and does not count. Stored log-sum-exps are natural logarithms; inside, exponentials
-have base two, like the hardware's. No two programs add to one number. Without atomics a run gives
-the same map each time, to the last bit.
+is read again, and does not count. Exponentials have base two, like the hardware's; log-sum-exps of
+rows are stored as natural logarithms, those of columns, which only kernels read, are not. No two
+programs add to one number. Without atomics a run gives the same map each time, to the last bit.
 """
 # pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
@@ -24,8 +24,6 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
-
-
 # Exponentials below 2^-126 are lost. A sum of them relative to an offset that is not its own has
 # lost nothing that a float32 of it would show, if it is above this. Otherwise it takes its own.
 WEAK = tl.constexpr(2.0**-60)
@@ -46,9 +44,13 @@ def _thin(a, b, HALF: tl.constexpr):
 
 
 @triton.jit
-def _within(first, count, BLOCK: tl.constexpr):
-    """The tokens of a block that begins at `first`; beyond the last of `count`, that one again."""
-    return tl.minimum(first + tl.arange(0, BLOCK), count - 1)
+def _tokens(first, count, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
+    """The tokens of a block that begins at `first`; beyond the last of `count`, that one again.
+
+    WHOLE: the block ends before that, so that addresses are known when the kernel is compiled.
+    """
+    token = first + tl.arange(0, BLOCK)
+    return token if WHOLE else tl.minimum(token, count - 1)
 
 
 @triton.jit
@@ -58,66 +60,72 @@ def _counts(first, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _load_rows(x, token, stride, dim, BLOCK_DIM: tl.constexpr, FULL_DIM: tl.constexpr):
+def _numbers(x, first, count, other, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
+    """One number for each token of a block that begins at `first`; `other` where none counts."""
+    token = first + tl.arange(0, BLOCK)
+    return tl.load(x + token) if WHOLE else tl.load(x + token, mask=token < count, other=other)
+
+
+@triton.jit
+def _load_rows(x, token, STRIDE: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
     """(tokens, dim) of one head."""
     axis = tl.arange(0, BLOCK_DIM)
-    place = x + token[:, None] * stride + axis[None, :]
-    if FULL_DIM:
+    place = x + token[:, None] * STRIDE + axis[None, :]
+    if DIM == BLOCK_DIM:
         return tl.load(place)
-    return tl.load(place, mask=(axis < dim)[None, :], other=0.0)
+    return tl.load(place, mask=(axis < DIM)[None, :], other=0.0)
 
 
 @triton.jit
-def _load_columns(x, token, stride, dim, BLOCK_DIM: tl.constexpr, FULL_DIM: tl.constexpr):
+def _load_columns(x, token, STRIDE: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
     """(dim, tokens) of one head."""
     axis = tl.arange(0, BLOCK_DIM)
-    place = x + token[None, :] * stride + axis[:, None]
-    if FULL_DIM:
+    place = x + token[None, :] * STRIDE + axis[:, None]
+    if DIM == BLOCK_DIM:
         return tl.load(place)
-    return tl.load(place, mask=(axis < dim)[:, None], other=0.0)
+    return tl.load(place, mask=(axis < DIM)[:, None], other=0.0)
 
 
 @triton.jit
-def _exponentials(
-    queries,  # (rows, dim)
-    over_row,  # (rows,), in powers of two
-    k,  # (items, heads, columns, dim), at its head
-    stride,
+def _logits(
+    fixed,  # (tokens, dim)
+    passing,  # (tokens, dim) of those that pass by, of one head
     first,
-    columns,
-    dim,
+    count,
     scale,
-    BLOCK_COLUMNS: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    FULL_DIM: tl.constexpr,
 ):
-    """exp(S − the row's offset) of the block of columns that begins at `first`."""
-    column = _within(first, columns, BLOCK_COLUMNS)
-    keys = _load_columns(k, column, stride, dim, BLOCK_DIM, FULL_DIM)
-    return tl.exp2(_product(queries, keys) * (scale * LOG2_E) - over_row[:, None])
+    """S, in powers of two, of the fixed tokens and the block of others that begins at `first`."""
+    token = _tokens(first, count, BLOCK, WHOLE)
+    there = _load_columns(passing, token, STRIDE, DIM, BLOCK_DIM)
+    return _product(fixed, there) * (scale * LOG2_E)
 
 
 @triton.jit
 def _own_log_sums(
-    fixed,  # (tokens, dim)
-    passing,  # (items, heads, dim) of those that pass by, at its head
-    stride,
+    fixed,
+    passing,
     count,
-    dim,
     scale,
     BLOCK_FIXED: tl.constexpr,
     BLOCK_PASSING: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    FULL_DIM: tl.constexpr,
 ):
     """Log-sum-exp of each fixed token's logits, in powers of two, whatever they are."""
     high = tl.full((BLOCK_FIXED,), -float("inf"), tl.float32)
     total = tl.zeros((BLOCK_FIXED,), tl.float32)  # relative to 2^high
     for first in range(0, count, BLOCK_PASSING):
-        token = _within(first, count, BLOCK_PASSING)
-        there = _load_columns(passing, token, stride, dim, BLOCK_DIM, FULL_DIM)
-        logits = _product(fixed, there) * (scale * LOG2_E)
-        logits = tl.where(_counts(first, count, BLOCK_PASSING)[None, :], logits, -float("inf"))
+        logits = _logits(
+            fixed, passing, first, count, scale, False, BLOCK_PASSING, STRIDE, DIM, BLOCK_DIM
+        )
+        counts = _counts(first, count, BLOCK_PASSING)
+        logits = tl.where(counts[None, :], logits, -float("inf"))
         higher = tl.maximum(high, tl.max(logits, 1))
         total = total * tl.exp2(high - higher) + tl.sum(tl.exp2(logits - higher[:, None]), 1)
         high = higher
@@ -125,29 +133,48 @@ def _own_log_sums(
 
 
 @triton.jit
+def _over_columns(
+    queries,
+    k,
+    offsets,  # log-sum-exps of the columns of one head, in powers of two
+    first,
+    columns,
+    scale,
+    WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
+    """Each row's sum of exp(S − offset of the column) over a block of columns."""
+    logits = _logits(queries, k, first, columns, scale, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM)
+    offset = _numbers(offsets, first, columns, float("inf"), BLOCK, WHOLE)
+    return tl.sum(tl.exp2(logits - offset[None, :]), 1)
+
+
+@triton.jit
 def row_sums(
     q,  # (items, heads, rows, dim), any strides but 1 for the last
     k,  # (items, key heads, columns, dim), of one span
-    offsets,  # log-sum-exps: (items, heads, rows) or, BY_COLUMN, (items, heads, columns)
+    offsets,  # log-sum-exps: (items, heads, rows) or, BY_COLUMN, (items, heads, columns) of base 2
     sums,  # out: (items, heads, rows)
     q_item,  # strides
     q_head,
-    q_row,
     k_item,
     k_head,
-    k_column,
     heads,
     heads_each,  # that share a key head
     rows,
     columns,
-    dim,
     scale,
     BY_COLUMN: tl.constexpr,
     KNOWN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
+    Q_ROW: tl.constexpr,  # strides
+    K_COLUMN: tl.constexpr,
+    DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    FULL_DIM: tl.constexpr,
 ):
     """Sums over the columns of one span.
 
@@ -158,46 +185,77 @@ def row_sums(
     item, head = pair // heads, pair % heads
     q += item * q_item + head * q_head
     k += item * k_item + head // heads_each * k_head
-    row = _within(block * BLOCK_ROWS, rows, BLOCK_ROWS)
-    queries = _load_rows(q, row, q_row, dim, BLOCK_DIM, FULL_DIM)
+    row = _tokens(block * BLOCK_ROWS, rows, BLOCK_ROWS, False)
+    queries = _load_rows(q, row, Q_ROW, DIM, BLOCK_DIM)
+    full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
+    total = tl.zeros((BLOCK_ROWS,), tl.float32)
     if BY_COLUMN:
-        found = tl.zeros((BLOCK_ROWS,), tl.float32)
-        for first in range(0, columns, BLOCK_COLUMNS):
-            column = first + tl.arange(0, BLOCK_COLUMNS)
-            place = offsets + pair * columns + column
-            over_column = tl.load(place, mask=column < columns, other=float("inf")) * LOG2_E
-            column = _within(first, columns, BLOCK_COLUMNS)
-            keys = _load_columns(k, column, k_column, dim, BLOCK_DIM, FULL_DIM)
-            logits = _product(queries, keys) * (scale * LOG2_E)
-            found += tl.sum(tl.exp2(logits - over_column[None, :]), 1)
+        offsets += pair * columns
+        for first in range(0, full, BLOCK_COLUMNS):
+            total += _over_columns(
+                queries, k, offsets, first, columns, scale,
+                True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+            )  # fmt: skip
+        if full < columns:
+            total += _over_columns(
+                queries, k, offsets, full, columns, scale,
+                False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+            )  # fmt: skip
+        found = total
     elif KNOWN:
         over_row = tl.load(offsets + pair * rows + row) * LOG2_E
-        total = tl.zeros((BLOCK_ROWS,), tl.float32)
-        full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
         for first in range(0, full, BLOCK_COLUMNS):
-            part = _exponentials(
-                queries, over_row, k, k_column, first, columns, dim, scale,
-                BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
-            )  # fmt: skip
-            total += tl.sum(part, 1)
+            logits = _logits(
+                queries, k, first, columns, scale, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
+            )
+            total += tl.sum(tl.exp2(logits - over_row[:, None]), 1)
         if full < columns:
-            part = _exponentials(
-                queries, over_row, k, k_column, full, columns, dim, scale,
-                BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
-            )  # fmt: skip
+            logits = _logits(
+                queries, k, full, columns, scale, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
+            )
+            part = tl.exp2(logits - over_row[:, None])
             total += tl.sum(tl.where(_counts(full, columns, BLOCK_COLUMNS)[None, :], part, 0.0), 1)
         found = (over_row + tl.log2(total)) * LN_2
         if tl.min(total) < WEAK:  # rare: hardly any of the row's attention goes here
             found = LN_2 * _own_log_sums(
-                queries, k, k_column, columns, dim, scale,
-                BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
-            )  # fmt: skip
+                queries, k, columns, scale, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
+            )
     else:
         found = LN_2 * _own_log_sums(
-            queries, k, k_column, columns, dim, scale,
-            BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
-        )  # fmt: skip
+            queries, k, columns, scale, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
+        )
     tl.store(sums + pair * rows + row, found)
+
+
+@triton.jit
+def _weighed(
+    keys,
+    q,
+    over_rows,  # of one head, as the next two
+    share,
+    lifts,
+    emphasis,
+    first,
+    rows,
+    scale,
+    WEIGHTED: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
+    """Each column's sums over a block of rows: of M_r, of the model's attention, and lifted."""
+    logits = _logits(keys, q, first, rows, scale, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM)
+    over_row = _numbers(over_rows, first, rows, float("inf"), BLOCK, WHOLE) * LOG2_E
+    portion = _numbers(share, first, rows, 0.0, BLOCK, WHOLE)
+    lift = _numbers(lifts, first, rows, 0.0, BLOCK, WHOLE)
+    m_r = tl.exp2(logits - over_row[None, :])
+    even = m_r
+    if WEIGHTED:
+        even = m_r * _numbers(emphasis, first, rows, 0.0, BLOCK, WHOLE)[None, :]
+    of_model, lifted = m_r * portion[None, :], m_r * lift[None, :]
+    return tl.sum(even, 1), tl.sum(of_model, 1), tl.sum(lifted, 1)
 
 
 @triton.jit
@@ -209,25 +267,24 @@ def column_sums(
     emphasis,  # WEIGHTED: (items, rows), how much each row's M_r counts; else nothing is read
     levels,  # (items, heads), the highest of over_rows
     lifts,  # (items, heads, rows), exp(over_rows − level)
-    log_sums,  # out: (items, heads, columns), log of each column's sum over the rows
+    log_sums,  # out: (items, heads, columns), log of each column's sum over the rows, of base 2
     g2r,  # out: (items, heads, 2, columns), sums over the rows of M_r and of the model's attention
     q_item,  # strides
     q_head,
-    q_row,
     k_item,
     k_head,
-    k_column,
     heads,
     heads_each,
     rows,
     columns,
-    dim,
     scale,
     WEIGHTED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
+    Q_ROW: tl.constexpr,
+    K_COLUMN: tl.constexpr,
+    DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    FULL_DIM: tl.constexpr,
 ):
     """Sums over the rows, for each column of one reference: of M_r, with three weights of the row.
 
@@ -237,36 +294,40 @@ def column_sums(
     item, head = pair // heads, pair % heads
     q += item * q_item + head * q_head
     k += item * k_item + head // heads_each * k_head
-    column = _within(block * BLOCK_COLUMNS, columns, BLOCK_COLUMNS)
-    keys = _load_rows(k, column, k_column, dim, BLOCK_DIM, FULL_DIM)
+    over_rows += pair * rows
+    share += pair * rows
+    lifts += pair * rows
+    emphasis += item * rows
+    column = _tokens(block * BLOCK_COLUMNS, columns, BLOCK_COLUMNS, False)
+    keys = _load_rows(k, column, K_COLUMN, DIM, BLOCK_DIM)
     of_paper = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     of_model = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     lifted = tl.zeros((BLOCK_COLUMNS,), tl.float32)
-    for first in range(0, rows, BLOCK_ROWS):
-        row = first + tl.arange(0, BLOCK_ROWS)
-        place = pair * rows + row
-        over_row = tl.load(over_rows + place, mask=row < rows, other=float("inf")) * LOG2_E
-        portion = tl.load(share + place, mask=row < rows, other=0.0)
-        lift = tl.load(lifts + place, mask=row < rows, other=0.0)
-        there = _within(first, rows, BLOCK_ROWS)
-        queries = _load_columns(q, there, q_row, dim, BLOCK_DIM, FULL_DIM)
-        m_r = tl.exp2(_product(keys, queries) * (scale * LOG2_E) - over_row[None, :])
-        if WEIGHTED:
-            even = tl.load(emphasis + item * rows + row, mask=row < rows, other=0.0)
-            of_paper += tl.sum(m_r * even[None, :], 1)
-        else:
-            of_paper += tl.sum(m_r, 1)
-        of_model += tl.sum(m_r * portion[None, :], 1)
-        lifted += tl.sum(m_r * lift[None, :], 1)
+    full = rows // BLOCK_ROWS * BLOCK_ROWS
+    for first in range(0, full, BLOCK_ROWS):
+        one, two, three = _weighed(
+            keys, q, over_rows, share, lifts, emphasis, first, rows, scale,
+            WEIGHTED, True, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
+        )  # fmt: skip
+        of_paper += one
+        of_model += two
+        lifted += three
+    if full < rows:
+        one, two, three = _weighed(
+            keys, q, over_rows, share, lifts, emphasis, full, rows, scale,
+            WEIGHTED, False, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
+        )  # fmt: skip
+        of_paper += one
+        of_model += two
+        lifted += three
     place = g2r + 2 * pair * columns + column
     tl.store(place, of_paper)
     tl.store(place + columns, of_model)
-    found = tl.load(levels + pair) + tl.log2(lifted) * LN_2
+    found = tl.load(levels + pair) * LOG2_E + tl.log2(lifted)
     if tl.min(lifted) < WEAK:  # rare: a column so far below the others that its sum is lost
-        found = LN_2 * _own_log_sums(
-            keys, q, q_row, rows, dim, scale,
-            BLOCK_COLUMNS, BLOCK_ROWS, BLOCK_DIM, FULL_DIM,
-        )  # fmt: skip
+        found = _own_log_sums(
+            keys, q, rows, scale, BLOCK_COLUMNS, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM
+        )
     tl.store(log_sums + pair * columns + column, found)
 
 
@@ -276,7 +337,7 @@ def pair_sums(
     k,  # (items, key heads, columns, dim), of one reference
     over_rows,  # (items, heads, rows), log of each row's sum over the columns
     share,  # (items, heads, rows), of the model's attention that goes to them
-    over_columns,  # WITH_R2G: (items, heads, columns), log of each column's sum over the rows
+    over_columns,  # WITH_R2G: (items, heads, column blocks · BLOCK_COLUMNS), in column_order
     emphasis,  # as in column_sums
     row_order,  # (row blocks · BLOCK_ROWS,), which tokens a block is of; the last ones any
     column_order,
@@ -286,15 +347,12 @@ def pair_sums(
     r2g,  # out, WITH_R2G: (items, heads, column blocks, rows), sums over a block of M_g
     q_item,  # strides
     q_head,
-    q_row,
     k_item,
     k_head,
-    k_column,
     heads,
     heads_each,
     rows,
     columns,
-    dim,
     scale,
     row_slots,  # of the cells of a block, those that are stored
     column_slots,
@@ -305,12 +363,15 @@ def pair_sums(
     COLUMN_CELLS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
+    Q_ROW: tl.constexpr,
+    K_COLUMN: tl.constexpr,
+    DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    FULL_DIM: tl.constexpr,
 ):
     """M_r and the model's attention of one block of one reference, over heads and pooled.
 
-    WITH_R2G: and each head's sums of M_g over the block's columns.
+    WITH_R2G: and each head's sums of M_g over the block's columns, by the base 2 log of each column's
+    sum over the rows; that of a column that does not count is infinite.
     """
     column_block, row_block = tl.program_id(0), tl.program_id(1)
     column_blocks, row_blocks = tl.num_programs(0), tl.num_programs(1)
@@ -318,9 +379,9 @@ def pair_sums(
     q += item * q_item
     k += item * k_item
 
+    here = column_block * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     row = tl.load(row_order + row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))
-    column = tl.load(column_order + column_block * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS))
-    counts = _counts(column_block * BLOCK_COLUMNS, columns, BLOCK_COLUMNS)
+    column = tl.load(column_order + here)
     across = tl.arange(0, COLUMN_CELLS if COLUMN_CELLS else BLOCK_COLUMNS)
     if COLUMN_CELLS:
         cells = tl.load(
@@ -333,14 +394,13 @@ def pair_sums(
     for head in range(heads):
         pair = item * heads + head
         key_head = k + head // heads_each * k_head
-        queries = _load_rows(q + head * q_head, row, q_row, dim, BLOCK_DIM, FULL_DIM)
-        keys = _load_columns(key_head, column, k_column, dim, BLOCK_DIM, FULL_DIM)
+        queries = _load_rows(q + head * q_head, row, Q_ROW, DIM, BLOCK_DIM)
+        keys = _load_columns(key_head, column, K_COLUMN, DIM, BLOCK_DIM)
         over_row = tl.load(over_rows + pair * rows + row) * LOG2_E
         portion = tl.load(share + pair * rows + row)
         logits = _product(queries, keys) * (scale * LOG2_E)
         if WITH_R2G:
-            place = over_columns + pair * columns + column
-            over_column = tl.load(place, mask=counts, other=float("inf")) * LOG2_E
+            over_column = tl.load(over_columns + pair * column_blocks * BLOCK_COLUMNS + here)
             m_g = tl.sum(tl.exp2(logits - over_column[None, :]), 1)
             tl.store(r2g + (pair * column_blocks + column_block) * rows + row, m_g)
         mass = tl.exp2(logits - over_row[:, None])
@@ -380,20 +440,19 @@ def model_sums(
     first_pair,  # of item and head
     q_item,  # strides
     q_head,
-    q_row,
     k_item,
     k_head,
-    k_column,
     heads,
     heads_each,
     rows,
     columns,
-    dim,
     scale,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
+    Q_ROW: tl.constexpr,
+    K_COLUMN: tl.constexpr,
+    DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    FULL_DIM: tl.constexpr,
 ):
     """The model's attention, over the columns of one reference and over the rows."""
     block, here = tl.program_id(0), tl.program_id(1)
@@ -402,25 +461,29 @@ def model_sums(
     q += item * q_item + head * q_head
     k += item * k_item + head // heads_each * k_head
     over_rows += (here.to(tl.int64) * tl.num_programs(0) + block) * columns
-    row = _within(block * BLOCK_ROWS, rows, BLOCK_ROWS)
-    queries = _load_rows(q, row, q_row, dim, BLOCK_DIM, FULL_DIM)
-    counts = _counts(block * BLOCK_ROWS, rows, BLOCK_ROWS)
-    place = log_sums + pair * rows + row
-    log_sum = tl.load(place, mask=counts, other=float("inf")) * LOG2_E
+    row = _tokens(block * BLOCK_ROWS, rows, BLOCK_ROWS, False)
+    queries = _load_rows(q, row, Q_ROW, DIM, BLOCK_DIM)
+    log_sum = _numbers(
+        log_sums + pair * rows, block * BLOCK_ROWS, rows, float("inf"), BLOCK_ROWS, False
+    )
+    log_sum *= LOG2_E
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
     for first in range(0, full, BLOCK_COLUMNS):
-        part = _exponentials(
-            queries, log_sum, k, k_column, first, columns, dim, scale,
-            BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
-        )  # fmt: skip
-        total += tl.sum(part, 1)
-        tl.store(over_rows + first + tl.arange(0, BLOCK_COLUMNS), tl.sum(part, 0))
+        logits = _logits(
+            queries, k, first, columns, scale, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
+        )
+        attention = tl.exp2(logits - log_sum[:, None])
+        total += tl.sum(attention, 1)
+        tl.store(over_rows + first + tl.arange(0, BLOCK_COLUMNS), tl.sum(attention, 0))
     if full < columns:
-        part = _exponentials(
-            queries, log_sum, k, k_column, full, columns, dim, scale,
-            BLOCK_COLUMNS, BLOCK_DIM, FULL_DIM,
-        )  # fmt: skip
-        total += tl.sum(tl.where(_counts(full, columns, BLOCK_COLUMNS)[None, :], part, 0.0), 1)
-        tl.store(over_rows + _within(full, columns, BLOCK_COLUMNS), tl.sum(part, 0))
+        logits = _logits(
+            queries, k, full, columns, scale, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
+        )
+        counts = _counts(full, columns, BLOCK_COLUMNS)
+        attention = tl.where(counts[None, :], tl.exp2(logits - log_sum[:, None]), 0.0)
+        total += tl.sum(attention, 1)
+        place = over_rows + full + tl.arange(0, BLOCK_COLUMNS)
+        tl.store(place, tl.sum(attention, 0), mask=counts)
+    counts = _counts(block * BLOCK_ROWS, rows, BLOCK_ROWS)
     tl.store(share + pair * rows + row, total, mask=counts)

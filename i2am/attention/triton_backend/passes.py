@@ -63,22 +63,25 @@ class Tiles:
 def tiles(dtype: torch.dtype, dim: int, capability: tuple[int, int]) -> Tiles:
     """As large as a card's shared memory and registers allow. capability: for example (8, 6).
 
-    On an H100 those of prototypes that were timed there; on others what fits (tests/attention).
+    On an H100 those of prototypes that were timed there, on others what fits (tests/attention).
     """
     if dtype == torch.float32:  # without tensor cores
         return Tiles(*[Tile(32, 32, 8, 1)] * 5)
     if padded(dim) > 128:
         pairs = Tile(64, 64, 8, 1)
         return Tiles(Tile(64, 32, 4, 2), Tile(32, 64, 4, 2), pairs, pairs, Tile(64, 32, 4, 2))
+    pairs = Tile(128, 64, 8, 2)
+    if capability == (9, 0):
+        rows = Tile(128, 64, 4, 3)
+        return Tiles(rows, Tile(128, 64, 4, 2), Tile(128, 128, 8, 2), pairs, rows)
+    columns = Tile(64, 64, 4, 2)
     if capability in _ROOMY:
-        narrow = Tile(128, 64, 8, 2)
-        pairs = Tile(128, 128, 8, 2) if capability == (9, 0) else narrow  # others have to spill
-        return Tiles(Tile(128, 64, 8, 3), Tile(128, 64, 4, 2), pairs, narrow, Tile(128, 64, 4, 3))
+        return Tiles(Tile(128, 64, 8, 3), columns, pairs, pairs, Tile(128, 64, 4, 3))
     pairs = Tile(128, 64, 8, 1)
-    return Tiles(Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), pairs, pairs, Tile(128, 64, 4, 2))
+    return Tiles(Tile(128, 64, 8, 2), columns, pairs, pairs, Tile(128, 64, 4, 2))
 
 
-_ROOMY = ((8, 0), (9, 0), (10, 0))  # more than 160 KiB of shared memory, not 99
+_ROOMY = ((8, 0), (10, 0))  # as (9, 0), more than 160 KiB of shared memory, not 99
 
 
 def kernel_marginals(
@@ -186,7 +189,7 @@ class _Passes:
     def column_sums(
         self, span: Span, own: Tensor, share: Tensor, even: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """c, (items, heads, keys), and Σ_g M_r and Σ_g P, (items, heads, 2, keys).
+        """c of base 2, (items, heads, keys), and Σ_g M_r and Σ_g P, (items, heads, 2, keys).
 
         own: l, share: of the reference; (items, heads, rows) each. even: how much each row's M_r
         counts, (items, rows), if they do not count alike.
@@ -227,7 +230,7 @@ class _Passes:
             items = slice(first, first + at_once)
             part = replace(self, q=self.q[items], k=self.k[items])
             pairs = self._empty(len(part.q), 2, by_row.slots, by_column.slots)
-            columns = own if r2g is None else r2g[0][items]
+            columns = own if r2g is None else by_column.in_order(r2g[0][items])
             by_block = pairs if r2g is None else self._empty(*part._r2g_blocks(by_column))
             _kernels().pair_sums[by_column.blocks, by_row.blocks, len(part.q)](
                 *(*part._inputs(span), own[items], share[items], columns),
@@ -290,9 +293,9 @@ class _Passes:
 
     def _layout(self, span: Span) -> tuple[int | float, ...]:
         """Strides, heads and sizes, which tell the kernels where to find the inputs."""
-        _, heads, rows, dim = self.q.shape
-        strides = *self.q.stride()[:3], *self.k.stride()[:3]
-        return *strides, heads, heads // self.k.shape[1], rows, span.length, dim, self.scale
+        _, heads, rows, _ = self.q.shape
+        strides = *self.q.stride()[:2], *self.k.stride()[:2]
+        return *strides, heads, heads // self.k.shape[1], rows, span.length, self.scale
 
     def _options(self, tile: Tile) -> dict[str, int]:
         """Constants that a kernel is compiled for."""
@@ -300,8 +303,10 @@ class _Passes:
         return {
             "BLOCK_ROWS": tile.rows,
             "BLOCK_COLUMNS": tile.columns,
+            "Q_ROW": self.q.stride(2),
+            "K_COLUMN": self.k.stride(2),
+            "DIM": dim,
             "BLOCK_DIM": padded(dim),
-            "FULL_DIM": padded(dim) == dim,
             "num_warps": tile.warps,
             "num_stages": tile.stages,
         }
