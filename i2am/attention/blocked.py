@@ -10,13 +10,11 @@ from torch import Tensor
 
 from ..tokens import Role, Span, TokenLayout, grid_of
 from .call_inputs import SoftmaxWeights, key_heads
-from .marginals import Marginals, weigh_paper_r2g
+from .marginals import LOWEST, Marginals, leave_out_hidden, weigh_paper_r2g
 from .pooling import CorrespondenceSum
 from .workspace import CACHE_BYTES, ENOUGH_ROWS, Workspace, can_read_back
 
 WEAK = 1e-25  # a float32 sum below this may have lost what underflowed; a float32 ends at 1e-38
-_LOWEST = torch.finfo(torch.float32).min
-_TINY = torch.finfo(torch.float32).tiny
 
 
 def blocked_marginals(
@@ -69,8 +67,7 @@ def blocked_marginals(
     if softmax_weights is not None:
         weigh_paper_r2g(paper_r2g, softmax_weights.emphasis, layout)
     elif mask is not None:
-        # Keys hidden from every query have no column of M_g: leave them out.
-        paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=_TINY)
+        leave_out_hidden(paper_r2g)
     means = tuple(pairs.mean(heads) for pairs in correspondences)
     return Marginals(share, paper_r2g, g2r, means)
 
@@ -153,7 +150,7 @@ class _Softmax:
         if masked:  # a row that a mask hides altogether has a sum of nothing
             values.nan_to_num_(0.0)
         # The row's largest was exp(high) before it was divided.
-        return _Softmax(values, high - values.amax(-1).log_().clamp_(min=_LOWEST))
+        return _Softmax(values, high - values.amax(-1).log_().clamp_(min=LOWEST))
 
 
 class _BlockSums:
@@ -251,7 +248,7 @@ class ColumnSums:
 
     def relative(self, log_sum: Tensor) -> tuple[Tensor, Tensor]:
         """The log-sum-exp offset of some rows, (items, heads, 1), and their sums relative to it."""
-        offset = log_sum.amax(-1, keepdim=True).clamp_(min=_LOWEST)
+        offset = log_sum.amax(-1, keepdim=True).clamp_(min=LOWEST)
         return offset, (log_sum - offset).exp_()
 
     def add(self, sums: Tensor, offset: Tensor) -> None:

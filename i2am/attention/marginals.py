@@ -27,6 +27,8 @@ from torch import Tensor
 from ..tokens import Role, Span, TokenLayout
 from .effects import Effects
 
+LOWEST = torch.finfo(torch.float32).min
+
 
 @dataclass(frozen=True)
 class Marginals:
@@ -85,6 +87,11 @@ def weigh_paper_r2g(paper_r2g: Tensor, emphasis: Tensor, layout: TokenLayout) ->
     paper_r2g: as in `Marginals`. emphasis: (batch, softmaxes, generated).
     """
     paper_r2g *= torch.stack([emphasis[:, s.softmax] for s in layout.references], 1).unsqueeze(1)
+    paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def leave_out_hidden(paper_r2g: Tensor) -> None:
+    """Let M_g sum to one over g again: keys hidden from every query have no column. In place."""
     paper_r2g /= paper_r2g.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 

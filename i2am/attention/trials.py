@@ -28,14 +28,20 @@ class Trials:
     """A way to compute marginals, and the kinds of inputs (device, dtype, head size) it serves.
 
     name: of the way, in the plural, for the log. compute: takes q of the generated tokens, k, the
-    layout, and options by name: scale, correspondence, weights, paper and log_sum in a trial.
-    half_close: the allowed difference of sums in half precision, where it is more, by their name.
+    layout, and options by name: scale, correspondence, weights, paper and log_sum in a trial, and
+    mask if `masks`. half_close: the allowed difference of sums in half precision, where it is more,
+    by their name. masks: whether it takes masks.
     """
 
     def __init__(
-        self, name: str, compute: Callable[..., Marginals], half_close: Mapping[str, float]
+        self,
+        name: str,
+        compute: Callable[..., Marginals],
+        half_close: Mapping[str, float],
+        masks: bool = False,
     ) -> None:
         self._name, self._compute, self._half_close = name, compute, half_close
+        self._masks = masks
         self._lock = threading.Lock()
         self._good: dict[tuple[torch.device, torch.dtype, int], bool] = {}
         self._reported: set[tuple[torch.device, str]] = set()
@@ -52,13 +58,17 @@ class Trials:
     ) -> Marginals | None:
         """The marginals of a call, or None if this way does not serve it.
 
-        Such ways take one precision, no mask, and several softmaxes only with their weights. The
-        first call of a kind tries the way, which waits for the device; later calls do not.
+        Such ways take one precision, and several softmaxes only with their weights. The first call
+        of a kind tries the way, which waits for the device; later calls do not.
         """
         kind = (q.device, q.dtype, q.shape[-1])
-        if mask is not None or not _is_usual(q, k, layout, weights) or not self.passed(*kind):
+        if mask is not None and not self._masks:
+            return None
+        if not _is_usual(q, k, layout, weights) or not self.passed(*kind):
             return None
         options["weights"] = weights
+        if mask is not None:
+            options["mask"] = mask
         try:
             return self._compute(q, k, layout, **options)
         except torch.OutOfMemoryError:
@@ -78,10 +88,11 @@ class Trials:
     def trouble(self, device: torch.device, dtype: torch.dtype, dim: int) -> str:
         """What is wrong, found by small calls of every sort; "" if nothing is."""
         try:
-            for q, k, layout, options, close in _trial_calls(dtype, dim):
-                wanted = blocked_marginals(q, k, layout, **options, **_PLAIN)
+            for q, k, layout, options, close in _trial_calls(dtype, dim, self._masks):
+                wanted = blocked_marginals(q, k, layout, **{"mask": None, **options}, **_PLAIN)
                 there = q.to(device), k.to(device)
-                known = _log_sum(q, k, options["scale"]).to(device)
+                known = _log_sum(q, k, options["scale"], options.get("mask")).to(device)
+                options |= {n: x.to(device) for n, x in options.items() if isinstance(x, Tensor)}
                 for log_sum, paper in ((None, True), (known, True), (known, False)):
                     more: dict[str, Any] = {"log_sum": log_sum, "paper": paper}
                     found = self._compute(*there, layout, **options, **more)
@@ -124,7 +135,6 @@ def _is_usual(q: Tensor, k: Tensor, layout: TokenLayout, weights: Tensor | None)
 
 
 _PLAIN: dict[str, Any] = {
-    "mask": None,
     "scratch_bytes": SCRATCH_BYTES,
     "workspace": Workspace(),
 }
@@ -142,10 +152,11 @@ def _sums(marginals: Marginals, paper: bool) -> _Sums:
     }
 
 
-def _log_sum(q: Tensor, k: Tensor, scale: float) -> Tensor:
+def _log_sum(q: Tensor, k: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     """L of each row, as a tap would read it."""
     k = k.float().repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-    return (q.float() @ k.mT * scale).logsumexp(-1)
+    logits = q.float() @ k.mT * scale
+    return (logits if mask is None else logits + mask).logsumexp(-1)
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
@@ -159,22 +170,23 @@ def _first_line(error: Exception) -> str:
 
 
 def _trial_calls(
-    dtype: torch.dtype, dim: int
+    dtype: torch.dtype, dim: int, masks: bool
 ) -> Iterator[tuple[Tensor, Tensor, TokenLayout, dict[str, Any], float]]:
     """q, k, layout, options, and the allowed difference.
 
     They have several blocks each way, a shared key head, pooling by whole cells and by parts of
-    them, rows and columns with very different log-sum-exps, and weighted softmaxes.
+    them, rows and columns with very different log-sum-exps, weighted softmaxes, and a mask.
     """
     generated = Grid(36, 5, (35.5, 4.75))
     pictures = (None, generated, Grid(64, 2), Grid(3, 7))
     roles = (Role.TEXT, Role.GENERATED, Role.REFERENCE, Role.REFERENCE)
     rows = (Span(Role.GENERATED, 0, generated.area, generated),)
-    for order, reach, scale, correspondence, weighted, close in (
-        ((0, 1, 2, 3), 0.0, dim**-0.5, True, False, _CLOSE),
-        ((2, 1, 3, 0), 100.0, 1.0, True, False, 20 * _CLOSE),
-        ((3, 0, 2, 1), 0.0, 0.1, False, False, _CLOSE),
-        ((0, 2, 3), 0.0, dim**-0.5, True, True, _CLOSE),
+    for order, reach, scale, correspondence, kind, close in (
+        ((0, 1, 2, 3), 0.0, dim**-0.5, True, "", _CLOSE),
+        ((2, 1, 3, 0), 100.0, 1.0, True, "", 20 * _CLOSE),
+        ((3, 0, 2, 1), 0.0, 0.1, False, "", _CLOSE),
+        ((0, 2, 3), 0.0, dim**-0.5, True, "weighted", _CLOSE),
+        *([((0, 1, 2, 3), 0.0, dim**-0.5, True, "masked", _CLOSE)] if masks else []),
     ):
         keys: list[Span] = []
         for index in order:
@@ -186,10 +198,16 @@ def _trial_calls(
         if reach:  # adds up to so much to the logits, to each row and each column on its own
             q[..., 0], k[..., 1] = (x[..., 0].clamp(-1, 1) * reach for x in (q, k))
             q[..., 1] = k[..., 0] = 1.0
+        options: dict[str, Any] = {"scale": scale, "correspondence": correspondence}
         weights = None
-        if weighted:  # two softmaxes
+        if kind == "weighted":  # two softmaxes
             keys = [replace(span, softmax=number % 2) for number, span in enumerate(keys)]
             weights = torch.rand(2, 2, generated.area, generator=random)
             weights[:, 1, 0] = 0.0
-        options = {"scale": scale, "correspondence": correspondence, "weights": weights}
+        options["weights"] = weights
+        if kind == "masked":  # some hidden from each row, one from all, and one row from a picture
+            mask = torch.randn(1, 2, generated.area, keys[-1].stop, generator=random)
+            mask[mask > 1] = -torch.inf
+            mask[..., keys[2].start + 3] = mask[:, :, 7, keys[2].slice] = -torch.inf
+            options["mask"] = mask
         yield q.to(dtype), k.to(dtype), TokenLayout(rows, tuple(keys)), options, close

@@ -89,17 +89,22 @@ def by_kernels(
     correspondence: bool = True,
     known: bool = False,
     paper: bool = True,
+    mask: Tensor | None = None,
 ) -> Marginals:
     """What the kernels give of a whole call, as `attention_marginals` takes it.
 
-    known: whether they are told each row's log-sum-exp.
+    known: whether they are told each row's log-sum-exp. mask: to be added to the logits.
     """
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     rows = q[:, :, spans.generated.slice]
     keys = k.double().repeat_interleave(q.shape[1] // k.shape[1], 1)
-    log_sum = (rows.double() @ keys.mT * factor).logsumexp(-1).float() if known else None
+    logits = rows.double() @ keys.mT * factor
+    if mask is not None:
+        mask = mask.expand(-1, -1, q.shape[2], -1)[:, :, spans.generated.slice]
+        logits += mask
+    log_sum = logits.logsumexp(-1).float() if known else None
     options = {"scale": factor, "correspondence": correspondence, "paper": paper}
-    options["log_sum"] = log_sum
+    options |= {"log_sum": log_sum, "mask": mask}
     return passes.kernel_marginals(rows, k, spans, **options)
 
 
@@ -299,6 +304,32 @@ def test_weighted_softmaxes(kind: torch.dtype, layers: int) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 1, 0), (1, 4, 0), (2, 4, 1)])
+def test_masks(shape: tuple[int, int, int], kind: torch.dtype, known: bool) -> None:
+    """Of keys alone or of each row, of all items and heads or of each; some tokens hidden from all,
+    and a row that sees none of a reference. shape: items, heads, and rows if they are alike."""
+    q, k, spans = call()
+    q, k = q.to(kind), k.to(kind)
+    items, heads, alike = shape
+    mask = rand(5, items, heads, 1 if alike else q.shape[2], k.shape[2])
+    mask[mask > 1] = -torch.inf
+    one, other = spans.references
+    mask[..., one.start] = mask[..., spans.keys[0].start] = -torch.inf
+    if not alike:
+        mask[:, :, spans.generated.start + 2, other.slice] = -torch.inf
+    mask = mask.to(kind)
+    wanted = dense(q, k, spans, bias=mask)
+    for correspondence, paper in ((True, True), (False, True), (False, False)):
+        found = by_kernels(q, k, spans, None, correspondence, known, paper, mask)
+        sums = (
+            named(found) if paper else {n: x for n, x in named(found).items() if "paper" not in n}
+        )
+        assert_near(sums, wanted, kind, 2e-5)
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("generated", "reference"),
     [
@@ -328,7 +359,9 @@ def test_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _trials() -> trials.Trials:
-    return trials.Trials("the fused kernels", passes.kernel_marginals, backend.HALF_CLOSE)
+    return trials.Trials(
+        "the fused kernels", passes.kernel_marginals, backend.HALF_CLOSE, masks=True
+    )
 
 
 @pytest.fixture

@@ -100,8 +100,10 @@ def ask(spans: TokenLayout = SPANS, keys: int = 4, dim: int = 8, **options: Any)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("keys", [1, 2, 4])
 @pytest.mark.parametrize("dim", [40, 256])
-def test_made_for(asked: list[Any], dtype: torch.dtype, keys: int, dim: int) -> None:
-    ask(dtype=dtype, keys=keys, dim=dim)
+@pytest.mark.parametrize("masked", [True, False])
+def test_made_for(asked: list[Any], dtype: torch.dtype, keys: int, dim: int, masked: bool) -> None:
+    mask = torch.empty(2, 1, SPANS.generated.length, SPANS.key_count) if masked else None
+    ask(dtype=dtype, keys=keys, dim=dim, mask=mask)
     assert asked == [(torch.device("cuda", 0), dtype, dim)]
 
 
@@ -110,7 +112,6 @@ def test_made_for(asked: list[Any], dtype: torch.dtype, keys: int, dim: int) -> 
     "options",
     [
         {"device": "cpu"},
-        {"mask": True},
         {"dtype": torch.float64},
         {"keys": 3},
         {"dim": 257},
@@ -142,7 +143,7 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         backend,
         "_TRIALS",
-        trials.Trials("the fused kernels", backend.kernel_marginals, backend.HALF_CLOSE),
+        trials.Trials("the fused kernels", backend.kernel_marginals, backend.HALF_CLOSE, True),
     )
     monkeypatch.setattr(i2am.attention.dense, "SMALL_BYTES", 0)
 

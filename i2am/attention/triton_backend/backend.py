@@ -20,13 +20,13 @@ LARGEST_DIM = 256
 _LARGEST_OFFSET = 2**31  # within one item and head, where the kernels count in 32 bits
 # What the correspondence adds up is rounded to half precision, each number to 2^-8 of itself.
 HALF_CLOSE = {"correspondence": 8e-3}
-_TRIALS = Trials("the fused kernels", kernel_marginals, HALF_CLOSE)
+_TRIALS = Trials("the fused kernels", kernel_marginals, HALF_CLOSE, masks=True)
 
 
 def triton_marginals(q: Tensor, k: Tensor, layout: TokenLayout, **call: Any) -> Marginals | None:
     """What `blocked_marginals` gives, or None if the kernels do not serve this call.
 
-    q: of the generated tokens alone. call: as in `kernel_marginals`, and a mask.
+    q: of the generated tokens alone. call: as in `kernel_marginals`.
     """
     return _TRIALS.marginals(q, k, layout, **call) if _suits(q, k) else None
 

@@ -9,7 +9,8 @@ Every exponential is of a logit minus the log-sum-exp of its row or column, so n
 there is no maximum to keep. Sums are float32 and run along the rows of a tile, inside a thread.
 Those over the columns of a cell are thin products on the tensor cores. What is done for each logit
 is what a kernel costs, so nothing there is masked: where the last block is not full, its last token
-is read again, and does not count. Exponentials have base two, like the hardware's; log-sum-exps of
+is read again, and does not count. A mask is added where there is one; a row or column that it hides
+altogether has an infinite offset. Exponentials have base two, like the hardware's; log-sum-exps of
 rows are stored as natural logarithms, those of columns, which only kernels read, are not. No two
 programs add to one number. Without atomics a run gives the same map each time, to the last bit.
 """
@@ -87,12 +88,24 @@ def _load_columns(x, token, STRIDE: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: 
 
 
 @triton.jit
+def _added(mask, down, down_stride, across, across_stride):
+    """What a mask adds to logits in powers of two, for tokens down and across."""
+    place = down.to(tl.int64)[:, None] * down_stride + across[None, :] * across_stride
+    return tl.load(mask + place).to(tl.float32) * LOG2_E
+
+
+@triton.jit
 def _logits(
     fixed,  # (tokens, dim)
+    fixed_token,  # (tokens,), which they are
     passing,  # (tokens, dim) of those that pass by, of one head
     first,
     count,
     scale,
+    mask,  # MASKED: of one head, to be added
+    mask_fixed,  # its strides
+    mask_passing,
+    MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -102,32 +115,45 @@ def _logits(
     """S, in powers of two, of the fixed tokens and the block of others that begins at `first`."""
     token = _tokens(first, count, BLOCK, WHOLE)
     there = _load_columns(passing, token, STRIDE, DIM, BLOCK_DIM)
-    return _product(fixed, there) * (scale * LOG2_E)
+    logits = _product(fixed, there) * (scale * LOG2_E)
+    if MASKED:
+        logits += _added(mask, fixed_token, mask_fixed, token, mask_passing)
+    return logits
 
 
 @triton.jit
 def _own_log_sums(
     fixed,
+    fixed_token,
     passing,
     count,
     scale,
+    mask,
+    mask_fixed,
+    mask_passing,
+    MASKED: tl.constexpr,
     BLOCK_FIXED: tl.constexpr,
     BLOCK_PASSING: tl.constexpr,
     STRIDE: tl.constexpr,
     DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
-    """Log-sum-exp of each fixed token's logits, in powers of two, whatever they are."""
+    """Log-sum-exp of each fixed token's logits, in powers of two, whatever they are.
+
+    −∞ if a mask hides them all.
+    """
     high = tl.full((BLOCK_FIXED,), -float("inf"), tl.float32)
     total = tl.zeros((BLOCK_FIXED,), tl.float32)  # relative to 2^high
     for first in range(0, count, BLOCK_PASSING):
         logits = _logits(
-            fixed, passing, first, count, scale, False, BLOCK_PASSING, STRIDE, DIM, BLOCK_DIM
-        )
+            fixed, fixed_token, passing, first, count, scale, mask, mask_fixed, mask_passing,
+            MASKED, False, BLOCK_PASSING, STRIDE, DIM, BLOCK_DIM,
+        )  # fmt: skip
         counts = _counts(first, count, BLOCK_PASSING)
         logits = tl.where(counts[None, :], logits, -float("inf"))
         higher = tl.maximum(high, tl.max(logits, 1))
-        total = total * tl.exp2(high - higher) + tl.sum(tl.exp2(logits - higher[:, None]), 1)
+        offset = tl.where(higher == -float("inf"), 0.0, higher) if MASKED else higher
+        total = total * tl.exp2(high - offset) + tl.sum(tl.exp2(logits - offset[:, None]), 1)
         high = higher
     return high + tl.log2(total)
 
@@ -135,11 +161,16 @@ def _own_log_sums(
 @triton.jit
 def _over_columns(
     queries,
+    row,
     k,
     offsets,  # log-sum-exps of the columns of one head, in powers of two
     first,
     columns,
     scale,
+    mask,
+    mask_row,
+    mask_column,
+    MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -147,7 +178,10 @@ def _over_columns(
     BLOCK_DIM: tl.constexpr,
 ):
     """Each row's sum of exp(S − offset of the column) over a block of columns."""
-    logits = _logits(queries, k, first, columns, scale, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM)
+    logits = _logits(
+        queries, row, k, first, columns, scale, mask, mask_row, mask_column,
+        MASKED, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM,
+    )  # fmt: skip
     offset = _numbers(offsets, first, columns, float("inf"), BLOCK, WHOLE)
     return tl.sum(tl.exp2(logits - offset[None, :]), 1)
 
@@ -167,6 +201,12 @@ def row_sums(
     rows,
     columns,
     scale,
+    mask,  # MASKED: (items, heads, rows, columns), added to the logits
+    mask_item,  # its strides
+    mask_head,
+    mask_row,
+    mask_column,
+    MASKED: tl.constexpr,
     BY_COLUMN: tl.constexpr,
     KNOWN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -185,6 +225,7 @@ def row_sums(
     item, head = pair // heads, pair % heads
     q += item * q_item + head * q_head
     k += item * k_item + head // heads_each * k_head
+    mask += item * mask_item + head * mask_head
     row = _tokens(block * BLOCK_ROWS, rows, BLOCK_ROWS, False)
     queries = _load_rows(q, row, Q_ROW, DIM, BLOCK_DIM)
     full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
@@ -193,43 +234,48 @@ def row_sums(
         offsets += pair * columns
         for first in range(0, full, BLOCK_COLUMNS):
             total += _over_columns(
-                queries, k, offsets, first, columns, scale,
-                True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+                queries, row, k, offsets, first, columns, scale, mask, mask_row, mask_column,
+                MASKED, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
             )  # fmt: skip
         if full < columns:
             total += _over_columns(
-                queries, k, offsets, full, columns, scale,
-                False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+                queries, row, k, offsets, full, columns, scale, mask, mask_row, mask_column,
+                MASKED, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
             )  # fmt: skip
         found = total
     elif KNOWN:
         over_row = tl.load(offsets + pair * rows + row) * LOG2_E
         for first in range(0, full, BLOCK_COLUMNS):
             logits = _logits(
-                queries, k, first, columns, scale, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
-            )
+                queries, row, k, first, columns, scale, mask, mask_row, mask_column,
+                MASKED, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+            )  # fmt: skip
             total += tl.sum(tl.exp2(logits - over_row[:, None]), 1)
         if full < columns:
             logits = _logits(
-                queries, k, full, columns, scale, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
-            )
+                queries, row, k, full, columns, scale, mask, mask_row, mask_column,
+                MASKED, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+            )  # fmt: skip
             part = tl.exp2(logits - over_row[:, None])
             total += tl.sum(tl.where(_counts(full, columns, BLOCK_COLUMNS)[None, :], part, 0.0), 1)
         found = (over_row + tl.log2(total)) * LN_2
         if tl.min(total) < WEAK:  # rare: hardly any of the row's attention goes here
             found = LN_2 * _own_log_sums(
-                queries, k, columns, scale, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
-            )
+                queries, row, k, columns, scale, mask, mask_row, mask_column,
+                MASKED, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+            )  # fmt: skip
     else:
         found = LN_2 * _own_log_sums(
-            queries, k, columns, scale, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
-        )
+            queries, row, k, columns, scale, mask, mask_row, mask_column,
+            MASKED, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+        )  # fmt: skip
     tl.store(sums + pair * rows + row, found)
 
 
 @triton.jit
 def _weighed(
     keys,
+    column,
     q,
     over_rows,  # of one head, as the next two
     share,
@@ -238,6 +284,10 @@ def _weighed(
     first,
     rows,
     scale,
+    mask,
+    mask_row,
+    mask_column,
+    MASKED: tl.constexpr,
     WEIGHTED: tl.constexpr,
     WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -246,7 +296,10 @@ def _weighed(
     BLOCK_DIM: tl.constexpr,
 ):
     """Each column's sums over a block of rows: of M_r, of the model's attention, and lifted."""
-    logits = _logits(keys, q, first, rows, scale, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM)
+    logits = _logits(
+        keys, column, q, first, rows, scale, mask, mask_column, mask_row,
+        MASKED, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM,
+    )  # fmt: skip
     over_row = _numbers(over_rows, first, rows, float("inf"), BLOCK, WHOLE) * LOG2_E
     portion = _numbers(share, first, rows, 0.0, BLOCK, WHOLE)
     lift = _numbers(lifts, first, rows, 0.0, BLOCK, WHOLE)
@@ -278,6 +331,12 @@ def column_sums(
     rows,
     columns,
     scale,
+    mask,  # MASKED: (items, heads, rows, columns), added to the logits
+    mask_item,  # its strides
+    mask_head,
+    mask_row,
+    mask_column,
+    MASKED: tl.constexpr,
     WEIGHTED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -298,6 +357,7 @@ def column_sums(
     share += pair * rows
     lifts += pair * rows
     emphasis += item * rows
+    mask += item * mask_item + head * mask_head
     column = _tokens(block * BLOCK_COLUMNS, columns, BLOCK_COLUMNS, False)
     keys = _load_rows(k, column, K_COLUMN, DIM, BLOCK_DIM)
     of_paper = tl.zeros((BLOCK_COLUMNS,), tl.float32)
@@ -306,16 +366,16 @@ def column_sums(
     full = rows // BLOCK_ROWS * BLOCK_ROWS
     for first in range(0, full, BLOCK_ROWS):
         one, two, three = _weighed(
-            keys, q, over_rows, share, lifts, emphasis, first, rows, scale,
-            WEIGHTED, True, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
+            keys, column, q, over_rows, share, lifts, emphasis, first, rows, scale,
+            mask, mask_row, mask_column, MASKED, WEIGHTED, True, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
         )  # fmt: skip
         of_paper += one
         of_model += two
         lifted += three
     if full < rows:
         one, two, three = _weighed(
-            keys, q, over_rows, share, lifts, emphasis, full, rows, scale,
-            WEIGHTED, False, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
+            keys, column, q, over_rows, share, lifts, emphasis, full, rows, scale,
+            mask, mask_row, mask_column, MASKED, WEIGHTED, False, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
         )  # fmt: skip
         of_paper += one
         of_model += two
@@ -326,8 +386,11 @@ def column_sums(
     found = tl.load(levels + pair) * LOG2_E + tl.log2(lifted)
     if tl.min(lifted) < WEAK:  # rare: a column so far below the others that its sum is lost
         found = _own_log_sums(
-            keys, q, rows, scale, BLOCK_COLUMNS, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM
-        )
+            keys, column, q, rows, scale, mask, mask_column, mask_row,
+            MASKED, BLOCK_COLUMNS, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
+        )  # fmt: skip
+    if MASKED:  # a column that no row sees
+        found = tl.where(found == -float("inf"), float("inf"), found)
     tl.store(log_sums + pair * columns + column, found)
 
 
@@ -354,8 +417,14 @@ def pair_sums(
     rows,
     columns,
     scale,
+    mask,  # as in row_sums
+    mask_item,
+    mask_head,
+    mask_row,
+    mask_column,
     row_slots,  # of the cells of a block, those that are stored
     column_slots,
+    MASKED: tl.constexpr,
     HALF: tl.constexpr,
     WEIGHTED: tl.constexpr,
     WITH_R2G: tl.constexpr,
@@ -370,8 +439,8 @@ def pair_sums(
 ):
     """M_r and the model's attention of one block of one reference, over heads and pooled.
 
-    WITH_R2G: and each head's sums of M_g over the block's columns, by the base 2 log of each column's
-    sum over the rows; that of a column that does not count is infinite.
+    WITH_R2G: and each head's sums of M_g over the block's columns, by the log of each column's sum
+    over the rows, of base 2; that of a column that does not count is infinite.
     """
     column_block, row_block = tl.program_id(0), tl.program_id(1)
     column_blocks, row_blocks = tl.num_programs(0), tl.num_programs(1)
@@ -399,6 +468,9 @@ def pair_sums(
         over_row = tl.load(over_rows + pair * rows + row) * LOG2_E
         portion = tl.load(share + pair * rows + row)
         logits = _product(queries, keys) * (scale * LOG2_E)
+        if MASKED:
+            of_head = mask + item * mask_item + head * mask_head
+            logits += _added(of_head, row, mask_row, column, mask_column)
         if WITH_R2G:
             over_column = tl.load(over_columns + pair * column_blocks * BLOCK_COLUMNS + here)
             m_g = tl.sum(tl.exp2(logits - over_column[None, :]), 1)
@@ -447,6 +519,12 @@ def model_sums(
     rows,
     columns,
     scale,
+    mask,  # MASKED: (items, heads, rows, columns), added to the logits
+    mask_item,  # its strides
+    mask_head,
+    mask_row,
+    mask_column,
+    MASKED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     Q_ROW: tl.constexpr,
@@ -460,6 +538,7 @@ def model_sums(
     item, head = pair // heads, pair % heads
     q += item * q_item + head * q_head
     k += item * k_item + head // heads_each * k_head
+    mask += item * mask_item + head * mask_head
     over_rows += (here.to(tl.int64) * tl.num_programs(0) + block) * columns
     row = _tokens(block * BLOCK_ROWS, rows, BLOCK_ROWS, False)
     queries = _load_rows(q, row, Q_ROW, DIM, BLOCK_DIM)
@@ -471,15 +550,17 @@ def model_sums(
     full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
     for first in range(0, full, BLOCK_COLUMNS):
         logits = _logits(
-            queries, k, first, columns, scale, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
-        )
+            queries, row, k, first, columns, scale, mask, mask_row, mask_column,
+            MASKED, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+        )  # fmt: skip
         attention = tl.exp2(logits - log_sum[:, None])
         total += tl.sum(attention, 1)
         tl.store(over_rows + first + tl.arange(0, BLOCK_COLUMNS), tl.sum(attention, 0))
     if full < columns:
         logits = _logits(
-            queries, k, full, columns, scale, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM
-        )
+            queries, row, k, full, columns, scale, mask, mask_row, mask_column,
+            MASKED, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+        )  # fmt: skip
         counts = _counts(full, columns, BLOCK_COLUMNS)
         attention = tl.where(counts[None, :], tl.exp2(logits - log_sum[:, None]), 0.0)
         total += tl.sum(attention, 1)

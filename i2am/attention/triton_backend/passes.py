@@ -28,7 +28,14 @@ from torch import Tensor
 
 from ...tokens import Role, Span, TokenLayout, grid_of
 from ..call_inputs import SoftmaxWeights
-from ..marginals import Marginals, fill_own_share, softmax_log_sums, weigh_paper_r2g
+from ..marginals import (
+    LOWEST,
+    Marginals,
+    fill_own_share,
+    leave_out_hidden,
+    softmax_log_sums,
+    weigh_paper_r2g,
+)
 from ..pooling import correspondence_grid
 from .pooling_plan import PoolingPlan, padded, plan_pooling
 
@@ -91,14 +98,16 @@ def kernel_marginals(
     *,
     scale: float,
     correspondence: bool,
+    mask: Tensor | None = None,
     weights: Tensor | None = None,
     paper: bool = True,
     log_sum: Tensor | None = None,
 ) -> Marginals:
     """What `blocked_marginals` gives, by the kernels, for a call that suits them.
 
-    q: of the generated tokens alone. weights: (batch, softmaxes, generated). paper: whether its
-    maps are of use; zero if not. log_sum: L, (batch, heads, generated), if it is known.
+    q: of the generated tokens alone. mask: additive, (batch|1, heads|1, generated, keys). weights:
+    (batch, softmaxes, generated). paper: whether its maps are of use; zero if not. log_sum: L,
+    (batch, heads, generated), if it is known.
     """
     references = layout.references
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
@@ -116,14 +125,20 @@ def kernel_marginals(
     correspondences: list[Tensor] = []
     on_device = contextlib.nullcontext() if q.device.type == "cpu" else torch.cuda.device(q.device)
     with on_device:
-        passes = _Passes(q, k, scale, tile)
+        passes = _Passes(q, k, scale, tile, mask)
         known = None if counted is not None or log_sum is None else log_sum.contiguous()
+        if known is not None:
+            known = passes.seen(known)
         read = [s for s in layout.keys if known is None or s.role is not Role.GENERATED]
         if known is not None and not (paper or correspondence):
             read = [s for s in read if s.role is not Role.REFERENCE]
             g2r = [passes.model_sums(s, known, share[2 + r]) for r, s in enumerate(references)]
         sums = {span: passes.log_sums(span, known) for span in read}
-        whole = softmax_log_sums(sums) if known is None else {0: known}
+        whole = (
+            {0: known}
+            if known is not None
+            else {number: passes.seen(whole) for number, whole in softmax_log_sums(sums).items()}
+        )
         for span, own in sums.items():
             r = len(g2r)
             is_reference = span.role is Role.REFERENCE
@@ -152,6 +167,8 @@ def kernel_marginals(
         fill_own_share(share, layout)
     if counted is not None:
         weigh_paper_r2g(paper_r2g, counted.emphasis, layout)
+    elif mask is not None:
+        leave_out_hidden(paper_r2g)
     over_references = tuple(sums.div_(queries) for sums in g2r)
     return Marginals(share, paper_r2g, over_references, tuple(correspondences))
 
@@ -164,6 +181,13 @@ class _Passes:
     k: Tensor
     scale: float
     tiles: Tiles
+    mask: Tensor | None
+
+    def seen(self, log_sums: Tensor) -> Tensor:
+        """Log-sum-exps of rows, infinite for those that a mask hides altogether."""
+        if self.mask is None:
+            return log_sums
+        return torch.where(log_sums > -math.inf, log_sums, math.inf)
 
     def log_sums(self, span: Span, whole: Tensor | None) -> Tensor:
         """LSE over a span's keys, of each row: (items, heads, rows). whole: L, if it is known."""
@@ -198,9 +222,11 @@ class _Passes:
         tile = self.tiles.column_sums
         columns, over_rows = (self._empty(items, heads, *s, span.length) for s in ((), (2,)))
         levels = own.amax(-1)
+        if self.mask is not None:
+            levels.clamp_(min=LOWEST)  # of a reference that is hidden from all
         lifts = (own - levels.unsqueeze(-1)).exp_()
         _kernels().column_sums[math.ceil(span.length / tile.columns), items * heads](
-            *(*self._inputs(span), own, share, own if even is None else even),
+            *(*self._inputs(span), self.seen(own), share, own if even is None else even),
             *(levels, lifts, columns, over_rows),
             *self._layout(span),
             WEIGHTED=even is not None,
@@ -222,13 +248,15 @@ class _Passes:
 
         r2g: c, (items, heads, keys), and where to write Σ_r exp(S − c), (items, heads, rows).
         """
+        own = self.seen(own)
         each = 8 * by_row.slots * by_column.slots
         each += 0 if r2g is None else self._r2g_bytes(by_column)
         at_once = max(1, PARTIAL_BYTES // each)
         found: list[Tensor] = []
         for first in range(0, len(self.q), at_once):
             items = slice(first, first + at_once)
-            part = replace(self, q=self.q[items], k=self.k[items])
+            mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[items]
+            part = replace(self, q=self.q[items], k=self.k[items], mask=mask)
             pairs = self._empty(len(part.q), 2, by_row.slots, by_column.slots)
             columns = own if r2g is None else by_column.in_order(r2g[0][items])
             by_block = pairs if r2g is None else self._empty(*part._r2g_blocks(by_column))
@@ -291,16 +319,21 @@ class _Passes:
     def _inputs(self, span: Span) -> tuple[Tensor, Tensor]:
         return self.q, self.k[:, :, span.slice]
 
-    def _layout(self, span: Span) -> tuple[int | float, ...]:
-        """Strides, heads and sizes, which tell the kernels where to find the inputs."""
+    def _layout(self, span: Span) -> tuple[Any, ...]:
+        """Strides, heads, sizes and the mask, which tell the kernels where to find the inputs."""
         _, heads, rows, _ = self.q.shape
         strides = *self.q.stride()[:2], *self.k.stride()[:2]
-        return *strides, heads, heads // self.k.shape[1], rows, span.length, self.scale
+        sizes = heads, heads // self.k.shape[1], rows, span.length, self.scale
+        if self.mask is None:
+            return *strides, *sizes, self.q, 0, 0, 0, 0
+        mask = self.mask[..., span.slice].expand(*self.q.shape[:3], -1)
+        return *strides, *sizes, mask, *mask.stride()
 
     def _options(self, tile: Tile) -> dict[str, int]:
         """Constants that a kernel is compiled for."""
         dim = self.q.shape[-1]
         return {
+            "MASKED": self.mask is not None,
             "BLOCK_ROWS": tile.rows,
             "BLOCK_COLUMNS": tile.columns,
             "Q_ROW": self.q.stride(2),
