@@ -12,6 +12,7 @@ from ..tokens import Role, Span, TokenLayout, grid_of
 from .call_inputs import SoftmaxWeights, key_heads
 from .marginals import LOWEST, Marginals, leave_out_hidden, weigh_paper_r2g
 from .pooling import CorrespondenceSum
+from .products import Factors
 from .workspace import CACHE_BYTES, ENOUGH_ROWS, Workspace, can_read_back
 
 WEAK = 1e-25  # a float32 sum below this may have lost what underflowed; a float32 ends at 1e-38
@@ -51,8 +52,7 @@ def blocked_marginals(
     for items, some_heads, tiles, keep in _blocks(q, k, layout, scratch_bytes):
         here = (items, some_heads)
         block = _Block(
-            q[here].float() * scale,
-            k[items, key_heads(some_heads, heads, k.shape[1])].float().mT,
+            Factors.of(q[here], k[items, key_heads(some_heads, heads, k.shape[1])], scale),
             _part_of(mask, here),
             None if softmax_weights is None else softmax_weights.items(items),
             workspace,
@@ -108,10 +108,9 @@ def _blocks(
 
 @dataclass(frozen=True)
 class _Block:
-    """The scaled queries (items, heads, rows, dim) and keys (…, dim, keys) of one block."""
+    """The queries (items, heads, rows, dim) and keys (…, keys, dim) of one block."""
 
-    q: Tensor
-    k: Tensor
+    factors: Factors
     mask: Tensor | None
     weights: SoftmaxWeights | None
     workspace: Workspace
@@ -122,13 +121,14 @@ class _Block:
 
     def logits(self, rows: slice, keys: slice | Tensor, out: Tensor | None = None) -> Tensor:
         """S of some rows and keys: (items, heads, rows, keys)."""
-        logits = torch.matmul(self.q[:, :, rows], self.k[..., keys], out=out)
+        logits = self.factors.logits(rows, keys, out)
         return logits if self.mask is None else logits.add_(self.mask[:, :, rows][..., keys])
 
     def softmax(self, rows: slice, keys: Span, name: object) -> _Softmax:
         """M_r of some rows and one span, in the workspace's buffer of this name."""
-        shape = (*self.q.shape[:2], rows.stop - rows.start, keys.length)
-        out = self.workspace.take(name, self.q.device, *shape)
+        q = self.factors.q
+        shape = (*q.shape[:2], rows.stop - rows.start, keys.length)
+        out = self.workspace.take(name, q.device, *shape)
         return _Softmax.of(self.logits(rows, keys.slice, out), self.masked)
 
 
@@ -223,7 +223,7 @@ class _BlockSums:
         """The second pass: R2G of the paper, by the column sums that the first pass found."""
         for index, (span, columns) in enumerate(zip(references, self._columns, strict=True)):
             r2g = self._paper_r2g[:, :, index]
-            if not can_read_back(block.q.device):  # finding the weak columns would wait for it
+            if not can_read_back(r2g.device):  # finding the weak columns would wait for it
                 r2g += columns.mean_by_columns(block, span, scratch_bytes)
                 continue
             for tile, m_rs in zip(tiles, kept, strict=True):
@@ -286,12 +286,12 @@ class ColumnSums:
 
         weak: only these columns.
         """
-        items, heads, rows, _ = block.q.shape
+        items, heads, rows, _ = block.factors.q.shape
         if weak is None:
-            keys = torch.arange(span.start, span.stop, device=block.q.device)
+            keys = torch.arange(span.start, span.stop, device=block.factors.q.device)
         else:
             keys = weak.any(0).any(0).nonzero().squeeze(-1) + span.start
-        means = block.q.new_zeros(items, heads, rows)
+        means = self.sums.new_zeros(items, heads, rows)
         at_once = max(1, scratch_bytes // (16 * items * heads * rows))
         for first in range(0, len(keys), at_once):
             some = keys[first : first + at_once]

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from ..tokens import Grid, Span, TokenLayout, grid_of
-from .call_inputs import additive_mask, in_layout_order
+from .call_inputs import additive_mask, in_layout_order, key_heads
 from .pooling import CorrespondenceSum
+from .products import Factors
 from .workspace import CACHE_BYTES, SCRATCH_BYTES, can_read_back
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -135,9 +136,10 @@ class _Call:
 
     def logits(self, items: slice, heads: slice, tile: slice) -> Tensor:
         """S of some rows and all keys: (items, heads, rows, keys)."""
-        logits = (self.q[items, heads, tile].float() * self.scale) @ self._shared(
-            self.k, items, heads
-        ).mT
+        factors = Factors.of(
+            self.q[items, heads, tile], self._shared(self.k, items, heads), self.scale
+        )
+        logits = factors.logits(slice(None), slice(None))
         if self.mask is not None:
             mask = self.mask[items] if len(self.mask) > 1 else self.mask
             mask = mask[:, heads] if mask.shape[1] > 1 else mask
@@ -146,14 +148,11 @@ class _Call:
 
     def values(self, items: slice, heads: slice) -> Tensor:
         """(items, heads, keys, value dim)."""
-        return self._shared(self.v, items, heads)
+        return self._shared(self.v, items, heads).float()
 
     def _shared(self, x: Tensor, items: slice, heads: slice) -> Tensor:
         """Some heads of keys or values; groups of heads may share one."""
-        count = self.q.shape[1]
-        if x.shape[1] == count:
-            return x[items, heads].float()
-        return x[items, [head * x.shape[1] // count for head in range(count)[heads]]].float()
+        return x[items, key_heads(heads, self.q.shape[1], x.shape[1])]
 
     def weight(self, items: slice, softmax: int, tile: slice) -> Tensor | float:
         """What a softmax's output is multiplied by at these rows: (items, 1, rows, 1)."""

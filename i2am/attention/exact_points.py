@@ -30,8 +30,9 @@ from ..tokens import (
     grid_of,
     spread,
 )
-from .call_inputs import SoftmaxWeights, additive_mask
+from .call_inputs import SoftmaxWeights, additive_mask, key_heads
 from .effects import Effects
+from .products import Factors
 from .softmax_sums import SoftmaxSums
 from .workspace import CACHE_BYTES
 
@@ -253,10 +254,9 @@ class _Call:
     def logits(self, heads: slice, tokens: Tensor, keys: Tensor) -> Tensor:
         """S of some generated tokens and keys: (batch, heads, tokens, keys)."""
         rows, columns = self.queries[tokens], self.keys[keys]
-        count = self.q.shape[1]
-        key_heads = [head * self.k.shape[1] // count for head in range(count)[heads]]
-        k = self.k[:, key_heads][:, :, columns].float()
-        logits = (self.q[:, heads][:, :, rows].float() * self.scale) @ k.mT
+        k = self.k[:, key_heads(heads, self.q.shape[1], self.k.shape[1])]
+        factors = Factors.of(self.q[:, heads, rows], k[:, :, columns], self.scale)
+        logits = factors.logits(slice(None), slice(None))
         if self.mask is not None:
             mask = self.mask if self.mask.shape[1] == 1 else self.mask[:, heads]
             mask = mask if mask.shape[2] == 1 else mask[:, :, rows]

@@ -21,6 +21,7 @@ from ..tokens import Grid, Role, Span, TokenLayout, grid_of
 from .call_inputs import SoftmaxWeights
 from .marginals import Marginals
 from .pooling import PooledRows
+from .products import Factors
 from .workspace import CACHE_BYTES, can_read_back
 
 
@@ -54,11 +55,11 @@ def prompt_maps(
     at_once = max(1, budget // (4 * heads * len(keys)))
     keys_here = keys.to(k.device)
     for item in range(batch):
-        columns = k[item][:, keys_here].float().mT  # (key heads, dim, keys)
-        columns = columns.repeat_interleave(heads // len(columns), 0)
+        columns = k[item][:, keys_here].repeat_interleave(heads // k.shape[1], 0)
+        factors = Factors.of(q[item], columns, scale)
         for first in range(0, count, at_once):
             tile = slice(first, min(first + at_once, count))
-            logits = (q[item, :, tile].float() * scale) @ columns
+            logits = factors.logits(tile, slice(None))
             if mask is not None:
                 logits += mask[item if len(mask) > 1 else 0, :, tile][..., keys_here]
             values = logits.softmax(-1)

@@ -144,7 +144,6 @@ def test_memory_grows_with_tokens() -> None:
 )
 def test_cost_of_a_call(spans: TokenLayout, operations: tuple[int, int, int]) -> None:
     """Operations with everything, without the correspondence, and of the model alone."""
-    operators._multiplies_to_float32(torch.device("cpu"), torch.bfloat16)  # once, as on a card
     for grid, mean in ((spans.generated.grid, True), (spans.references[0].grid, False)):
         assert grid is not None
         pooling._weights(grid, mean, torch.device("cpu"))

@@ -1,8 +1,6 @@
-"""torch's fused attention as a calculator of log-sum-exps, and its products in float32."""
+"""torch's fused attention as a calculator of log-sum-exps."""
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -64,35 +62,3 @@ def with_bias(x: Tensor, bias: Tensor) -> Tensor:
 def with_ones(x: Tensor) -> Tensor:
     """Queries (…, tokens, dim) that pick up the bias of keys `with_bias`."""
     return F.pad(x, (0, BIAS_COLUMNS), value=1.0)
-
-
-def exponentials(q: Tensor, k: Tensor, scale: float, out: Tensor) -> Tensor:
-    """exp(scale · q·kᵀ) in float32 into `out`: (pairs, rows, dim), (pairs, keys, dim) → (…, keys).
-
-    Products of half-precision numbers are exact, and added up in float32.
-    """
-    if _multiplies_to_float32(q.device, q.dtype):
-        _product(out, q, k, scale)
-    else:
-        torch.baddbmm(out, q.float(), k.float().mT, beta=0, alpha=scale, out=out)
-    return out.exp_()
-
-
-def _product(out: Tensor, q: Tensor, k: Tensor, scale: float) -> None:
-    """The same without the exponential, on the tensor cores of a card, in newer builds of torch."""
-    into = torch.ops.aten.baddbmm.dtype_out
-    into(out, q, k.mT, torch.float32, beta=0, alpha=scale, out=out)
-
-
-@lru_cache(maxsize=16)
-def _multiplies_to_float32(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch multiplies such matrices to float32 there. Tries it, the first time."""
-    if dtype == torch.float32:
-        return False
-    ones = torch.ones(1, 8, 8, dtype=dtype, device=device)
-    found = torch.empty(1, 8, 8, device=device)
-    try:
-        _product(found, ones, ones, 1 / 512)
-    except (AttributeError, TypeError, RuntimeError):
-        return False
-    return bool((found == 8 / 512).all())

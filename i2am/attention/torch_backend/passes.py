@@ -20,6 +20,7 @@ G2R as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,8 +31,9 @@ from ...tokens import Grid, Role, Span, TokenLayout, grid_of
 from ..call_inputs import SoftmaxWeights, key_heads
 from ..marginals import Marginals, fill_own_share, softmax_log_sums, weigh_paper_r2g
 from ..pooling import CorrespondenceSum
+from ..products import Factors
 from ..workspace import SCRATCH_BYTES
-from .operators import BIAS_COLUMNS, attend, exponentials, padded, with_bias, with_ones
+from .operators import BIAS_COLUMNS, attend, padded, with_bias, with_ones
 
 
 def computed_marginals(
@@ -148,17 +150,18 @@ class _Part:
         heads.
         """
         items, heads, rows, _ = self.q.shape
-        q = with_bias(self.q, own / -self.scale).flatten(0, 1)
-        k = with_ones(self.k[:, :, span.slice]).flatten(0, 1)
+        biased = with_bias(self.q, own / -self.scale), with_ones(self.k[:, :, span.slice])
+        factors = Factors.of(*biased, self.scale)
         at_once = max(1, room // (4 * items * (heads + 4) * span.length))
         if at_once > grid.width:  # whole lines are pooled in fewer operations
             at_once -= at_once % grid.width
-        buffer = self.q.new_empty(len(q), min(at_once, rows), span.length, dtype=torch.float32)
+        size = items * heads * min(at_once, rows) * span.length
+        buffer = self.q.new_empty(size, dtype=torch.float32)
         for first in range(0, rows, at_once):
             tile = slice(first, min(first + at_once, rows))
-            out = buffer[:, : tile.stop - first]
-            m_r = exponentials(q[:, tile], k, self.scale, out)
-            yield tile, m_r.view(items, heads, *m_r.shape[1:])
+            shape = items, heads, tile.stop - first, span.length
+            out = buffer[: math.prod(shape)].view(shape)
+            yield tile, factors.logits(tile, slice(None), out).exp_()
 
 
 def _of_softmax(
