@@ -17,6 +17,7 @@ from .attribution import (
 )
 from .definitions import RECORDED, Definition, attention_definition
 from .files import load_attribution, save_attribution
+from .host_copy import HostCopy
 from .items import take_items
 from .plan import BUDGETS, Plan, evenly_spread, planned_steps, step_of_sigma
 from .recorder import Recorder
@@ -46,6 +47,7 @@ __all__ = [
     "Definition",
     "Direction",
     "Header",
+    "HostCopy",
     "Plan",
     "Prompt",
     "Recorder",

@@ -26,6 +26,11 @@ class HostCopy:
             event.record(torch.cuda.current_stream(device))
             self._done.append(event)
 
+    @property
+    def on_the_way(self) -> bool:
+        """Whether asking for them can make the processor wait for a card."""
+        return bool(self._done)
+
     def arrived(self) -> list[Tensor]:
         """The tensors on the CPU, once they are there."""
         for event in self._done:

@@ -15,6 +15,7 @@ from ..tokens.architectures.base import Architecture, Layer
 from .call import RecordedCall
 from .definitions import Definition, first_definition
 from .freeze import freeze, header_of
+from .host_copy import HostCopy
 from .plan import BUDGETS, Plan, planned_steps, step_of_sigma
 from .point_sums import PointSums
 from .recording import Recording, Run
@@ -46,18 +47,43 @@ class Recorder:
         self._points = PointSums(plan.places, len(self._wanted)) if plan.places else None
         self._words = WordSums(len(self._wanted)) if plan.words else None
         self._small_calls = CallBatch[Layer]()  # of the open step
+        self._level: HostCopy | None = None  # of the evaluation, if its step was not asked for yet
+        self._recording = False  # whether the evaluation is within the plan, once that is known
 
-    def begin_evaluation(self, sigma: float) -> bool:
-        """Start an evaluation of the model at this noise level; return whether to record it."""
-        step = step_of_sigma(self.run.schedule, sigma)
-        if step not in self._wanted:
-            return False
+    def begin_evaluation(self, sigma: float | HostCopy) -> bool:
+        """Start an evaluation of the model at this noise level; return whether to record it.
+
+        A level that is on its way from a card is looked at when the first call is added. By then
+        the card has that call to work on, and need not wait for the processor. True until then.
+        """
         with self._lock:
+            self._find_step()  # of the evaluation before, if it had no calls
+            if isinstance(sigma, HostCopy) and sigma.on_the_way:
+                self._level = sigma
+                return True
+            self._begin_at(float(sigma.arrived()[0]) if isinstance(sigma, HostCopy) else sigma)
+            return self._recording
+
+    @property
+    def wants_calls(self) -> bool:
+        """Whether calls of the evaluation are recorded, as far as is known."""
+        return self._recording or self._level is not None
+
+    def _find_step(self) -> None:
+        """Ask at which noise level the evaluation is, if that was not done yet."""
+        if self._level is not None:
+            level, self._level = self._level, None
+            self._begin_at(float(level.arrived()[0]))
+
+    def _begin_at(self, sigma: float) -> None:
+        """Note an evaluation, and the step it begins, if it is within the plan."""
+        step = step_of_sigma(self.run.schedule, sigma)
+        self._recording = step in self._wanted
+        if self._recording:
             if self._log.is_new(step):
                 self._close_step()
                 self._log.begin_step(step, sigma)
             self._log.begin_evaluation()
-        return True
 
     def softmax_sums(
         self, layer: Layer, layout: TokenLayout, region: Region | None
@@ -98,6 +124,10 @@ class Recorder:
             return
         if self.plan.effect and v is None:
             raise I2AMError("The effect of a reference needs the values of attention.")
+        with self._lock:
+            self._find_step()
+            if not self._recording:
+                return
         call = RecordedCall(
             *(q, k, layout, v if self.plan.effect else None),
             *(scale, mask, weights, region),
@@ -215,6 +245,7 @@ class Recorder:
         model's attention held values that are not numbers.
         """
         with self._lock:
+            self._find_step()
             self._close_step()
             self._sums.settle()
         rows = [row for row, counts in enumerate(self._log.counts) if counts]

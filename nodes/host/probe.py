@@ -116,7 +116,7 @@ class Probe:
 
     def _predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any):
         self._reader.begin_evaluation()
-        self._wanted = self._run.begin_evaluation(lambda: float(timestep.flatten()[0]))
+        self._wanted = self._run.begin_evaluation(timestep)
         try:
             return executor(x, timestep, *args, **kwargs)
         finally:
@@ -158,7 +158,7 @@ class Probe:
     def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         call = func if self._previous is None else partial(self._previous, func)
         current: ModelPass | None = (kwargs.get("transformer_options") or {}).get(_PASS)
-        if current is None or self._run.recorder is None:
+        if current is None or not self._records():
             return call(*args, **kwargs)
         self._calls += 1
         given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
@@ -172,7 +172,11 @@ class Probe:
         return call(*args, **kwargs)
 
     def _is_recorded(self, options: dict[str, Any]) -> bool:
-        return self._run.recorder is not None and _PASS in options
+        return _PASS in options and self._records()
+
+    def _records(self) -> bool:
+        """Whether there is still a recorder, and it wants the calls of this evaluation."""
+        return self._run.recorder is not None and self._run.recorder.wants_calls
 
     def _record_adapters(
         self,

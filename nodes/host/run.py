@@ -14,6 +14,7 @@ from torch import Tensor
 from ...i2am.display import Live
 from ...i2am.errors import I2AMError, LayoutMismatch, fault_of
 from ...i2am.recording import (
+    HostCopy,
     Plan,
     Recorder,
     Recording,
@@ -75,11 +76,13 @@ class RecordedRun:
                 fault_of(error),
             )
 
-    def begin_evaluation(self, sigma: Callable[[], float]) -> bool:
+    def begin_evaluation(self, timestep: Tensor) -> bool:
         """The model is about to be evaluated; whether to record it. Shows the page what is new."""
         wanted = False
         try:
-            wanted = self.recorder is not None and self.recorder.begin_evaluation(sigma())
+            if self.recorder is not None:
+                sigma = HostCopy([timestep.flatten()[:1]])
+                wanted = self.recorder.begin_evaluation(sigma)
         except Exception as error:
             self.stop_for(error)
         self._show(Live.look)

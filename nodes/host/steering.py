@@ -129,8 +129,10 @@ class _Steering:
         **kwargs: Any,
     ) -> Any:
         options = transformer_options or {}
-        step = step_of_sigma(self._schedule, float(t.flatten()[0]))
-        steers = [steer for steer in self._steers if in_ranges(steer.steps, step)]
+        steers = list(self._steers)
+        if any(steer.steps for steer in steers):  # a card would have to be asked, and waited for
+            step = step_of_sigma(self._schedule, float(t.flatten()[0]))
+            steers = [steer for steer in steers if in_ranges(steer.steps, step)]
         if not steers:
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         rows, has_positive = self._rows(x, c_crossattn, options, kwargs, steers)

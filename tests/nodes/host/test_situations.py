@@ -51,6 +51,18 @@ def test_several_evaluations_a_step(proven: Any, sampler: str, evaluations: int)
     assert record.header.steps == (0, 1, 2)
 
 
+@pytest.mark.parametrize(("sampler", "evaluations"), [("euler", 3), ("dpmpp_2s_ancestral", 5)])
+def test_noise_levels_that_come_late(
+    comfy: Any, proven: Any, monkeypatch: pytest.MonkeyPatch, sampler: str, evaluations: int
+) -> None:
+    """As from a card that works behind the processor: the step is known at its first call."""
+    copy = comfy.pack("i2am.recording").HostCopy
+    monkeypatch.setattr(copy, "on_the_way", property(lambda self: True))
+    record, _ = proven(tiny.flux, POSITIVE, NEGATIVE, START, sampler=sampler, cfg=2.0)
+    assert record.header.evaluations == evaluations
+    assert record.header.steps == (0, 1, 2)
+
+
 def test_part_of_the_schedule(proven: Any) -> None:
     """A denoise below one samples the end of a longer schedule."""
     record, _ = proven(tiny.flux, POSITIVE, NEGATIVE, START, denoise=0.5)
