@@ -13,6 +13,7 @@ from ..attention import PointMarginals
 from ..tokens import RESULT, Grid, PointQuery, spread
 from ..tokens.architectures.base import Layer
 from .definitions import Definition, number_of
+from .host_copy import HostCopy
 
 _TINY = torch.finfo(torch.float32).tiny
 POINT_BYTES = 128 * 2**20  # for a run; beyond it, neighbouring steps are summed together
@@ -42,6 +43,7 @@ class PointSums:
         self._grids: dict[Layer, tuple[Grid, ...]] = {}  # of the result and of each reference
         # By layer and group, for each track: the sum of the steps' means, and the number of steps.
         self._closed: dict[tuple[Layer, int], list[tuple[Tensor, Tensor]]] = {}
+        self._arriving: tuple[list[tuple[Layer, int]], HostCopy] | None = None
 
     def add(self, layer: Layer, marginals: PointMarginals) -> None:
         """Add one call to the open step."""
@@ -50,23 +52,38 @@ class PointSums:
         self._open[layer] = marginals if before is None else _sum(before, marginals)
 
     def close(self, step: int) -> None:
-        """Finish the open step, the recorded step number `step`: move its means to the CPU."""
+        """Finish the open step, the recorded step number `step`: send its means to the CPU."""
+        self.settle()
         if not self._open:
             return
         if not self._closed:
             run_bytes = self._step_bytes() * self._planned
             self._group_size = max(1, math.ceil(run_bytes / POINT_BYTES))
-        for layer, marginals in self._open.items():
-            key = layer, step // self._group_size
-            means = [
-                ((sums / weight.clamp(min=_TINY)).cpu(), (weight > 0).float().cpu())
-                for sums, weight in zip(marginals.sums, marginals.weights, strict=True)
-            ]
+        means = [
+            mean
+            for marginals in self._open.values()
+            for sums, weight in zip(marginals.sums, marginals.weights, strict=True)
+            for mean in (sums / weight.clamp(min=_TINY), (weight > 0).float())
+        ]
+        keys = [(layer, step // self._group_size) for layer in self._open]
+        self._arriving = keys, HostCopy(means)
+        self._open = {}
+
+    def settle(self) -> None:
+        """Wait for the last step's means, if they are still on their way. Call before reading."""
+        if self._arriving is None:
+            return
+        keys, copies = self._arriving
+        self._arriving = None
+        numbers = copies.arrived()
+        each = len(numbers) // len(keys)
+        for place, key in enumerate(keys):
+            own = iter(numbers[place * each : (place + 1) * each])
+            means = list(zip(own, own, strict=True))
             before = self._closed.get(key)
             if before is not None:
                 means = [(a + b, n + m) for (a, n), (b, m) in zip(before, means, strict=True)]
             self._closed[key] = means
-        self._open = {}
 
     def groups(self, steps: list[int]) -> tuple[int, ...]:
         """Recorded steps → for each, the number of its group, from 0."""

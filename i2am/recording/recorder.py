@@ -248,6 +248,8 @@ class Recorder:
             self._find_step()
             self._close_step()
             self._sums.settle()
+            if self._points is not None:
+                self._points.settle()
         rows = [row for row, counts in enumerate(self._log.counts) if counts]
         if not rows or not self._sums.reference_grids:
             raise I2AMError(_nothing_recorded(self.plan, self.run, self.architecture))
