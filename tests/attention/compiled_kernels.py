@@ -20,7 +20,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from i2am.attention.triton_backend import kernels, passes, pooling_plan
+from i2am.attention.triton_backend import kernels, pooling_plan
+from i2am.attention.triton_backend.tiles import tiles_for
 
 # Cards by compute capability, and the shared memory of a program there, in KiB.
 CARDS = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
@@ -56,7 +57,7 @@ def test_fits(name: str, card: int, dtype: str, dim: int, masked: bool, tmp_path
     kernel: Any = getattr(kernels, "pair_sums" if name == "unpooled" else name)
     cells = 0 if name == "unpooled" else 32
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
-    tile = getattr(passes.tiles(kind, dim, divmod(card, 10)), name)
+    tile = getattr(tiles_for(kind, dim, divmod(card, 10)), name)
     fixed = {
         "BY_COLUMN": False,
         "KNOWN": True,

@@ -24,7 +24,7 @@ from triton.runtime import interpreter
 import i2am.attention.dense
 from i2am.attention import Marginals, attention_marginals, trials
 from i2am.attention.triton_backend import backend, kernels, passes
-from i2am.attention.triton_backend.passes import Tile, Tiles
+from i2am.attention.triton_backend.tiles import Tile, Tiles
 from i2am.tokens import Grid, Role, Span, TokenLayout
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def _in_blocks() -> Iterator[None]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "tiles", lambda *_: SMALL)
+    monkeypatch.setattr(passes, "tiles_for", lambda *_: SMALL)
 
 
 def by_kernels(
@@ -184,7 +184,7 @@ def test_any_call(
     """Whatever the spans, sizes, heads and kind: what full matrices in float64 give."""
     q, k, spans, scale = asked
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(passes, "tiles", lambda *_: SMALL)
+        patched.setattr(passes, "tiles_for", lambda *_: SMALL)
         patched.setattr(passes, "PARTIAL_BYTES", fitting)
         found = by_kernels(q, k, spans, scale, pairs, known)
     assert bool(found.correspondence) == pairs
@@ -201,7 +201,7 @@ def test_the_model_alone(
     """Without the paper's maps, the same shares and the same G2R of the model."""
     q, k, spans, scale = asked
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(passes, "tiles", lambda *_: SMALL)
+        patched.setattr(passes, "tiles_for", lambda *_: SMALL)
         patched.setattr(passes, "PARTIAL_BYTES", fitting)
         found = by_kernels(q, k, spans, scale, pairs, known=True, paper=False)
     of_paper = ("paper", "pairs")

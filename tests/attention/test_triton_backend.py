@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import i2am.attention.dense
 from i2am.attention import Marginals, attention_marginals, trials
 from i2am.attention.triton_backend import backend, passes
+from i2am.attention.triton_backend.tiles import tiles_for
 from i2am.tokens import TokenLayout
 from tools.comfyui.server import ROOT
 
@@ -241,7 +242,7 @@ def test_cost_of_a_call(
     alone; nothing of the logits' size."""
     launches, rows = Launches(), spans.generated.length
     monkeypatch.setattr(passes, "_kernels", lambda: launches)
-    tiles = passes.tiles(torch.bfloat16, 128, (9, 0))
+    tiles = tiles_for(torch.bfloat16, 128, (9, 0))
     passes._plans(spans.generated, spans.references[0], tiles, torch.device("cpu"))  # once
     with FakeTensorMode(allow_non_fake_inputs=True):
         q = torch.empty(1, 24, rows, 128, dtype=torch.bfloat16)

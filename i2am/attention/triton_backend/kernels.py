@@ -8,11 +8,11 @@
 Every exponential is of a logit minus the log-sum-exp of its row or column, so none is above one and
 there is no maximum to keep. Sums are float32 and run along the rows of a tile, inside a thread.
 Those over the columns of a cell are thin products on the tensor cores. What is done for each logit
-is what a kernel costs, so nothing there is masked: where the last block is not full, its last token
-is read again, and does not count. A mask is added where there is one; a row or column that it hides
-altogether has an infinite offset. Exponentials have base two, like the hardware's; log-sum-exps of
-rows are stored as natural logarithms, those of columns, which only kernels read, are not. No two
-programs add to one number. Without atomics a run gives the same map each time, to the last bit.
+is what a kernel costs, so nothing there asks whether a token exists. The model's mask is added where
+there is one; a row or column that it hides altogether has an infinite offset. Exponentials have
+base two, like the hardware's; log-sum-exps of rows are stored as natural logarithms, those of
+columns, which only kernels read, are not. No two programs add to one number. Without atomics a run
+gives the same map each time, to the last bit.
 """
 # pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
@@ -23,139 +23,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
-# Exponentials below 2^-126 are lost. A sum of them relative to an offset that is not its own has
-# lost nothing that a float32 of it would show, if it is above this. Otherwise it takes its own.
-WEAK = tl.constexpr(2.0**-60)
-
-
-@triton.jit
-def _product(a, b):
-    """a @ b in float32: of half-precision inputs exactly, of float32 without TF32's short cuts."""
-    return tl.dot(a, b, input_precision="ieee")
-
-
-@triton.jit
-def _thin(a, b, HALF: tl.constexpr):
-    """a @ b in float32; in half precision with both rounded to bfloat16, else nearly exactly."""
-    if HALF:
-        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
-    return tl.dot(a, b, input_precision="tf32x3")
-
-
-@triton.jit
-def _tokens(first, count, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
-    """The tokens of a block that begins at `first`; beyond the last of `count`, that one again.
-
-    WHOLE: the block ends before that, so that addresses are known when the kernel is compiled.
-    """
-    token = first + tl.arange(0, BLOCK)
-    return token if WHOLE else tl.minimum(token, count - 1)
-
-
-@triton.jit
-def _counts(first, count, BLOCK: tl.constexpr):
-    """Which tokens of a block that begins at `first` are among the `count`, and not read again."""
-    return first + tl.arange(0, BLOCK) < count
-
-
-@triton.jit
-def _numbers(x, first, count, other, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
-    """One number for each token of a block that begins at `first`; `other` where none counts."""
-    token = first + tl.arange(0, BLOCK)
-    return tl.load(x + token) if WHOLE else tl.load(x + token, mask=token < count, other=other)
-
-
-@triton.jit
-def _load_rows(x, token, STRIDE: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """(tokens, dim) of one head."""
-    axis = tl.arange(0, BLOCK_DIM)
-    place = x + token[:, None] * STRIDE + axis[None, :]
-    if DIM == BLOCK_DIM:
-        return tl.load(place)
-    return tl.load(place, mask=(axis < DIM)[None, :], other=0.0)
-
-
-@triton.jit
-def _load_columns(x, token, STRIDE: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """(dim, tokens) of one head."""
-    axis = tl.arange(0, BLOCK_DIM)
-    place = x + token[None, :] * STRIDE + axis[:, None]
-    if DIM == BLOCK_DIM:
-        return tl.load(place)
-    return tl.load(place, mask=(axis < DIM)[:, None], other=0.0)
-
-
-@triton.jit
-def _added(mask, down, down_stride, across, across_stride):
-    """What a mask adds to logits in powers of two, for tokens down and across."""
-    place = down.to(tl.int64)[:, None] * down_stride + across[None, :] * across_stride
-    return tl.load(mask + place).to(tl.float32) * LOG2_E
-
-
-@triton.jit
-def _logits(
-    fixed,  # (tokens, dim)
-    fixed_token,  # (tokens,), which they are
-    passing,  # (tokens, dim) of those that pass by, of one head
-    first,
-    count,
-    scale,
-    mask,  # MASKED: of one head, to be added
-    mask_fixed,  # its strides
-    mask_passing,
-    MASKED: tl.constexpr,
-    WHOLE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    STRIDE: tl.constexpr,
-    DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-):
-    """S, in powers of two, of the fixed tokens and the block of others that begins at `first`."""
-    token = _tokens(first, count, BLOCK, WHOLE)
-    there = _load_columns(passing, token, STRIDE, DIM, BLOCK_DIM)
-    logits = _product(fixed, there) * (scale * LOG2_E)
-    if MASKED:
-        logits += _added(mask, fixed_token, mask_fixed, token, mask_passing)
-    return logits
-
-
-@triton.jit
-def _own_log_sums(
-    fixed,
-    fixed_token,
-    passing,
-    count,
-    scale,
-    mask,
-    mask_fixed,
-    mask_passing,
-    MASKED: tl.constexpr,
-    BLOCK_FIXED: tl.constexpr,
-    BLOCK_PASSING: tl.constexpr,
-    STRIDE: tl.constexpr,
-    DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-):
-    """Log-sum-exp of each fixed token's logits, in powers of two, whatever they are.
-
-    −∞ if a mask hides them all.
-    """
-    high = tl.full((BLOCK_FIXED,), -float("inf"), tl.float32)
-    total = tl.zeros((BLOCK_FIXED,), tl.float32)  # relative to 2^high
-    for first in range(0, count, BLOCK_PASSING):
-        logits = _logits(
-            fixed, fixed_token, passing, first, count, scale, mask, mask_fixed, mask_passing,
-            MASKED, False, BLOCK_PASSING, STRIDE, DIM, BLOCK_DIM,
-        )  # fmt: skip
-        counts = _counts(first, count, BLOCK_PASSING)
-        logits = tl.where(counts[None, :], logits, -float("inf"))
-        higher = tl.maximum(high, tl.max(logits, 1))
-        offset = tl.where(higher == -float("inf"), 0.0, higher) if MASKED else higher
-        total = total * tl.exp2(high - offset) + tl.sum(tl.exp2(logits - offset[:, None]), 1)
-        high = higher
-    return high + tl.log2(total)
+from .blocks import (
+    LN_2,
+    LOG2_E,
+    WEAK,
+    added,
+    counting,
+    load_columns,
+    load_rows,
+    logits_of,
+    numbers,
+    own_log_sums,
+    product,
+    thin_product,
+    tokens,
+)
 
 
 @triton.jit
@@ -178,11 +60,11 @@ def _over_columns(
     BLOCK_DIM: tl.constexpr,
 ):
     """Each row's sum of exp(S − offset of the column) over a block of columns."""
-    logits = _logits(
+    logits = logits_of(
         queries, row, k, first, columns, scale, mask, mask_row, mask_column,
         MASKED, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM,
     )  # fmt: skip
-    offset = _numbers(offsets, first, columns, float("inf"), BLOCK, WHOLE)
+    offset = numbers(offsets, first, columns, float("inf"), BLOCK, WHOLE)
     return tl.sum(tl.exp2(logits - offset[None, :]), 1)
 
 
@@ -226,8 +108,8 @@ def row_sums(
     q += item * q_item + head * q_head
     k += item * k_item + head // heads_each * k_head
     mask += item * mask_item + head * mask_head
-    row = _tokens(block * BLOCK_ROWS, rows, BLOCK_ROWS, False)
-    queries = _load_rows(q, row, Q_ROW, DIM, BLOCK_DIM)
+    row = tokens(block * BLOCK_ROWS, rows, BLOCK_ROWS, False)
+    queries = load_rows(q, row, Q_ROW, DIM, BLOCK_DIM)
     full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     if BY_COLUMN:
@@ -246,26 +128,26 @@ def row_sums(
     elif KNOWN:
         over_row = tl.load(offsets + pair * rows + row) * LOG2_E
         for first in range(0, full, BLOCK_COLUMNS):
-            logits = _logits(
+            logits = logits_of(
                 queries, row, k, first, columns, scale, mask, mask_row, mask_column,
                 MASKED, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
             )  # fmt: skip
             total += tl.sum(tl.exp2(logits - over_row[:, None]), 1)
         if full < columns:
-            logits = _logits(
+            logits = logits_of(
                 queries, row, k, full, columns, scale, mask, mask_row, mask_column,
                 MASKED, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
             )  # fmt: skip
             part = tl.exp2(logits - over_row[:, None])
-            total += tl.sum(tl.where(_counts(full, columns, BLOCK_COLUMNS)[None, :], part, 0.0), 1)
+            total += tl.sum(tl.where(counting(full, columns, BLOCK_COLUMNS)[None, :], part, 0.0), 1)
         found = (over_row + tl.log2(total)) * LN_2
         if tl.min(total) < WEAK:  # rare: hardly any of the row's attention goes here
-            found = LN_2 * _own_log_sums(
+            found = LN_2 * own_log_sums(
                 queries, row, k, columns, scale, mask, mask_row, mask_column,
                 MASKED, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
             )  # fmt: skip
     else:
-        found = LN_2 * _own_log_sums(
+        found = LN_2 * own_log_sums(
             queries, row, k, columns, scale, mask, mask_row, mask_column,
             MASKED, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
         )  # fmt: skip
@@ -296,17 +178,17 @@ def _weighed(
     BLOCK_DIM: tl.constexpr,
 ):
     """Each column's sums over a block of rows: of M_r, of the model's attention, and lifted."""
-    logits = _logits(
+    logits = logits_of(
         keys, column, q, first, rows, scale, mask, mask_column, mask_row,
         MASKED, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM,
     )  # fmt: skip
-    over_row = _numbers(over_rows, first, rows, float("inf"), BLOCK, WHOLE) * LOG2_E
-    portion = _numbers(share, first, rows, 0.0, BLOCK, WHOLE)
-    lift = _numbers(lifts, first, rows, 0.0, BLOCK, WHOLE)
+    over_row = numbers(over_rows, first, rows, float("inf"), BLOCK, WHOLE) * LOG2_E
+    portion = numbers(share, first, rows, 0.0, BLOCK, WHOLE)
+    lift = numbers(lifts, first, rows, 0.0, BLOCK, WHOLE)
     m_r = tl.exp2(logits - over_row[None, :])
     even = m_r
     if WEIGHTED:
-        even = m_r * _numbers(emphasis, first, rows, 0.0, BLOCK, WHOLE)[None, :]
+        even = m_r * numbers(emphasis, first, rows, 0.0, BLOCK, WHOLE)[None, :]
     of_model, lifted = m_r * portion[None, :], m_r * lift[None, :]
     return tl.sum(even, 1), tl.sum(of_model, 1), tl.sum(lifted, 1)
 
@@ -358,8 +240,8 @@ def column_sums(
     lifts += pair * rows
     emphasis += item * rows
     mask += item * mask_item + head * mask_head
-    column = _tokens(block * BLOCK_COLUMNS, columns, BLOCK_COLUMNS, False)
-    keys = _load_rows(k, column, K_COLUMN, DIM, BLOCK_DIM)
+    column = tokens(block * BLOCK_COLUMNS, columns, BLOCK_COLUMNS, False)
+    keys = load_rows(k, column, K_COLUMN, DIM, BLOCK_DIM)
     of_paper = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     of_model = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     lifted = tl.zeros((BLOCK_COLUMNS,), tl.float32)
@@ -385,7 +267,7 @@ def column_sums(
     tl.store(place + columns, of_model)
     found = tl.load(levels + pair) * LOG2_E + tl.log2(lifted)
     if tl.min(lifted) < WEAK:  # rare: a column so far below the others that its sum is lost
-        found = _own_log_sums(
+        found = own_log_sums(
             keys, column, q, rows, scale, mask, mask_column, mask_row,
             MASKED, BLOCK_COLUMNS, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
         )  # fmt: skip
@@ -463,21 +345,21 @@ def pair_sums(
     for head in range(heads):
         pair = item * heads + head
         key_head = k + head // heads_each * k_head
-        queries = _load_rows(q + head * q_head, row, Q_ROW, DIM, BLOCK_DIM)
-        keys = _load_columns(key_head, column, K_COLUMN, DIM, BLOCK_DIM)
+        queries = load_rows(q + head * q_head, row, Q_ROW, DIM, BLOCK_DIM)
+        keys = load_columns(key_head, column, K_COLUMN, DIM, BLOCK_DIM)
         over_row = tl.load(over_rows + pair * rows + row) * LOG2_E
         portion = tl.load(share + pair * rows + row)
-        logits = _product(queries, keys) * (scale * LOG2_E)
+        logits = product(queries, keys) * (scale * LOG2_E)
         if MASKED:
             of_head = mask + item * mask_item + head * mask_head
-            logits += _added(of_head, row, mask_row, column, mask_column)
+            logits += added(of_head, row, mask_row, column, mask_column)
         if WITH_R2G:
             over_column = tl.load(over_columns + pair * column_blocks * BLOCK_COLUMNS + here)
             m_g = tl.sum(tl.exp2(logits - over_column[None, :]), 1)
             tl.store(r2g + (pair * column_blocks + column_block) * rows + row, m_g)
         mass = tl.exp2(logits - over_row[:, None])
         if COLUMN_CELLS:
-            mass = _thin(mass, cells, HALF)
+            mass = thin_product(mass, cells, HALF)
         if WEIGHTED:
             even = tl.load(emphasis + item * rows + row)
             paper += mass * even[:, None]
@@ -492,7 +374,7 @@ def pair_sums(
         weights = tl.load(
             row_weights + (row_block * ROW_CELLS + cell[:, None]) * BLOCK_ROWS + slot[None, :]
         )  # (cells, rows)
-        paper, model = _thin(weights, paper, False), _thin(weights, model, False)
+        paper, model = thin_product(weights, paper, False), thin_product(weights, model, False)
         slot = cell
     width = column_blocks * column_slots
     down = (2 * item * row_blocks + row_block) * row_slots + slot[:, None]
@@ -540,16 +422,16 @@ def model_sums(
     k += item * k_item + head // heads_each * k_head
     mask += item * mask_item + head * mask_head
     over_rows += (here.to(tl.int64) * tl.num_programs(0) + block) * columns
-    row = _tokens(block * BLOCK_ROWS, rows, BLOCK_ROWS, False)
-    queries = _load_rows(q, row, Q_ROW, DIM, BLOCK_DIM)
-    log_sum = _numbers(
+    row = tokens(block * BLOCK_ROWS, rows, BLOCK_ROWS, False)
+    queries = load_rows(q, row, Q_ROW, DIM, BLOCK_DIM)
+    log_sum = numbers(
         log_sums + pair * rows, block * BLOCK_ROWS, rows, float("inf"), BLOCK_ROWS, False
     )
     log_sum *= LOG2_E
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
     for first in range(0, full, BLOCK_COLUMNS):
-        logits = _logits(
+        logits = logits_of(
             queries, row, k, first, columns, scale, mask, mask_row, mask_column,
             MASKED, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
         )  # fmt: skip
@@ -557,14 +439,14 @@ def model_sums(
         total += tl.sum(attention, 1)
         tl.store(over_rows + first + tl.arange(0, BLOCK_COLUMNS), tl.sum(attention, 0))
     if full < columns:
-        logits = _logits(
+        logits = logits_of(
             queries, row, k, full, columns, scale, mask, mask_row, mask_column,
             MASKED, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
         )  # fmt: skip
-        counts = _counts(full, columns, BLOCK_COLUMNS)
+        counts = counting(full, columns, BLOCK_COLUMNS)
         attention = tl.where(counts[None, :], tl.exp2(logits - log_sum[:, None]), 0.0)
         total += tl.sum(attention, 1)
         place = over_rows + full + tl.arange(0, BLOCK_COLUMNS)
         tl.store(place, tl.sum(attention, 0), mask=counts)
-    counts = _counts(block * BLOCK_ROWS, rows, BLOCK_ROWS)
+    counts = counting(block * BLOCK_ROWS, rows, BLOCK_ROWS)
     tl.store(share + pair * rows + row, total, mask=counts)
