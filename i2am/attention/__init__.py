@@ -6,7 +6,7 @@
 """
 
 from .bias import Bias, Steer, attention_bias, biased_query_key
-from .call_batch import CallBatch, CallSignature
+from .call_batch import CallBatch, CallSignature, CallTensors
 from .compute import attention_marginals
 from .effects import Effects, attention_effects
 from .exact_points import PointMarginals, point_coverage, point_marginals
@@ -23,6 +23,7 @@ __all__ = [
     "Bias",
     "CallBatch",
     "CallSignature",
+    "CallTensors",
     "Effects",
     "LogSumTap",
     "Marginals",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..attention import (
     CallSignature,
+    CallTensors,
     Effects,
     Marginals,
     PointMarginals,
@@ -104,16 +105,24 @@ class RecordedCall:
         )
 
     @property
+    def tensors(self) -> CallTensors:
+        """What small calls are stacked of."""
+        return CallTensors(self.q, self.k, self.v, self.log_sum, self.weights)
+
+    @property
     def signature(self) -> CallSignature | None:
         """What small calls must share to be computed together.
 
-        None if the call is large, observed, masked or weighted, or if its words are recorded.
+        None if the call is large, observed, masked or of a region, if its words are recorded, or
+        the effect of one that is weighted.
         """
-        if self.prompt is not None:
+        if self.prompt is not None or self.region is not None:
             return None
-        if self.observed is not None or self.mask is not None or self.weights is not None:
+        if self.observed is not None or self.mask is not None:
             return None
-        signature = CallSignature.of(self.q, self.k, self.layout, self.scale)
+        if self.weights is not None and self.v is not None:
+            return None
+        signature = CallSignature.of(self.tensors, self.layout, self.scale)
         return signature if signature.is_small else None
 
     def marginals(self, plan: Plan, workspace: Workspace) -> Marginals:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..attention import CallBatch, Marginals, SoftmaxSums, Workspace
+from ..attention import CallBatch, CallSignature, Marginals, SoftmaxSums, Workspace
 from ..errors import I2AMError
 from ..tokens import Grid, Picture, Region, TokenLayout, grid_of, in_ranges
 from ..tokens.architectures.base import Architecture, Layer
@@ -161,8 +161,8 @@ class Recorder:
                 self._log.ways[marginals.way] += 1
             elif signature is not None:
                 if not self._small_calls.has_room(signature):
-                    self._add_small_calls()
-                self._small_calls.put(layer, call.q, call.k, signature, call.v)
+                    self._add_small_calls(signature)
+                self._small_calls.put(layer, call.tensors, signature)
 
     @property
     def _workspace(self) -> Workspace:
@@ -182,16 +182,18 @@ class Recorder:
         self._words.apart |= alone
         self._words.add(layer, call.prompt, marginals.words, tokens, call.region, call.portions)
 
-    def _add_small_calls(self) -> None:
-        """Compute the batched small calls together and add them."""
-        batch = self._small_calls.take()
-        if batch is None:
-            return
-        signature = batch.signature
-        call = RecordedCall(batch.q, batch.k, signature.layout, batch.v, signature.scale)
-        marginals = call.marginals(self.plan, self._workspace)
-        self._sums.add(batch.names, marginals, call.layout, None, call.portions)
-        self._log.ways[marginals.way] += len(batch.names)
+    def _add_small_calls(self, signature: CallSignature | None = None) -> None:
+        """Compute small calls that wait, of one signature or all, together and add them."""
+        for batch in self._small_calls.take(signature):
+            q, k, v, log_sum, weights = batch.tensors
+            call = RecordedCall(
+                *(q, k, batch.signature.layout, v, batch.signature.scale),
+                log_sum=log_sum,
+                weights=weights,
+            )
+            marginals = call.marginals(self.plan, self._workspace)
+            self._sums.add(batch.names, marginals, call.layout, None, call.portions)
+            self._log.ways[marginals.way] += len(batch.names)
 
     def _close_step(self) -> None:
         """Send the sums of the finished step to the CPU, once a step, not once a layer."""

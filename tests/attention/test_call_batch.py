@@ -7,7 +7,8 @@ import torch
 from recordings import layout, recording
 from torch import Tensor
 
-from i2am.attention import CallBatch, CallSignature
+from i2am.attention import CallBatch, CallSignature, CallTensors
+from i2am.attention.workspace import SMALL_BYTES
 from i2am.recording import Recording
 from i2am.recording import call as recorded_call
 from i2am.tokens import Grid, Role, Span, TokenLayout
@@ -36,10 +37,11 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch, **options: object) -> Recording:
         return recording(**options)  # type: ignore[arg-type]
 
 
-def call(seed: int, spans: TokenLayout = SPANS) -> tuple[Tensor, Tensor, CallSignature]:
+def call(seed: int) -> tuple[CallTensors, CallSignature]:
     generator = torch.Generator().manual_seed(seed)
-    q, k = (torch.randn(2, 3, spans.key_count, 8, generator=generator) for _ in range(2))
-    return q, k, CallSignature.of(q, k, spans, None)
+    q, k = (torch.randn(2, 3, SPANS.key_count, 8, generator=generator) for _ in range(2))
+    tensors = CallTensors(q, k, log_sum=q[..., 0].clone())
+    return tensors, CallSignature.of(tensors, SPANS, None)
 
 
 @pytest.mark.parametrize(
@@ -71,47 +73,69 @@ def test_a_step_is_computed_at_once(batches: list[int]) -> None:
 
 def test_what_is_not_alike_is_not_put_together(batches: list[int]) -> None:
     recording(steps=1, heads=(3, 3, 2, 3), batch=1)
-    assert batches == [2, 1, 1]
+    assert batches == [3, 1]
 
 
 def test_no_more_wait_than_there_is_room_for(
     monkeypatch: pytest.MonkeyPatch, batches: list[int]
 ) -> None:
-    q, k, signature = call(0)
+    tensors, signature = call(0)
     monkeypatch.setattr("i2am.attention.call_batch.SMALL_BYTES", 2 * signature.bytes)
     queue = CallBatch[str]()
     for name in "ab":
         assert queue.has_room(signature)
-        queue.put(name, q, k, signature)
+        queue.put(name, tensors, signature)
     assert signature.is_small
     assert not queue.has_room(signature)
     monkeypatch.setattr("i2am.attention.call_batch.SMALL_BYTES", 2 * signature.bytes - 1)
     assert not signature.is_small
 
 
-def test_another_kind_has_no_room() -> None:
-    q, k, signature = call(0)
-    queue = CallBatch[str]()
-    queue.put("a", q, k, signature)
-    assert not queue.has_room(CallSignature.of(q, k, SPANS, 0.5))
-    assert not queue.has_room(CallSignature.of(q.double(), k.double(), SPANS, None))
-    assert not queue.has_room(CallSignature.of(q, k[:, :1], SPANS, None))
+def test_other_kinds_wait_by_themselves() -> None:
+    tensors, signature = call(0)
+    q, k, _, log_sum, _ = tensors
     rows = (Span(Role.GENERATED, 0, 16, Grid(2, 8)),)
-    assert not queue.has_room(CallSignature.of(q, k, TokenLayout(rows, SPANS.keys), None))
+    others = (
+        CallSignature.of(tensors, SPANS, 0.5),
+        CallSignature.of(CallTensors(q.double(), k.double(), log_sum=log_sum), SPANS, None),
+        CallSignature.of(CallTensors(q, k[:, :1], log_sum=log_sum), SPANS, None),
+        CallSignature.of(CallTensors(q, k), SPANS, None),
+        CallSignature.of(tensors, TokenLayout(rows, SPANS.keys), None),
+    )
+    queue = CallBatch[int]()
+    for number, kind in enumerate((signature, *others)):
+        queue.put(number, tensors, kind)
+    assert [batch.names for batch in queue.take()] == [(number,) for number in range(6)]
 
 
 def test_what_waits_is_a_copy() -> None:
     """A model may use a call's memory again as soon as it is over."""
     queue = CallBatch[str]()
-    wanted = [call(seed)[:2] for seed in (1, 2)]
+    wanted = [call(seed)[0] for seed in (1, 2)]
     for name, seed in (("a", 1), ("b", 2)):
-        q, k, signature = call(seed)
-        queue.put(name, q, k, signature)
-        q.zero_()
-        k.zero_()
-    batch = queue.take()
-    assert batch is not None
+        tensors, signature = call(seed)
+        queue.put(name, tensors, signature)
+        for tensor in tensors:
+            if tensor is not None:
+                tensor.zero_()
+    (batch,) = queue.take()
     assert batch.names == ("a", "b")
-    assert torch.equal(batch.q, torch.cat([q for q, _ in wanted]))
-    assert torch.equal(batch.k, torch.cat([k for _, k in wanted]))
-    assert queue.take() is None
+    for found, one, other in zip(batch.tensors, *wanted, strict=True):
+        if one is None or other is None or found is None:
+            assert found is one is other is None
+        else:
+            assert torch.equal(found, torch.cat((one, other)))
+    assert not list(queue.take())
+
+
+@pytest.mark.parametrize(
+    ("side", "small"), [(64, True), (192, False)], ids=["SD 1.5's largest", "too long for a card"]
+)
+def test_on_a_card(side: int, small: bool) -> None:
+    """Calls wait there that take less time than starting them does, whatever their logits weigh."""
+    spans = layout(text=0, generated=Grid(side, side), references=(Grid(16, 16),))
+    cross = TokenLayout(spans.queries, spans.references)
+    q, k = (torch.empty(1, 8, n, 40, device="meta").half() for n in (side * side, 256))
+    signature = CallSignature.of(CallTensors(q, k), cross, None)
+    assert signature.is_small == small
+    assert signature.room > SMALL_BYTES

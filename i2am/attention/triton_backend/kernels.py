@@ -8,7 +8,7 @@
 Every exponential is of a logit minus the log-sum-exp of its row or column, so none is above one and
 there is no maximum to keep. Sums are float32 and run along the rows of a tile, inside a thread.
 Those over the columns of a cell are thin products on the tensor cores. What is done for each logit
-is what a kernel costs, so nothing there asks whether a token exists. The model's mask is added where
+is what a kernel costs, so nothing there asks whether a token exists. The model's mask is added, if
 there is one; a row or column that it hides altogether has an infinite offset. Exponentials have
 base two, like the hardware's; log-sum-exps of rows are stored as natural logarithms, those of
 columns, which only kernels read, are not. No two programs add to one number. Without atomics a run
