@@ -33,7 +33,7 @@ you.
 **Press Run** and compare:
 
 - **Where it was used**: in A the hole glows. In B the second reference glows nowhere in particular.
-- **IMACS** puts that into a number: well above 0 in A, below 0 in B. The table on the node keeps \
+- **IMACS** puts that into a number: well above 0 in A, about 0 in B. The table on the node keeps \
 your last runs, so change one setting at a time and watch the score.
 - **What changed** subtracts A from B: blue is where B reads its second reference less.
 
