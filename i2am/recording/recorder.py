@@ -58,11 +58,13 @@ class Recorder:
         """
         with self._lock:
             self._find_step()  # of the evaluation before, if it had no calls
-            if isinstance(sigma, HostCopy) and sigma.on_the_way:
+            if isinstance(sigma, HostCopy):
                 self._level = sigma
-                return True
-            self._begin_at(float(sigma.arrived()[0]) if isinstance(sigma, HostCopy) else sigma)
-            return self._recording
+                if not sigma.on_the_way:
+                    self._find_step()
+            else:
+                self._begin_at(sigma)
+            return self.wants_calls
 
     @property
     def wants_calls(self) -> bool:
