@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..tokens import Role, Span, TokenLayout, grid_of
-from .call_inputs import SoftmaxWeights, key_heads
+from .call_inputs import SoftmaxWeights, key_heads, part_of_mask
 from .marginals import LOWEST, Marginals, leave_out_hidden, weigh_paper_r2g
 from .pooling import CorrespondenceSum
 from .products import Factors
@@ -53,7 +53,7 @@ def blocked_marginals(
         here = (items, some_heads)
         block = _Block(
             Factors.of(q[here], k[items, key_heads(some_heads, heads, k.shape[1])], scale),
-            _part_of(mask, here),
+            part_of_mask(mask, here),
             None if softmax_weights is None else softmax_weights.items(items),
             workspace,
         )
@@ -329,13 +329,3 @@ def _share_out(
         else:
             share[:, :, 0 if span.role is Role.TEXT else 1] += parts[index]
     return shares
-
-
-def _part_of(mask: Tensor | None, here: tuple[slice, slice]) -> Tensor | None:
-    """A block's part of a mask that may have one item or head for all."""
-    if mask is None:
-        return None
-    items, heads = (
-        one if size > 1 else slice(None) for one, size in zip(here, mask.shape[:2], strict=True)
-    )
-    return mask[items, heads]

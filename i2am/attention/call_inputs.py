@@ -42,6 +42,16 @@ def key_heads(some: slice, heads: int, key_heads: int) -> slice | list[int]:
     return [head * key_heads // heads for head in range(heads)[some]]
 
 
+def part_of_mask(mask: Tensor | None, here: tuple[slice, slice]) -> Tensor | None:
+    """Some items and heads of a mask, which may have one for all: (batch|1, heads|1, …)."""
+    if mask is None:
+        return None
+    items, heads = (
+        one if size > 1 else slice(None) for one, size in zip(here, mask.shape[:2], strict=True)
+    )
+    return mask[items, heads]
+
+
 def additive_mask(mask: Tensor, rows: slice = slice(None)) -> Tensor:
     """Some rows of a mask as torch's attention takes it → (batch|1, heads|1, rows|1, keys|1).
 

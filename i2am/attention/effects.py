@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..tokens import Grid, Span, TokenLayout, grid_of
-from .call_inputs import additive_mask, in_layout_order, key_heads
+from .call_inputs import additive_mask, in_layout_order, key_heads, part_of_mask
 from .pooling import CorrespondenceSum
 from .products import Factors
 from .workspace import CACHE_BYTES, SCRATCH_BYTES, can_read_back
@@ -140,9 +140,8 @@ class _Call:
             self.q[items, heads, tile], self._shared(self.k, items, heads), self.scale
         )
         logits = factors.logits(slice(None), slice(None))
-        if self.mask is not None:
-            mask = self.mask[items] if len(self.mask) > 1 else self.mask
-            mask = mask[:, heads] if mask.shape[1] > 1 else mask
+        mask = part_of_mask(self.mask, (items, heads))
+        if mask is not None:
             logits += mask[:, :, tile] if mask.shape[2] > 1 else mask
         return logits
 

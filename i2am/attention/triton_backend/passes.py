@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ...tokens import Role, Span, TokenLayout, grid_of
-from ..call_inputs import SoftmaxWeights
+from ..call_inputs import SoftmaxWeights, part_of_mask
 from ..marginals import (
     LOWEST,
     Marginals,
@@ -103,14 +103,15 @@ def kernel_marginals(
             if not is_reference:
                 share[0 if span.role is Role.TEXT else 1].add_(portion)
                 continue
-            columns, over_reference = passes.column_sums(span, own, portion, even)
+            offsets = passes.seen(own)
+            columns, over_reference = passes.column_sums(span, own, offsets, portion, even)
             g2r.append(over_reference)
             beside = paper and correspondence and passes.fits_r2g(plans[r][1])
             if paper and not beside:
                 passes.r2g_sums(span, columns, paper_r2g[r])
             if correspondence:
                 r2g = (columns, paper_r2g[r]) if beside else None
-                pairs = passes.pair_sums(span, own, portion, even, r2g, *plans[r])
+                pairs = passes.pair_sums(span, offsets, portion, even, r2g, *plans[r])
                 correspondences.append(pairs.div_(heads))
             if paper:
                 paper_r2g[r].div_(span.length)
@@ -163,12 +164,12 @@ class _Passes:
         )
 
     def column_sums(
-        self, span: Span, own: Tensor, share: Tensor, even: Tensor | None
+        self, span: Span, own: Tensor, offsets: Tensor, share: Tensor, even: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """c of base 2, (items, heads, keys), and Σ_g M_r and Σ_g P, (items, heads, 2, keys).
 
-        own: l, share: of the reference; (items, heads, rows) each. even: how much each row's M_r
-        counts, (items, rows), if they do not count alike.
+        own: l, offsets: the same where it is `seen`, share: of the reference; (items, heads, rows)
+        each. even: how much each row's M_r counts, (items, rows), if they do not count alike.
         """
         items, heads, _, _ = self.q.shape
         tile = self.tiles.column_sums
@@ -178,7 +179,7 @@ class _Passes:
             levels.clamp_(min=LOWEST)  # of a reference that is hidden from all
         lifts = (own - levels.unsqueeze(-1)).exp_()
         _kernels().column_sums[math.ceil(span.length / tile.columns), items * heads](
-            *(*self._inputs(span), self.seen(own), share, own if even is None else even),
+            *(*self._inputs(span), offsets, share, own if even is None else even),
             *(levels, lifts, columns, over_rows),
             *self._layout(span),
             WEIGHTED=even is not None,
@@ -189,7 +190,7 @@ class _Passes:
     def pair_sums(
         self,
         span: Span,
-        own: Tensor,
+        offsets: Tensor,
         share: Tensor,
         even: Tensor | None,
         r2g: tuple[Tensor, Tensor] | None,
@@ -198,23 +199,23 @@ class _Passes:
     ) -> Tensor:
         """M_r and P over heads and pooled: (items, 2, generated cells, reference cells).
 
-        r2g: c, (items, heads, keys), and where to write Σ_r exp(S − c), (items, heads, rows).
+        offsets, share, even: as in `column_sums`. r2g: c, (items, heads, keys), and where to write
+        Σ_r exp(S − c), (items, heads, rows).
         """
-        own = self.seen(own)
         each = 8 * by_row.slots * by_column.slots
         each += 0 if r2g is None else self._r2g_bytes(by_column)
         at_once = max(1, PARTIAL_BYTES // each)
         found: list[Tensor] = []
         for first in range(0, len(self.q), at_once):
             items = slice(first, first + at_once)
-            mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[items]
+            mask = part_of_mask(self.mask, (items, slice(None)))
             part = replace(self, q=self.q[items], k=self.k[items], mask=mask)
             pairs = self._empty(len(part.q), 2, by_row.slots, by_column.slots)
-            columns = own if r2g is None else by_column.in_order(r2g[0][items])
+            columns = offsets if r2g is None else by_column.in_order(r2g[0][items])
             by_block = pairs if r2g is None else self._empty(*part._r2g_blocks(by_column))
             _kernels().pair_sums[by_column.blocks, by_row.blocks, len(part.q)](
-                *(*part._inputs(span), own[items], share[items], columns),
-                *(own if even is None else even[items], by_row.order, by_column.order),
+                *(*part._inputs(span), offsets[items], share[items], columns),
+                *(offsets if even is None else even[items], by_row.order, by_column.order),
                 *(by_row.weights, by_column.weights, pairs, by_block),
                 *part._layout(span),
                 *(by_row.slots // by_row.blocks, by_column.slots // by_column.blocks),
