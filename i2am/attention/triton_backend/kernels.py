@@ -8,11 +8,11 @@
 Every exponential is of a logit minus the log-sum-exp of its row or column, so none is above one and
 there is no maximum to keep. Sums are float32 and run along the rows of a tile, inside a thread.
 Those over the columns of a cell are thin products on the tensor cores. What is done for each logit
-is what a kernel costs, so nothing there asks whether a token exists. The model's mask is added, if
-there is one; a row or column that it hides altogether has an infinite offset. Exponentials have
-base two, like the hardware's; log-sum-exps of rows are stored as natural logarithms, those of
-columns, which only kernels read, are not. No two programs add to one number. Without atomics a run
-gives the same map each time, to the last bit.
+is what a kernel costs, so nothing there asks whether a token exists: full blocks go first, and the
+`last` one by itself. The model's mask is added, if there is one; a row or column that it hides
+altogether has an infinite offset. Exponentials have base two, like the hardware's; log-sum-exps of
+rows are stored as natural logarithms, those of columns, which only kernels read, are not. No two
+programs add to one number. Without atomics a run gives the same map each time, to the last bit.
 """
 # pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
@@ -38,34 +38,6 @@ from .blocks import (
     thin_product,
     tokens,
 )
-
-
-@triton.jit
-def _over_columns(
-    queries,
-    row,
-    k,
-    offsets,  # log-sum-exps of the columns of one head, in powers of two
-    first,
-    columns,
-    scale,
-    mask,
-    mask_row,
-    mask_column,
-    MASKED: tl.constexpr,
-    WHOLE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    STRIDE: tl.constexpr,
-    DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-):
-    """Each row's sum of exp(S − offset of the column) over a block of columns."""
-    logits = logits_of(
-        queries, row, k, first, columns, scale, mask, mask_row, mask_column,
-        MASKED, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM,
-    )  # fmt: skip
-    offset = numbers(offsets, first, columns, float("inf"), BLOCK, WHOLE)
-    return tl.sum(tl.exp2(logits - offset[None, :]), 1)
 
 
 @triton.jit
@@ -114,32 +86,27 @@ def row_sums(
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     if BY_COLUMN:
         offsets += pair * columns
-        for first in range(0, full, BLOCK_COLUMNS):
-            total += _over_columns(
-                queries, row, k, offsets, first, columns, scale, mask, mask_row, mask_column,
-                MASKED, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
-            )  # fmt: skip
-        if full < columns:
-            total += _over_columns(
-                queries, row, k, offsets, full, columns, scale, mask, mask_row, mask_column,
-                MASKED, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
-            )  # fmt: skip
+        for last in tl.static_range(2):
+            for first in range(full * last, columns if last else full, BLOCK_COLUMNS):
+                logits = logits_of(
+                    queries, row, k, first, columns, scale, mask, mask_row, mask_column,
+                    MASKED, last == 0, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+                )  # fmt: skip
+                offset = numbers(offsets, first, columns, float("inf"), BLOCK_COLUMNS, last == 0)
+                total += tl.sum(tl.exp2(logits - offset[None, :]), 1)
         found = total
     elif KNOWN:
         over_row = tl.load(offsets + pair * rows + row) * LOG2_E
-        for first in range(0, full, BLOCK_COLUMNS):
-            logits = logits_of(
-                queries, row, k, first, columns, scale, mask, mask_row, mask_column,
-                MASKED, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
-            )  # fmt: skip
-            total += tl.sum(tl.exp2(logits - over_row[:, None]), 1)
-        if full < columns:
-            logits = logits_of(
-                queries, row, k, full, columns, scale, mask, mask_row, mask_column,
-                MASKED, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
-            )  # fmt: skip
-            part = tl.exp2(logits - over_row[:, None])
-            total += tl.sum(tl.where(counting(full, columns, BLOCK_COLUMNS)[None, :], part, 0.0), 1)
+        for last in tl.static_range(2):
+            for first in range(full * last, columns if last else full, BLOCK_COLUMNS):
+                logits = logits_of(
+                    queries, row, k, first, columns, scale, mask, mask_row, mask_column,
+                    MASKED, last == 0, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+                )  # fmt: skip
+                part = tl.exp2(logits - over_row[:, None])
+                if last:
+                    part = tl.where(counting(first, columns, BLOCK_COLUMNS)[None, :], part, 0.0)
+                total += tl.sum(part, 1)
         found = (over_row + tl.log2(total)) * LN_2
         if tl.min(total) < WEAK:  # rare: hardly any of the row's attention goes here
             found = LN_2 * own_log_sums(
@@ -152,45 +119,6 @@ def row_sums(
             MASKED, BLOCK_ROWS, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
         )  # fmt: skip
     tl.store(sums + pair * rows + row, found)
-
-
-@triton.jit
-def _weighed(
-    keys,
-    column,
-    q,
-    over_rows,  # of one head, as the next two
-    share,
-    lifts,
-    emphasis,
-    first,
-    rows,
-    scale,
-    mask,
-    mask_row,
-    mask_column,
-    MASKED: tl.constexpr,
-    WEIGHTED: tl.constexpr,
-    WHOLE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    STRIDE: tl.constexpr,
-    DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-):
-    """Each column's sums over a block of rows: of M_r, of the model's attention, and lifted."""
-    logits = logits_of(
-        keys, column, q, first, rows, scale, mask, mask_column, mask_row,
-        MASKED, WHOLE, BLOCK, STRIDE, DIM, BLOCK_DIM,
-    )  # fmt: skip
-    over_row = numbers(over_rows, first, rows, float("inf"), BLOCK, WHOLE) * LOG2_E
-    portion = numbers(share, first, rows, 0.0, BLOCK, WHOLE)
-    lift = numbers(lifts, first, rows, 0.0, BLOCK, WHOLE)
-    m_r = tl.exp2(logits - over_row[None, :])
-    even = m_r
-    if WEIGHTED:
-        even = m_r * numbers(emphasis, first, rows, 0.0, BLOCK, WHOLE)[None, :]
-    of_model, lifted = m_r * portion[None, :], m_r * lift[None, :]
-    return tl.sum(even, 1), tl.sum(of_model, 1), tl.sum(lifted, 1)
 
 
 @triton.jit
@@ -246,22 +174,23 @@ def column_sums(
     of_model = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     lifted = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     full = rows // BLOCK_ROWS * BLOCK_ROWS
-    for first in range(0, full, BLOCK_ROWS):
-        one, two, three = _weighed(
-            keys, column, q, over_rows, share, lifts, emphasis, first, rows, scale,
-            mask, mask_row, mask_column, MASKED, WEIGHTED, True, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
-        )  # fmt: skip
-        of_paper += one
-        of_model += two
-        lifted += three
-    if full < rows:
-        one, two, three = _weighed(
-            keys, column, q, over_rows, share, lifts, emphasis, full, rows, scale,
-            mask, mask_row, mask_column, MASKED, WEIGHTED, False, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
-        )  # fmt: skip
-        of_paper += one
-        of_model += two
-        lifted += three
+    for last in tl.static_range(2):
+        for first in range(full * last, rows if last else full, BLOCK_ROWS):
+            logits = logits_of(
+                keys, column, q, first, rows, scale, mask, mask_column, mask_row,
+                MASKED, last == 0, BLOCK_ROWS, Q_ROW, DIM, BLOCK_DIM,
+            )  # fmt: skip
+            over_row = numbers(over_rows, first, rows, float("inf"), BLOCK_ROWS, last == 0)
+            portion = numbers(share, first, rows, 0.0, BLOCK_ROWS, last == 0)
+            lift = numbers(lifts, first, rows, 0.0, BLOCK_ROWS, last == 0)
+            m_r = tl.exp2(logits - (over_row * LOG2_E)[None, :])
+            if WEIGHTED:
+                even = numbers(emphasis, first, rows, 0.0, BLOCK_ROWS, last == 0)
+                of_paper += tl.sum(m_r * even[None, :], 1)
+            else:
+                of_paper += tl.sum(m_r, 1)
+            of_model += tl.sum(m_r * portion[None, :], 1)
+            lifted += tl.sum(m_r * lift[None, :], 1)
     place = g2r + 2 * pair * columns + column
     tl.store(place, of_paper)
     tl.store(place + columns, of_model)
@@ -430,23 +359,18 @@ def model_sums(
     log_sum *= LOG2_E
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     full = columns // BLOCK_COLUMNS * BLOCK_COLUMNS
-    for first in range(0, full, BLOCK_COLUMNS):
-        logits = logits_of(
-            queries, row, k, first, columns, scale, mask, mask_row, mask_column,
-            MASKED, True, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
-        )  # fmt: skip
-        attention = tl.exp2(logits - log_sum[:, None])
-        total += tl.sum(attention, 1)
-        tl.store(over_rows + first + tl.arange(0, BLOCK_COLUMNS), tl.sum(attention, 0))
-    if full < columns:
-        logits = logits_of(
-            queries, row, k, full, columns, scale, mask, mask_row, mask_column,
-            MASKED, False, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
-        )  # fmt: skip
-        counts = counting(full, columns, BLOCK_COLUMNS)
-        attention = tl.where(counts[None, :], tl.exp2(logits - log_sum[:, None]), 0.0)
-        total += tl.sum(attention, 1)
-        place = over_rows + full + tl.arange(0, BLOCK_COLUMNS)
-        tl.store(place, tl.sum(attention, 0), mask=counts)
+    for last in tl.static_range(2):
+        for first in range(full * last, columns if last else full, BLOCK_COLUMNS):
+            logits = logits_of(
+                queries, row, k, first, columns, scale, mask, mask_row, mask_column,
+                MASKED, last == 0, BLOCK_COLUMNS, K_COLUMN, DIM, BLOCK_DIM,
+            )  # fmt: skip
+            counts = counting(first, columns, BLOCK_COLUMNS)
+            attention = tl.exp2(logits - log_sum[:, None])
+            if last:
+                attention = tl.where(counts[None, :], attention, 0.0)
+            total += tl.sum(attention, 1)
+            place = over_rows + first + tl.arange(0, BLOCK_COLUMNS)
+            tl.store(place, tl.sum(attention, 0), mask=counts)
     counts = counting(block * BLOCK_ROWS, rows, BLOCK_ROWS)
     tl.store(share + pair * rows + row, total, mask=counts)
