@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
+
+from tools.comfyui.viewer_page import PATIENCE
 
 Spec = dict[str, tuple[str, dict[str, Any]]]
 WATCH, STOP = "I2AM.Watch", "I2AM.StopWatching"
 
 CAPTURE, COLLECT, VIEWER = "Capture Attention", "Collect Attribution", "Attribution Viewer"
+TOAST = ".p-toast-message"
 BYPASSED = 4  # the mode of a node
 LOADERS: Spec = {
     "model": ("UNETLoader", {}),
@@ -133,15 +136,15 @@ def titled(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def toasts(page: Page) -> str:
-    """What the page's messages say."""
-    return "\n".join(page.locator(".p-toast-message").all_inner_texts())
+def says(page: Page, text: str) -> None:
+    """Waits until one of the page's messages says this."""
+    expect(page.locator(TOAST, has_text=text).first).to_be_visible(timeout=PATIENCE)
 
 
 def close_toasts(page: Page) -> None:
-    for button in page.locator(".p-toast-close-button").all():
-        button.click()
-    page.locator(".p-toast-message").first.wait_for(state="detached")
+    """Closes all messages at once: one by one, some would go by themselves meanwhile."""
+    page.evaluate("() => app.extensionManager.toast.removeAll()")
+    expect(page.locator(TOAST)).to_have_count(0, timeout=PATIENCE)
 
 
 def references(found: dict[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from page_graphs import (
     references,
     sampled,
     saved,
+    says,
     titled,
-    toasts,
     watched,
 )
 from PIL import Image
@@ -47,7 +47,7 @@ class TestAPlainSampler:
         assert found[COLLECT]["image"] == ("decode", 0)
         assert references(found) == {"1": ("scaled", 0), "2": ("second", 0)}
         assert found[VIEWER]["attribution"] == (COLLECT, 0)
-        assert "Watching sampler: 2 reference pictures connected. Press Run." in toasts(page)
+        says(page, "Watching sampler: 2 reference pictures connected. Press Run.")
         page.screenshot(path=shots / "watch.png")
 
     def test_it_covers_no_other_node(self, page: Page) -> None:
@@ -68,7 +68,7 @@ class TestAPlainSampler:
         command(page, STOP)
         assert saved(page) == before
         command(page, STOP)
-        assert "Nothing is watched here." in toasts(page)
+        says(page, "Nothing is watched here.")
 
     def test_so_it_does_when_saved_and_opened_again(self, page: Page) -> None:
         build(page, PLAIN)
@@ -116,7 +116,7 @@ class TestAPlainSampler:
         watched(page, PLAIN)
         close_toasts(page)
         command(page, WATCH)
-        assert "It is watched already." in toasts(page)
+        says(page, "It is watched already.")
         nodes = json.loads(saved(page))["nodes"]
         assert sum(node["type"] == "I2AM_Collect" for node in nodes) == 1
 
@@ -207,7 +207,7 @@ def test_from_a_graph_without_us_to_a_map_by_one_click_and_run(
     without = server.download(server.run(plain)[save]["images"][0])
     close_toasts(page)
     command(page, WATCH)
-    assert "Watching KSampler: 2 reference pictures connected. Press Run." in toasts(page)
+    says(page, "Watching KSampler: 2 reference pictures connected. Press Run.")
     page.wait_for_timeout(300)
     press_run(page)
     page.screenshot(path=shots / "watch_run.png")
@@ -226,8 +226,8 @@ class TestWhatCannotBeWatched:
         build(page, LOADERS | {"fill": ("InpaintModelConditioning", filled)} | sampled("fill"))
         unwatched = saved(page)
         command(page, WATCH)
-        assert "Not watched: sampler" in toasts(page)
-        assert "pixels of fill enters as channels of the result" in toasts(page)
+        says(page, "Not watched: sampler")
+        says(page, "pixels of fill enters as channels of the result")
         assert saved(page) == unwatched
 
     def test_a_sampler_without_a_model(self, page: Page) -> None:
@@ -236,13 +236,13 @@ class TestWhatCannotBeWatched:
         build(page, spec)
         unwatched = saved(page)
         command(page, WATCH)
-        assert "sampler gets no model. Connect one, then watch it." in toasts(page)
+        says(page, "sampler gets no model. Connect one, then watch it.")
         assert saved(page) == unwatched
 
     def test_a_graph_without_a_sampler(self, page: Page) -> None:
         build(page, LOADERS)
         command(page, WATCH)
-        assert "No node that samples runs on this graph." in toasts(page)
+        says(page, "No node that samples runs on this graph.")
 
     def test_what_is_not_found_stays_open_and_is_said(self, page: Page) -> None:
         """A reference latent with no known picture, and no decoder."""
@@ -256,6 +256,5 @@ class TestWhatCannotBeWatched:
         found = watched(page, spec)
         assert references(found) == {"1": ("scaled", 0)}
         assert "image" not in found[COLLECT]
-        said = toasts(page)
-        assert "The picture of reference 2 (latent of reference 2) was not found." in said
-        assert "The finished picture was not found." in said
+        says(page, "The picture of reference 2 (latent of reference 2) was not found.")
+        says(page, "The finished picture was not found.")

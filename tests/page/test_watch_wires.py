@@ -23,8 +23,8 @@ from page_graphs import (
     references,
     sampled,
     saved,
+    says,
     titled,
-    toasts,
     watched,
 )
 from playwright.sync_api import Page
@@ -123,7 +123,7 @@ class TestTheWayUp:
         )
         assert references(found) == {"1": ("first", 0), "2": ("second", 0)}
         watched(page, LOADERS | {"edit": (node, edit)} | sampled("edit"))
-        assert "No reference was found on the positive conditioning." in toasts(page)
+        says(page, "No reference was found on the positive conditioning.")
 
     def test_redux_is_marked_behind_each_style(self, page: Page) -> None:
         spec = LOADERS | {
@@ -214,7 +214,7 @@ class TestGuiders:
         kinds = [node["class_type"] for node in found.values()]
         assert kinds.count("I2AM_Capture") == 1
         assert kinds.count("I2AM_Collect") == 2
-        assert "Watching 2 samplers: 4 reference pictures connected." in toasts(page)
+        says(page, "Watching 2 samplers: 4 reference pictures connected.")
         command(page, STOP)
         assert saved(page) == unwatched
 
