@@ -94,6 +94,12 @@ class SoftmaxWeights:
             self.portions.log().clamp(min=LOWEST_LOG), self.emphasis.log().clamp(min=LOWEST_LOG)
         )
 
+    def one(self, softmax: int) -> SoftmaxWeights:
+        """Those of one softmax, (batch, generated) each."""
+        return SoftmaxWeights(
+            self.portions[:, softmax].contiguous(), self.emphasis[:, softmax].contiguous()
+        )
+
     def items(self, items: slice) -> SoftmaxWeights:
         """Those of some items of the batch."""
         return SoftmaxWeights(self.portions[items], self.emphasis[items])

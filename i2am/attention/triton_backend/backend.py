@@ -18,8 +18,8 @@ from .passes import kernel_marginals
 
 LARGEST_DIM = 256
 _LARGEST_OFFSET = 2**31  # within one item and head, where the kernels count in 32 bits
-# What the correspondence adds up is rounded to half precision, each number to 2^-8 of itself.
-HALF_CLOSE = {"correspondence": 8e-3}
+# Maps and correspondence add up exponentials rounded to half precision, each to 2^-8 of itself.
+HALF_CLOSE = {"R2G": 4e-3, "G2R": 4e-3, "correspondence": 8e-3}
 _TRIALS = Trials("the fused kernels", kernel_marginals, HALF_CLOSE, masks=True)
 
 

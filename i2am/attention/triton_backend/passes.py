@@ -5,10 +5,12 @@ over all keys, which the model's own attention gives if it was tapped:
 
     row_sums      l[g] = LSE_r S, and with L the share exp(l − L); of the text, too. Without a tap,
                   of all keys, which gives L
-    column_sums   c[r] = LSE_g S, and G2R: Σ_g exp(S − l), Σ_g exp(S − l) · share
-    pair_sums     the correspondence: exp(S − l) and its product with the share, over heads, pooled;
-                  and R2G: Σ_r exp(S − c)
-    row_sums      R2G, where there is no correspondence
+    row_factors   the share again, and what M_r = exp(S − l) counts in each sum over g
+    column_sums   G2R: Σ_g M_r and Σ_g M_r · share; and c[r] = LSE_g S, from Σ_g M_r · exp(l)
+    pair_sums     the correspondence: M_r and M_r · share, over heads, pooled; and R2G, by blocks:
+                  Σ_r M_g, with M_g = exp(S − c) = M_r · exp(l − c)
+    r2g_totals    R2G from those
+    row_sums      R2G where there is no correspondence: Σ_r exp(S − c)
 
 If nothing but shares and G2R in the model's definition is asked for, and L is known:
 
@@ -38,7 +40,7 @@ from ..marginals import (
 )
 from ..pooling import correspondence_grid
 from .pooling_plan import PoolingPlan, padded, plan_pooling
-from .tiles import Tile, Tiles, tiles_for
+from .tiles import FACTORS, FACTORS_AT_ONCE, Tile, Tiles, tiles_for
 
 PARTIAL_BYTES = 64 * 2**20  # of sums of blocks, that are still to be added up, at once
 
@@ -92,26 +94,23 @@ def kernel_marginals(
             else {number: passes.seen(whole) for number, whole in softmax_log_sums(sums).items()}
         )
         for span, own in sums.items():
-            r = len(g2r)
-            is_reference = span.role is Role.REFERENCE
-            portion = share[2 + r] if is_reference else torch.empty_like(own)
-            torch.sub(own, whole[span.softmax], out=portion).exp_()
-            even = None
-            if counted is not None:
-                portion *= counted.portions[:, span.softmax].unsqueeze(1)
-                even = counted.emphasis[:, span.softmax].contiguous()
-            if not is_reference:
+            weighted = None if counted is None else counted.one(span.softmax)
+            if span.role is not Role.REFERENCE:
+                portion = torch.sub(own, whole[span.softmax]).exp_()
+                if weighted is not None:
+                    portion *= weighted.portions.unsqueeze(1)
                 share[0 if span.role is Role.TEXT else 1].add_(portion)
                 continue
-            offsets = passes.seen(own)
-            columns, over_reference = passes.column_sums(span, own, offsets, portion, even)
-            g2r.append(over_reference)
+            r = len(g2r)
+            rows = passes.rows(own, whole[span.softmax], weighted, share[2 + r])
+            columns = passes.column_sums(span, rows)
+            g2r.append(columns.g2r)
             beside = paper and correspondence and passes.fits_r2g(plans[r][1])
             if paper and not beside:
-                passes.r2g_sums(span, columns, paper_r2g[r])
+                passes.r2g_sums(span, columns.log_sums, paper_r2g[r])
             if correspondence:
-                r2g = (columns, paper_r2g[r]) if beside else None
-                pairs = passes.pair_sums(span, offsets, portion, even, r2g, *plans[r])
+                r2g = paper_r2g[r] if beside else None
+                pairs = passes.pair_sums(span, rows, columns, r2g, *plans[r])
                 correspondences.append(pairs.div_(heads))
             if paper:
                 paper_r2g[r].div_(span.length)
@@ -124,6 +123,49 @@ def kernel_marginals(
         leave_out_hidden(paper_r2g)
     over_references = tuple(sums.div_(queries) for sums in g2r)
     return Marginals(share, paper_r2g, over_references, tuple(correspondences))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is known of the rows of one reference.
+
+    log_sums: l where it is `seen`; share: (items, heads, rows) both. levels: the highest l, (items,
+    heads). emphasis: how much each row's M_r counts, (items, rows), if they do not count alike.
+    factors: of `row_factors`, (items, heads, rows, FACTORS).
+    """
+
+    log_sums: Tensor
+    share: Tensor
+    levels: Tensor
+    emphasis: Tensor | None
+    factors: Tensor
+
+    def of(self, items: slice) -> _Rows:
+        """The same of some items."""
+        emphasis = None if self.emphasis is None else self.emphasis[items]
+        every = self.log_sums, self.share, self.levels, self.factors
+        log_sums, share, levels, factors = (x[items] for x in every)
+        return _Rows(log_sums, share, levels, emphasis, factors)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What is known of the columns of one reference.
+
+    log_sums: c of base 2, (items, heads, keys). g2r: Σ_g M_r and Σ_g P, (items, heads, 2, keys).
+    factors: (items, heads, keys, FACTORS). lacking: where a block of keys has one without, (items,
+    heads, blocks).
+    """
+
+    log_sums: Tensor
+    g2r: Tensor
+    factors: Tensor
+    lacking: Tensor
+
+    def of(self, items: slice) -> _Columns:
+        """The same of some items."""
+        every = self.log_sums, self.g2r, self.factors, self.lacking
+        return _Columns(*(x[items] for x in every))
 
 
 @dataclass(frozen=True)
@@ -163,44 +205,57 @@ class _Passes:
             **self._options(tile),
         )
 
-    def column_sums(
-        self, span: Span, own: Tensor, offsets: Tensor, share: Tensor, even: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """c of base 2, (items, heads, keys), and Σ_g M_r and Σ_g P, (items, heads, 2, keys).
+    def rows(
+        self, own: Tensor, whole: Tensor, weighted: SoftmaxWeights | None, share: Tensor
+    ) -> _Rows:
+        """What `column_sums` and `pair_sums` need, with the share written into `share`.
 
-        own: l, offsets: the same where it is `seen`, share: of the reference; (items, heads, rows)
-        each. even: how much each row's M_r counts, (items, rows), if they do not count alike.
+        own: l, whole: its softmax's L where it is `seen`; (items, heads, rows) both. weighted: how
+        much that softmax counts, (items, rows).
         """
-        items, heads, _, _ = self.q.shape
-        tile = self.tiles.column_sums
-        columns, over_rows = (self._empty(items, heads, *s, span.length) for s in ((), (2,)))
+        items, heads, rows = own.shape
         levels = own.amax(-1)
         if self.mask is not None:
-            levels.clamp_(min=LOWEST)  # of a reference that is hidden from all
-        lifts = (own - levels.unsqueeze(-1)).exp_()
-        _kernels().column_sums[math.ceil(span.length / tile.columns), items * heads](
-            *(*self._inputs(span), offsets, share, own if even is None else even),
-            *(levels, lifts, columns, over_rows),
+            levels.clamp_(min=LOWEST / 2)  # of a reference that is hidden from all
+        portions, emphasis = (
+            (None, None) if weighted is None else (weighted.portions, weighted.emphasis)
+        )
+        factors = self._factors(rows)
+        _kernels().row_factors[math.ceil(rows / FACTORS_AT_ONCE), items * heads](
+            *(own, whole, levels, portions, emphasis, share, factors, heads, rows),
+            WEIGHTED=weighted is not None,
+            BLOCK_ROWS=FACTORS_AT_ONCE,
+        )
+        return _Rows(self.seen(own), share, levels, emphasis, factors)
+
+    def column_sums(self, span: Span, rows: _Rows) -> _Columns:
+        """What is known of a reference's columns, from what is known of its rows."""
+        items, heads = rows.levels.shape
+        tile = self.tiles.column_sums
+        columns, g2r = (self._empty(items, heads, *s, span.length) for s in ((), (2,)))
+        factors, blocks = self._factors(span.length), math.ceil(span.length / tile.columns)
+        lacking = self._empty(items, heads, blocks)
+        _kernels().column_sums[blocks, items * heads](
+            *self._inputs(span),
+            *(rows.log_sums, rows.factors, rows.levels, columns, g2r, factors, lacking),
             *self._layout(span),
-            WEIGHTED=even is not None,
+            HALF=self._half,
             **self._options(tile),
         )
-        return columns, over_rows
+        return _Columns(columns, g2r, factors, lacking)
 
     def pair_sums(
         self,
         span: Span,
-        offsets: Tensor,
-        share: Tensor,
-        even: Tensor | None,
-        r2g: tuple[Tensor, Tensor] | None,
+        rows: _Rows,
+        columns: _Columns,
+        r2g: Tensor | None,
         by_row: PoolingPlan,
         by_column: PoolingPlan,
     ) -> Tensor:
         """M_r and P over heads and pooled: (items, 2, generated cells, reference cells).
 
-        offsets, share, even: as in `column_sums`. r2g: c, (items, heads, keys), and where to write
-        Σ_r exp(S − c), (items, heads, rows).
+        r2g: where to write Σ_r M_g, (items, heads, rows).
         """
         each = 8 * by_row.slots * by_column.slots
         each += 0 if r2g is None else self._r2g_bytes(by_column)
@@ -210,26 +265,40 @@ class _Passes:
             items = slice(first, first + at_once)
             mask = part_of_mask(self.mask, (items, slice(None)))
             part = replace(self, q=self.q[items], k=self.k[items], mask=mask)
+            down, across = rows.of(items), columns.of(items)
             pairs = self._empty(len(part.q), 2, by_row.slots, by_column.slots)
-            columns = offsets if r2g is None else by_column.in_order(r2g[0][items])
             by_block = pairs if r2g is None else self._empty(*part._r2g_blocks(by_column))
             _kernels().pair_sums[by_column.blocks, by_row.blocks, len(part.q)](
-                *(*part._inputs(span), offsets[items], share[items], columns),
-                *(offsets if even is None else even[items], by_row.order, by_column.order),
+                *(*part._inputs(span), down.log_sums, down.share, across.factors),
+                *(down.emphasis, by_row.order, by_column.order),
                 *(by_row.weights, by_column.weights, pairs, by_block),
                 *part._layout(span),
                 *(by_row.slots // by_row.blocks, by_column.slots // by_column.blocks),
-                HALF=self.q.dtype != torch.float32,
-                WEIGHTED=even is not None,
+                HALF=self._half,
+                WEIGHTED=down.emphasis is not None,
                 WITH_R2G=r2g is not None,
                 ROW_CELLS=by_row.cells_each,
                 COLUMN_CELLS=by_column.cells_each,
                 **self._options(self.tiles.of_pairs(by_column.cells_each > 0)),
             )
             if r2g is not None:
-                torch.sum(by_block, 2, out=r2g[1][items])
+                part._r2g_totals(span, down, across, by_block, r2g[items])
             found.append(by_column.gathered(by_row.gathered(pairs, -2), -1))
         return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _r2g_totals(
+        self, span: Span, down: _Rows, across: _Columns, by_block: Tensor, out: Tensor
+    ) -> None:
+        """Σ_r M_g into `out`, (items, heads, rows), from `by_block` of pair_sums."""
+        items, heads, parts, rows = by_block.shape
+        tile = self.tiles.row_sums
+        _kernels().r2g_totals[math.ceil(rows / tile.rows), items * heads](
+            *(*self._inputs(span), down.log_sums, down.levels, by_block),
+            *(across.log_sums, across.factors, across.lacking, out),
+            *(parts, across.lacking.shape[-1]),
+            *self._layout(span),
+            **self._options(tile),
+        )
 
     def fits_r2g(self, by_column: PoolingPlan) -> bool:
         """Whether one item's sums over blocks of columns are few enough for pair_sums to add R2G.
@@ -296,6 +365,15 @@ class _Passes:
             "num_warps": tile.warps,
             "num_stages": tile.stages,
         }
+
+    @property
+    def _half(self) -> bool:
+        return self.q.dtype != torch.float32
+
+    def _factors(self, tokens: int) -> Tensor:
+        """For one reference's rows or columns: (items, heads, tokens, FACTORS), not filled in."""
+        kind = torch.bfloat16 if self._half else torch.float32
+        return self.q.new_empty(*self.q.shape[:2], tokens, FACTORS, dtype=kind)
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self.q.device)

@@ -45,13 +45,6 @@ class PoolingPlan:
         """How many cells there are."""
         return self.cell_slots.shape[1]
 
-    def in_order(self, numbers: Tensor) -> Tensor:
-        """Numbers of each token, (…, tokens), in the order of the blocks; then infinite ones."""
-        ordered = numbers.index_select(-1, self.order)
-        if ordered.shape[-1] > self.tokens:
-            ordered[..., self.tokens :] = float("inf")
-        return ordered
-
     def gathered(self, pairs: Tensor, axis: int) -> Tensor:
         """Add up slots to cells along the last axis, -1, or the one before it, -2."""
         total = pairs.index_select(axis, self.cell_slots[0])

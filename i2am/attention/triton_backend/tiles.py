@@ -8,6 +8,10 @@ import torch
 
 from .pooling_plan import padded
 
+# Of each token, for thin products, which cannot be narrower: for three sums, in two parts.
+FACTORS = 8
+FACTORS_AT_ONCE = 256  # tokens a program of row_factors takes
+
 
 @dataclass(frozen=True)
 class Tile:

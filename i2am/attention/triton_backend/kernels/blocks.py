@@ -12,11 +12,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .. import tiles
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 # Exponentials below 2^-126 are lost. A sum of them relative to an offset that is not its own has
 # lost nothing that a float32 of it would show, if it is above this. Otherwise it takes its own.
 WEAK = tl.constexpr(2.0**-60)
+FACTORS = tl.constexpr(tiles.FACTORS)
+PARTS_AT_ONCE = tl.constexpr(16)  # blocks whose sums are read together
 
 
 @triton.jit
@@ -30,7 +34,29 @@ def thin_product(a, b, HALF: tl.constexpr):
     """a @ b in float32; in half precision with both rounded to bfloat16, else nearly exactly."""
     if HALF:
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
-    return tl.dot(a, b, input_precision="tf32x3")
+    else:  # what follows a return is compiled as well
+        return tl.dot(a, b, input_precision="tf32x3")
+
+
+@triton.jit
+def store_factors(x, token, first, second, third):
+    """Factors of tokens for three sums into (tokens, FACTORS): rounded, and what rounding left.
+
+    In two numbers of half precision, a factor is as good as exact.
+    """
+    slot = tl.arange(0, FACTORS)[None, :]
+    number = tl.where(slot % 4 == 0, first[:, None], second[:, None])
+    number = tl.where(slot % 4 == 2, third[:, None], number)
+    number = tl.where(slot % 4 == 3, 0.0, number)
+    rounded = number.to(x.dtype.element_ty).to(tl.float32)
+    tl.store(x + token[:, None] * FACTORS + slot, tl.where(slot < 4, rounded, number - rounded))
+
+
+@triton.jit
+def one_sum(sums, which: tl.constexpr):
+    """One of three sums from thin products with stored factors: (tokens, FACTORS) → (tokens,)."""
+    slot = tl.arange(0, FACTORS)[None, :]
+    return tl.sum(tl.where(slot % 4 == which, sums, 0.0), 1)
 
 
 @triton.jit
