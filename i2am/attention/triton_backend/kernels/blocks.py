@@ -47,7 +47,7 @@ def store_factors(x, token, first, second, third):
     slot = tl.arange(0, FACTORS)[None, :]
     number = tl.where(slot % 4 == 0, first[:, None], second[:, None])
     number = tl.where(slot % 4 == 2, third[:, None], number)
-    number = tl.where(slot % 4 == 3, 0.0, number)
+    number = tl.where((slot % 4 == 3) | (slot >= 8), 0.0, number)
     rounded = number.to(x.dtype.element_ty).to(tl.float32)
     tl.store(x + token[:, None] * FACTORS + slot, tl.where(slot < 4, rounded, number - rounded))
 
