@@ -8,8 +8,8 @@ import torch
 
 from .pooling_plan import padded
 
-# Of each token, for thin products: for three sums, in two parts, and zeros. With less, Triton leaves
-# the faster instructions of Hopper's tensor cores.
+# Of each token, for thin products: those of three sums, in two parts, and zeros. With fewer, Triton
+# would not use the faster instructions of Hopper's tensor cores.
 FACTORS = 16
 FACTORS_AT_ONCE = 256  # tokens a program of row_factors takes
 
