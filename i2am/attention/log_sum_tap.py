@@ -76,19 +76,19 @@ class LogSumTap(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = dict[str, Any](kwargs or {})
-        name = func.name()
+        kwargs = kwargs or {}
+        name = _name_of_attention(func)
+        if not name:
+            return func(*args, **kwargs)
         if name == _WHOLE:  # shown whole in inference mode: go on to what it is made of
             with self:
                 result = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if result is NotImplemented else result
-        if name not in _OPERATORS or not _gives_sums(func):
-            return func(*args, **kwargs)
         place = _place_to_ask(func)
         if place is not None and len(args) > place:
             args = (*args[:place], True, *args[place + 1 :])
         elif place is not None:
-            kwargs[_ASKED] = True
+            kwargs = {**kwargs, _ASKED: True}
         result = func(*args, **kwargs)
         self._read(name, args[0], args[1], result[1])
         return result
@@ -101,11 +101,15 @@ class LogSumTap(TorchDispatchMode):
             self._operators.add(name)
 
 
-@lru_cache(maxsize=16)
-def _gives_sums(operator: Any) -> bool:
-    """Whether this build's operator gives the sums as its second output."""
-    returned = operator._schema.returns
-    return len(returned) > 1 and returned[1].name in _SUMS
+@lru_cache(maxsize=256)  # an attention function calls a dozen operators around it
+def _name_of_attention(operator: Any) -> str:
+    """The name of an operator that is attention, whole or with its sums as the second output.
+
+    "" for any other.
+    """
+    name, returned = operator.name(), operator._schema.returns
+    gives_sums = len(returned) > 1 and returned[1].name in _SUMS
+    return name if name == _WHOLE or (name in _OPERATORS and gives_sums) else ""
 
 
 @lru_cache(maxsize=16)

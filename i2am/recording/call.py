@@ -65,10 +65,10 @@ class RecordedCall:
     def in_region(self) -> RecordedCall:
         """The call with its region's portions included in the weights of its softmaxes."""
         if self.region is None:
-            return replace(self, output_weights=self.weights)
+            return self
         portions = self.region.token_portions(grid_of(self.layout.generated))
         weights = region_weights(self.weights, portions, self.layout, self.q)
-        return replace(self, portions=portions, weights=weights, output_weights=self.weights)
+        return replace(self, portions=portions, weights=weights)
 
     def thinned(self, side: int, turn: int) -> RecordedCall:
         """The call with one query for each `side` × `side` generated tokens, in place of them all.

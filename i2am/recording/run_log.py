@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 from ..tokens import Role, TokenLayout
 from ..tokens.architectures.base import Layer
@@ -50,6 +51,7 @@ class RunLog:
         self.finished = len(self.steps)
 
 
+@lru_cache(maxsize=64)  # calls of a run have few layouts
 def _key_counts(layout: TokenLayout) -> tuple[int, ...]:
     """A call's layout → how many keys are text, the picture's own and each reference's.
 

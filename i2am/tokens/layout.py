@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from ..errors import LayoutMismatch
 from .grids import Grid
@@ -95,22 +96,29 @@ class TokenLayout:
         if sum(span.role is Role.GENERATED for span in self.queries) != 1:
             raise LayoutMismatch("a call must hold the generated tokens once among its queries")
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.queries, self.keys, self.query_order, self.key_order))
+
+    @cached_property
     def generated(self) -> Span:
         """The generated tokens on the query axis."""
         return next(span for span in self.queries if span.role is Role.GENERATED)
 
-    @property
+    @cached_property
     def references(self) -> tuple[Span, ...]:
         """The reference tokens on the key axis, one span for each reference."""
         return tuple(span for span in self.keys if span.role is Role.REFERENCE)
 
-    @property
+    @cached_property
     def has_prompt(self) -> bool:
         """Whether tokens of the conditioning's text are among the keys."""
         return any(span.prompt is not None for span in self.keys)
 
-    @property
+    @cached_property
     def key_count(self) -> int:
         """How many keys the layout accounts for."""
         return sum(span.length for span in self.keys)

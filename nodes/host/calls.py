@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,11 +23,10 @@ from ...i2am.tokens import Region, TokenLayout
 from ...i2am.tokens.architectures import Layer
 from .ip_adapter import AdapterCall, keys_values_weights
 from .model_facts import call_of, next_call, split_heads, split_values
-from .passes import ModelPass
+from .passes import ModelPass, PassRows
 
 _HOST_ATTENTION = "comfy.ldm.modules.attention"  # where ComfyUI's own attention functions are
 _FUSED = "attention_pytorch"  # the one of them that calls torch's scaled_dot_product_attention
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,42 +58,89 @@ class Tap(Enum):
     LOG_SUM = "log-sum-exp"  # of each row, of torch's fused attention
 
 
-def tap_for(func: Callable[..., Tensor], given: dict[str, Any]) -> Tap:
-    """What to tap of a call that the host's own function computes, if that is worth it.
+@dataclass(frozen=True)
+class WatchedCall:
+    """An attention call of which something is recorded.
 
-    Another pack's function may be compiled, and the compiler would take the tap into its code.
+    q, k: (batch, heads, tokens, dim). scale, mask: as the host is given them. tap: what is read of
+    it while the host computes it.
     """
-    if getattr(func, "__module__", "") != _HOST_ATTENTION:
-        return Tap.NOTHING
-    try:
-        q, k = split_heads(given)
-        if can_tap(q, k):
-            return Tap.SOFTMAX
-        fused = getattr(func, "__name__", "") == _FUSED and can_tap_log_sum(q, k)
-        return Tap.LOG_SUM if fused else Tap.NOTHING
-    except Exception as error:
-        _log.debug("I2AM: an attention call of unknown shapes", exc_info=error)
-        return Tap.NOTHING
+
+    q: Tensor
+    k: Tensor
+    scale: float | None
+    mask: Tensor | None
+    tap: Tap
+    parts: tuple[CallPart, ...]
+
+    def tapped(
+        self, failed: Callable[[Exception], None]
+    ) -> AbstractContextManager[SoftmaxTap | LogSumTap | None]:
+        """To be entered while the host computes the call. Errors in adding up go to `failed`."""
+        call = self.q, self.k, self.scale, self.mask
+        if self.tap is Tap.LOG_SUM:
+            return LogSumTap(*call)
+        if not any(part.sums for part in self.parts):
+            return nullcontext()
+
+        def observe(observed: ObservedSoftmax, first: int) -> None:
+            try:
+                for part in self.parts:
+                    if part.sums is not None:
+                        part.sums.add(observed.of(part.rows), first)
+            except Exception as error:
+                failed(error)
+
+        return SoftmaxTap(*call, observe)
+
+    def record(self, recorder: Recorder, tap: SoftmaxTap | LogSumTap | None) -> None:
+        """Add the parts of the call to the recording, with what its tap has read."""
+        log_sum = tap.log_sum if isinstance(tap, LogSumTap) else None
+        for part in self.parts:
+            own_sum = None
+            if log_sum is not None and part.k.shape[2] == self.k.shape[2]:
+                own_sum = log_sum[part.rows]
+            recorder.add(
+                part.layer,
+                part.q,
+                part.k,
+                part.layout,
+                part.v,
+                scale=self.scale,
+                mask=part.mask,
+                region=part.region,
+                observed=part.sums,
+                log_sum=own_sum,
+                prompt=part.prompt,
+                words_alone=part.words_alone,
+            )
 
 
-def parts_of(
-    current: ModelPass, given: dict[str, Any], recorder: Recorder, tap: Tap
-) -> list[CallPart]:
-    """What is recorded of a call, for each conditioning. given: the call's arguments by name."""
-    parts: list[CallPart] = []
-    mask = given.get("mask")
-    q, k = split_heads(given)
-    v = split_values(given, k.shape[1])
-    call = next_call(given, q, k, current.calls)
+def watched_call(
+    current: ModelPass,
+    given: dict[str, Any],
+    recorder: Recorder,
+    func: Callable[..., Tensor] | None,
+) -> WatchedCall | None:
+    """A call of a pass, if anything of it is recorded.
+
+    given: its arguments by name. func: the host's own function that computes it, if one does.
+    """
+    plan, call = recorder.plan, next_call(given, current.calls)
+    read: list[tuple[PassRows, Layer, TokenLayout]] = []
     for one in current.recorded:
-        if not (one.has_references or recorder.plan.words):
-            continue
-        read = one.layouts.of(call)
-        if read is None:
-            continue
-        layer, layout = read
-        if not layout.references and not (recorder.plan.words and layout.has_prompt):
-            continue
+        found = one.layouts.of(call) if one.has_references or plan.words else None
+        if found is not None:
+            layer, layout = found
+            if layout.references or (plan.words and layout.has_prompt):
+                read.append((one, layer, layout))
+    if not read:
+        return None
+    q, k = split_heads(given)
+    v, mask = split_values(given, k.shape[1]), given.get("mask")
+    tap = Tap.NOTHING if func is None else _tap_for(func, q, k)
+    parts: list[CallPart] = []
+    for one, layer, layout in read:
         keys = layout.key_count  # a context repeated to a common length is read once
         own_mask = mask
         if mask is not None:
@@ -108,57 +153,20 @@ def parts_of(
         words_alone = one.has_references and not layout.references
         of_call = layout, own_mask, one.region, sums, one.prompt, words_alone
         parts.append(CallPart(one.rows, layer, *own, *of_call))
-    return parts
+    return WatchedCall(q, k, given.get("scale"), mask, tap, tuple(parts))
 
 
-def tapped(
-    tap: Tap, given: dict[str, Any], parts: list[CallPart], failed: Callable[[Exception], None]
-) -> AbstractContextManager[SoftmaxTap | LogSumTap | None]:
-    """To be entered while the host computes the call. Errors in adding up go to `failed`."""
-    q, k = split_heads(given)
-    if tap is Tap.LOG_SUM:
-        return LogSumTap(q, k, given.get("scale"), given.get("mask"))
-    if not any(part.sums for part in parts):
-        return nullcontext()
+def _tap_for(func: Callable[..., Tensor], q: Tensor, k: Tensor) -> Tap:
+    """What to tap of a call that the host's own function computes, if that is worth it.
 
-    def observe(observed: ObservedSoftmax, first: int) -> None:
-        try:
-            for part in parts:
-                if part.sums is not None:
-                    part.sums.add(observed.of(part.rows), first)
-        except Exception as error:
-            failed(error)
-
-    return SoftmaxTap(q, k, given.get("scale"), given.get("mask"), observe)
-
-
-def record(
-    recorder: Recorder,
-    parts: list[CallPart],
-    given: dict[str, Any],
-    tap: SoftmaxTap | LogSumTap | None,
-) -> None:
-    """Add the parts of a call to the recording, with what its tap has read."""
-    keys = split_heads(given)[1].shape[2]
-    log_sum = tap.log_sum if isinstance(tap, LogSumTap) else None
-    for part in parts:
-        own_sum = None
-        if log_sum is not None and part.k.shape[2] == keys:
-            own_sum = log_sum[part.rows]
-        recorder.add(
-            part.layer,
-            part.q,
-            part.k,
-            part.layout,
-            part.v,
-            scale=given.get("scale"),
-            mask=part.mask,
-            region=part.region,
-            observed=part.sums,
-            log_sum=own_sum,
-            prompt=part.prompt,
-            words_alone=part.words_alone,
-        )
+    Another pack's function may be compiled, and the compiler would take the tap into its code.
+    """
+    if getattr(func, "__module__", "") != _HOST_ATTENTION:
+        return Tap.NOTHING
+    if can_tap(q, k):
+        return Tap.SOFTMAX
+    fused = getattr(func, "__name__", "") == _FUSED and can_tap_log_sum(q, k)
+    return Tap.LOG_SUM if fused else Tap.NOTHING
 
 
 def record_adapters(

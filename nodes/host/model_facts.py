@@ -115,12 +115,13 @@ def _some_values(text: Tensor) -> Tensor:
     return text[..., places.to(text.device)]
 
 
-def next_call(given: dict[str, Any], q: Tensor, k: Tensor, calls: Counter[tuple[Any, ...]]) -> Call:
+def next_call(given: dict[str, Any], calls: Counter[tuple[Any, ...]]) -> Call:
     """The next attention call of a pass. calls: those before it, by block; this one is added.
 
-    given: the call's arguments by name. q, k: (batch, heads, tokens, dim).
+    given: the call's arguments by name.
     """
-    options, counts = given["transformer_options"], (q.shape[2], k.shape[2])
+    # (batch, tokens, heads × dim) or, with `skip_reshape`, (batch, heads, tokens, dim)
+    options, counts = given["transformer_options"], (given["q"].shape[-2], given["k"].shape[-2])
     site = (*(options.get(name) for name in _BLOCK_OPTIONS), *counts)
     call = call_of(options, *counts, nth=calls[site])
     calls[site] += 1

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...i2am.errors import I2AMError
 from ...i2am.recording import Recorder
 from ...i2am.tokens.architectures import Layer
-from .calls import Tap, parts_of, record, record_adapters, tap_for, tapped
+from .calls import record_adapters, watched_call
 from .ip_adapter import AdapterCall, adapters_of, tapped_patch
 from .model_facts import ATTENTION_ARGUMENTS, OVERRIDE
 from .passes import ModelPass, PassReader
@@ -162,14 +162,14 @@ class Probe:
             return call(*args, **kwargs)
         self._calls += 1
         given = dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
-        kind = tap_for(func, given) if self._previous is None else Tap.NOTHING
-        parts = self._safely(lambda recorder: parts_of(current, given, recorder, kind)) or []
-        if parts:
-            with tapped(kind, given, parts, self._run.stop_for) as tap:
-                output = call(*args, **kwargs)
-            self._safely(lambda recorder: record(recorder, parts, given, tap))
-            return output
-        return call(*args, **kwargs)
+        own = func if self._previous is None else None
+        watched = self._safely(lambda recorder: watched_call(current, given, recorder, own))
+        if watched is None:
+            return call(*args, **kwargs)
+        with watched.tapped(self._run.stop_for) as tap:
+            output = call(*args, **kwargs)
+        self._safely(lambda recorder: watched.record(recorder, tap))
+        return output
 
     def _is_recorded(self, options: dict[str, Any]) -> bool:
         return _PASS in options and self._records()

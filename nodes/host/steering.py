@@ -202,8 +202,7 @@ class _Steering:
 
     def _biases(self, current: _Pass, given: dict[str, Any]) -> list[tuple[slice, Bias]]:
         """What to add to this call's logits, and for which rows of the batch."""
-        q, k = split_heads(given)
-        call = next_call(given, q, k, current.calls)
+        call = next_call(given, current.calls)
         biases: list[tuple[slice, Bias]] = []
         for rows, forward in current.rows:
             try:
