@@ -96,6 +96,6 @@ def leave_out_hidden(paper_r2g: Tensor) -> None:
 
 
 def fill_own_share(share: Tensor, layout: TokenLayout) -> None:
-    """Fill in the share of the picture itself: what text and references leave of one, in place."""
+    """Fill in the share of the picture itself, zero so far: what others leave of one. In place."""
     if any(span.role is Role.GENERATED for span in layout.keys):
-        share[:, :, 1] = (1 - share[:, :, 0] - share[:, :, 2:].sum(2)).clamp_(min=0)
+        torch.clamp(1 - share.sum(2), min=0, out=share[:, :, 1])
