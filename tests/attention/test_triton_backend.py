@@ -226,7 +226,7 @@ class Launches:
         return Kernel()
 
 
-@pytest.mark.parametrize(("spans", "operations"), [(FLUX, 17), (VIDEO, 27)], ids=["flux", "video"])
+@pytest.mark.parametrize(("spans", "operations"), [(FLUX, 18), (VIDEO, 28)], ids=["flux", "video"])
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("paper", [True, False])
 @pytest.mark.parametrize("correspondence", [True, False])
