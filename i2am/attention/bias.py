@@ -69,6 +69,10 @@ class Bias:
     queries: Tensor
     keys: Tensor
 
+    def on(self, device: torch.device) -> Bias:
+        """The same on a device."""
+        return Bias(self.value, self.queries.to(device), self.keys.to(device))
+
 
 def attention_bias(steer: Steer, layout: TokenLayout, keys: int, batch: int) -> Bias | None:
     """A steer's bias in a call of this layout; None if the call does not hold its reference.

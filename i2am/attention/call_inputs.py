@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,16 +14,28 @@ from ..tokens import TokenLayout
 LOWEST_LOG = -1e3  # e to this is zero in float32, whatever it is added to
 
 
+@lru_cache(maxsize=32)  # copied for each call, it would make the processor wait for a card
+def query_order(layout: TokenLayout, device: torch.device) -> Tensor | None:
+    """Where the tokens of a layout lie among the queries; None if they are in its order."""
+    return None if layout.query_order is None else torch.tensor(layout.query_order, device=device)
+
+
+@lru_cache(maxsize=32)
+def key_order(layout: TokenLayout, device: torch.device) -> Tensor | None:
+    """The same of the keys."""
+    return None if layout.key_order is None else torch.tensor(layout.key_order, device=device)
+
+
 def in_layout_order(
     q: Tensor, k: Tensor, mask: Tensor | None, layout: TokenLayout
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """q, k and mask with their tokens in the order of the layout's spans."""
-    if layout.query_order is not None:
-        order = torch.tensor(layout.query_order, device=q.device)
+    order = query_order(layout, q.device)
+    if order is not None:
         q = q[:, :, order]
         mask = mask[..., order, :] if mask is not None and mask.shape[-2] > 1 else mask
-    if layout.key_order is not None:
-        order = torch.tensor(layout.key_order, device=k.device)
+    order = key_order(layout, k.device)
+    if order is not None:
         k = k[:, :, order]
         mask = mask[..., order] if mask is not None and mask.shape[-1] > 1 else mask
     return q, k, mask
@@ -30,8 +43,9 @@ def in_layout_order(
 
 def generated_rows(values: Tensor, layout: TokenLayout) -> Tensor:
     """(…, queries) of a call → the generated tokens' alone, in the order of the layout."""
-    if layout.query_order is not None:
-        values = values[..., torch.tensor(layout.query_order, device=values.device)]
+    order = query_order(layout, values.device)
+    if order is not None:
+        values = values[..., order]
     return values[..., layout.generated.slice]
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..tokens import Grid, Span, TokenLayout, grid_of
-from .call_inputs import additive_mask, in_layout_order, key_heads, part_of_mask
+from .call_inputs import additive_mask, in_layout_order, key_heads, key_order, part_of_mask
 from .pooling import CorrespondenceSum
 from .products import Factors
 from .workspace import CACHE_BYTES, SCRATCH_BYTES, can_read_back
@@ -84,8 +84,9 @@ def attention_effects(
     Works in float32, in tiles of rows within `scratch_bytes`.
     """
     q, k, mask = in_layout_order(q, k, mask, layout)
-    if layout.key_order is not None:
-        v = v[:, :, torch.tensor(layout.key_order, device=v.device)]
+    order = key_order(layout, v.device)
+    if order is not None:
+        v = v[:, :, order]
     generated = layout.generated
     rows = generated.slice
     call = _Call(
@@ -239,7 +240,7 @@ class _Sums:
         batch, heads, rows, _ = call.q.shape
         references = call.layout.references
         self._call = call
-        self._portions = None if portions is None else portions.to(call.q).float()
+        self._portions = None if portions is None else portions.to(call.q.device, torch.float32)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float32, device=call.q.device)

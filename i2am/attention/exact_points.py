@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from ..tokens import (
     grid_of,
     spread,
 )
-from .call_inputs import SoftmaxWeights, additive_mask, key_heads
+from .call_inputs import SoftmaxWeights, additive_mask, key_heads, key_order, query_order
 from .effects import Effects
 from .products import Factors
 from .softmax_sums import SoftmaxSums
@@ -109,55 +110,58 @@ def point_marginals(
     reference_grids = tuple(grid_of(span) for span in layout.references)
     whole = part.whole_grid(tokens)
     call = _Call.of(q, k, layout, scale, mask, weights, observed)
-    on_result, *on_references = point_coverage(points, layout, part)
-    portion = torch.ones(1, tokens.area) if portions is None else portions.float().cpu()
+    on_result, *on_references = point_coverage(points, layout, part, q.device)
+    portion = q.new_ones(1, tokens.area, dtype=torch.float32) if portions is None else portions
+    portion = portion.to(q.device, torch.float32)
     mean_portion = portion.mean(1)
-    rows = _rows(call, on_result) if len(on_result) else ()
+    rows = _rows(call, on_result) if len(on_result.cover) else ()
     columns: list[Tensor] = []
     for number, on_reference in enumerate(on_references):
-        if not len(on_reference):
+        if not len(on_reference.cover):
             columns.append(q.new_zeros(len(q), 2, 0, whole.area, dtype=torch.float32))
             continue
         column = _columns(call, number, on_reference)
         # The model's attention on one place is mass over the whole result; the paper's sums to one.
-        column[:, 0] *= (mean_portion * part.area).to(column)[:, None, None]
+        column[:, 0] *= (mean_portion * part.area)[:, None, None]
         column[:, 1] *= part.area / tokens.area
         columns.append(spread(column, tokens, whole, part))
     if portions is not None:  # the paper's rows count by their portion, not its ratio to the mean
         for row in rows:
-            row[:, 0] *= mean_portion.to(row)[:, None, None]
-    return PointMarginals(
-        rows, (portion @ on_result.mT).to(q.device), tuple(columns),
-        (mean_portion * part.area).to(q.device), whole, reference_grids,
-    )  # fmt: skip
+            row[:, 0] *= mean_portion[:, None, None]
+    row_weight, column_weight = portion @ on_result.cover.mT, mean_portion * part.area
+    return PointMarginals(rows, row_weight, tuple(columns), column_weight, whole, reference_grids)
 
 
+@dataclass(frozen=True)
+class PointCoverage:
+    """How much of each token of one picture its points cover: (points, tokens), and the tokens of
+    which they cover any."""
+
+    cover: Tensor
+    tokens: Tensor
+
+
+@lru_cache(maxsize=32)  # copied for each call, they would make the processor wait for a card
 def point_coverage(
-    points: tuple[PointQuery, ...], layout: TokenLayout, part: Rectangle
-) -> tuple[Tensor, ...]:
-    """How much of each token the points cover: (points of the result, generated), and for each
-    reference (its points, its tokens)."""
+    points: tuple[PointQuery, ...], layout: TokenLayout, part: Rectangle, device: torch.device
+) -> tuple[PointCoverage, ...]:
+    """What the points cover of the result, in which the call acts on `part`, and of each
+    reference; on a device."""
     sides = [(RESULT, grid_of(layout.generated), part)]
     for number, span in enumerate(layout.references):
         sides.append((number, grid_of(span), WHOLE_PICTURE))
-    return tuple(
-        torch.cat(
-            [
-                torch.zeros(0, grid.area),
-                *(p.weights(grid, where)[None] for p in points if p.reference == picture),
-            ]
-        )
-        for picture, grid, where in sides
-    )
+    found: list[PointCoverage] = []
+    for picture, grid, where in sides:
+        each = [p.weights(grid, where)[None] for p in points if p.reference == picture]
+        cover = torch.cat([torch.zeros(0, grid.area), *each])
+        tokens = cover.any(0).nonzero().squeeze(-1)
+        found.append(PointCoverage(cover.to(device), tokens.to(device)))
+    return tuple(found)
 
 
-def _rows(call: _Call, coverage: Tensor) -> tuple[Tensor, ...]:
-    """The rows of points that cover so much of each token: (batch, 2, points, reference) each.
-
-    coverage: (points, generated).
-    """
-    queried = _queried_tokens(coverage, call.q.device)
-    coverage = coverage.to(call.q.device)
+def _rows(call: _Call, points: PointCoverage) -> tuple[Tensor, ...]:
+    """The rows of points of the result: (batch, 2, points, reference) each."""
+    coverage, queried = points.cover, points.tokens
     references = call.layout.references
     every_key = torch.arange(len(call.keys), device=call.q.device)
     sums = tuple(
@@ -179,15 +183,14 @@ def _rows(call: _Call, coverage: Tensor) -> tuple[Tensor, ...]:
     return tuple(total / call.q.shape[1] for total in sums)
 
 
-def _columns(call: _Call, reference: int, coverage: Tensor) -> Tensor:
-    """The columns of points that cover so much of each token: (batch, 2, points, generated).
+def _columns(call: _Call, reference: int, points: PointCoverage) -> Tensor:
+    """The columns of points of a reference: (batch, 2, points, generated).
 
-    coverage: (points, reference tokens). A point that covers several tokens is their mean in the
-    paper's definition, which sums to one, and their sum in the model's.
+    A point that covers several tokens is their mean in the paper's definition, which sums to one,
+    and their sum in the model's.
     """
     span = call.layout.references[reference]
-    queried = _queried_tokens(coverage, call.q.device)
-    coverage = coverage.to(call.q.device)
+    coverage, queried = points.cover, points.tokens
     mean = coverage / coverage.sum(1, keepdim=True)
     every_row = torch.arange(len(call.queries), device=call.q.device)
     paper, model = call.q.new_zeros(
@@ -244,8 +247,8 @@ class _Call:
             k,
             layout,
             scale=q.shape[-1] ** -0.5 if scale is None else scale,
-            queries=_positions(layout.query_order, q.shape[2], q.device)[rows],
-            keys=_positions(layout.key_order, k.shape[2], k.device),
+            queries=_positions(query_order(layout, q.device), q.shape[2], q.device)[rows],
+            keys=_positions(key_order(layout, k.device), k.shape[2], k.device),
             mask=None if mask is None else additive_mask(mask),
             weights=None if weights is None else SoftmaxWeights.of(weights[..., rows]),
             log_sum=observed.log_sum if observed is not None and observed.complete else None,
@@ -276,8 +279,9 @@ class _Call:
     def row_log_sum(self, heads: slice, softmax: int) -> Tensor:
         """That of all rows, (batch, heads, generated): one pass over all queries and keys."""
         spans = [span for span in self.layout.keys if span.softmax == softmax]
-        keys = torch.cat([torch.arange(span.start, span.stop) for span in spans]).to(self.q.device)
-        rows = torch.arange(len(self.queries), device=self.q.device)
+        device = self.q.device
+        keys = torch.cat([torch.arange(s.start, s.stop, device=device) for s in spans])
+        rows = torch.arange(len(self.queries), device=device)
         tiles = self.tiles(rows, heads, len(keys))
         return torch.cat([self.logits(heads, tile, keys).logsumexp(-1) for tile in tiles], -1)
 
@@ -308,13 +312,6 @@ class _Call:
             yield tokens[first : first + size]
 
 
-def _queried_tokens(coverage: Tensor, device: torch.device) -> Tensor:
-    """The tokens that any point covers. Found on the CPU: reading a device would wait for it."""
-    return coverage.any(0).nonzero().squeeze(-1).to(device)
-
-
-def _positions(order: tuple[int, ...] | None, count: int, device: torch.device) -> Tensor:
-    """Where each token of a layout lies on its axis: (count,)."""
-    if order is None:
-        return torch.arange(count, device=device)
-    return torch.tensor(order, device=device)
+def _positions(order: Tensor | None, count: int, device: torch.device) -> Tensor:
+    """Where each token of a layout lies on its axis: (count,). order: if it is not their own."""
+    return torch.arange(count, device=device) if order is None else order

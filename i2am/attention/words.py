@@ -10,8 +10,8 @@ text are computed: P over it is their own softmax times the text's share, which 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -45,53 +45,73 @@ def prompt_maps(
     q, mask, weights: as in `blocked_marginals`. share: as in `Marginals`. prompt: how many tokens
     the conditioning has; those that are not among the keys are zero.
     """
-    spans, portion = _text_softmax(layout, share, weights)
-    keys = torch.cat([torch.arange(span.start, span.stop) for span in spans])
+    text = _TextKeys.of(layout, q.device)
+    if text.prompt > prompt:
+        raise LayoutMismatch(f"{text.prompt} tokens of text, but the prompt has {prompt}")
+    keys, portion = text.keys, _text_portion(layout, share, weights)
     batch, heads, count, _ = q.shape
     sums = PooledRows(
         partial(q.new_zeros, dtype=torch.float32), batch, grid_of(layout.generated), len(keys)
     )
     budget = CACHE_BYTES if can_read_back(q.device) else scratch_bytes // 4
     at_once = max(1, budget // (4 * heads * len(keys)))
-    keys_here = keys.to(k.device)
     for item in range(batch):
-        columns = k[item][:, keys_here].repeat_interleave(heads // k.shape[1], 0)
+        columns = k[item][:, keys].repeat_interleave(heads // k.shape[1], 0)
         factors = Factors.of(q[item], columns, scale)
         for first in range(0, count, at_once):
             tile = slice(first, min(first + at_once, count))
             logits = factors.logits(tile, slice(None))
             if mask is not None:
-                logits += mask[item if len(mask) > 1 else 0, :, tile][..., keys_here]
+                logits += mask[item if len(mask) > 1 else 0, :, tile][..., keys]
             values = logits.softmax(-1)
             if mask is not None:
                 values.nan_to_num_(0.0)  # a row that may look at none of these keys
             values = (values * portion[item, :, tile, None]).sum(0)
             sums.add(slice(item, item + 1), tile, values.unsqueeze(0))
     by_key = sums.mean(heads).mT  # (batch, keys, cells)
-    numbers, chosen = _prompt_numbers(spans)
-    if len(numbers) and int(numbers.max()) >= prompt:
-        raise LayoutMismatch(
-            f"{int(numbers.max()) + 1} tokens of text, but the prompt has {prompt}"
-        )
     maps = by_key.new_zeros(batch, prompt, by_key.shape[-1])
-    return maps.index_add_(1, numbers.to(maps.device), by_key[:, chosen.to(maps.device)])
+    return maps.index_add_(1, text.numbers, by_key[:, text.places])
 
 
-def _text_softmax(
-    layout: TokenLayout, share: Tensor, weights: Tensor | None
-) -> tuple[list[Span], Tensor]:
-    """The keys to take a softmax over, and how much of the model's attention that softmax has.
+@dataclass(frozen=True)
+class _TextKeys:
+    """The keys to take a softmax over: positions, on a device.
 
-    The second is (batch, heads, generated). In self-attention these are the keys of the text, and
-    its share. In cross-attention they are all keys of the prompt's own softmax, which are few.
+    In self-attention, those of the text. In cross-attention, all keys of the prompt's own softmax,
+    which are few. numbers: in the prompt, of the tokens that are there; places: theirs among the
+    keys. prompt: how many tokens it has at least.
     """
-    first = [span for span in layout.keys if span.softmax == 0]
-    if any(span.role is Role.GENERATED for span in first):
-        return [span for span in first if span.role is Role.TEXT], share[:, :, 0]
+
+    keys: Tensor
+    numbers: Tensor
+    places: Tensor
+    prompt: int
+
+    @staticmethod
+    @lru_cache(maxsize=32)  # copied for each call, they would make the processor wait for a card
+    def of(layout: TokenLayout, device: torch.device) -> _TextKeys:
+        """Those of a call with this layout."""
+        spans = [span for span in layout.keys if span.softmax == 0]
+        if _is_self_attention(layout):
+            spans = [span for span in spans if span.role is Role.TEXT]
+        keys = torch.cat([torch.arange(span.start, span.stop) for span in spans])
+        numbers, places = _prompt_numbers(spans)
+        prompt = int(numbers.max()) + 1 if len(numbers) else 0
+        return _TextKeys(keys.to(device), numbers.to(device), places.to(device), prompt)
+
+
+def _is_self_attention(layout: TokenLayout) -> bool:
+    """Whether the picture itself is among the keys of the first softmax."""
+    return any(span.role is Role.GENERATED for span in layout.keys if span.softmax == 0)
+
+
+def _text_portion(layout: TokenLayout, share: Tensor, weights: Tensor | None) -> Tensor:
+    """How much of the model's attention the softmax over `_TextKeys` has: (batch, heads, rows)."""
+    if _is_self_attention(layout):
+        return share[:, :, 0]
     if weights is None:
-        return first, torch.ones_like(share[:, :, 0])
-    portions = SoftmaxWeights.of(weights).portions[:, :1]
-    return first, portions.expand(-1, share.shape[1], -1)
+        return torch.ones_like(share[:, :, 0])
+    return SoftmaxWeights.of(weights).portions[:, :1].expand(-1, share.shape[1], -1)
 
 
 def _prompt_numbers(spans: list[Span]) -> tuple[Tensor, Tensor]:

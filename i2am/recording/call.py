@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ..attention import (
 )
 from ..tokens import (
     WHOLE_PICTURE,
+    Grid,
     PointQuery,
     Region,
     Role,
@@ -77,27 +79,17 @@ class RecordedCall:
         over that many layers or steps leaves no token out. A grid with fewer than THINNED_SIDE
         tokens a side is not thinned, nor is the call of a region.
         """
-        span, grid = self.layout.generated, self.layout.generated.grid
+        grid = self.layout.generated.grid
         if side == 1 or self.region is not None or grid is None or min(grid.sides) < THINNED_SIDE:
             return self
-        coarse = grid.merged(side)
-        down, across = turn % side, (turn + turn // side) % side
-        rows = (torch.arange(coarse.height) * side + down).clamp(max=grid.height - 1)
-        columns = (torch.arange(coarse.width) * side + across).clamp(max=grid.width - 1)
-        frames = torch.arange(grid.frames) * grid.height * grid.width
-        tokens = frames[:, None, None] + rows[:, None] * grid.width + columns + span.start
-        tokens = tokens.flatten()
-        if self.layout.query_order is not None:
-            tokens = torch.tensor(self.layout.query_order)[tokens]
-        tokens = tokens.to(self.q.device)
+        tokens, layout = _thinned(self.layout, grid, side, turn % side**2, self.q.device)
         mask = self.mask
         if mask is not None and mask.shape[-2] > 1:
             mask = mask[..., tokens, :]
-        queries = Span(Role.GENERATED, 0, coarse.area, coarse)
         return replace(
             self,
             q=self.q[:, :, tokens],
-            layout=replace(self.layout, queries=(queries,), query_order=None),
+            layout=layout,
             mask=mask,
             weights=_rows_of(self.weights, tokens),
             output_weights=_rows_of(self.output_weights, tokens),
@@ -177,11 +169,33 @@ class RecordedCall:
         )
         if self.v is None:
             return marginals
-        on_result, *on_references = point_coverage(points, self.layout, part)
+        covered = point_coverage(points, self.layout, part, self.q.device)
+        on_result, *on_references = (one.cover for one in covered)
         effects = self._effects(
             correspondence=False, result_points=on_result, reference_points=tuple(on_references)
         )
         return marginals.with_effects(effects, grid_of(self.layout.generated), part)
+
+
+@lru_cache(maxsize=64)  # copied for each call, tokens would make the processor wait for a card
+def _thinned(
+    layout: TokenLayout, grid: Grid, side: int, turn: int, device: torch.device
+) -> tuple[Tensor, TokenLayout]:
+    """Which queries stay if there is one for each `side` × `side`, and their layout.
+
+    grid: of the generated tokens. turn: from 0 to side² − 1.
+    """
+    coarse = grid.merged(side)
+    down, across = turn % side, (turn + turn // side) % side
+    rows = (torch.arange(coarse.height) * side + down).clamp(max=grid.height - 1)
+    columns = (torch.arange(coarse.width) * side + across).clamp(max=grid.width - 1)
+    frames = torch.arange(grid.frames) * grid.height * grid.width
+    tokens = frames[:, None, None] + rows[:, None] * grid.width + columns + layout.generated.start
+    tokens = tokens.flatten()
+    if layout.query_order is not None:
+        tokens = torch.tensor(layout.query_order)[tokens]
+    queries = Span(Role.GENERATED, 0, coarse.area, coarse)
+    return tokens.to(device), replace(layout, queries=(queries,), query_order=None)
 
 
 def _rows_of(values: Tensor | None, tokens: Tensor) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ def spread(maps: Tensor, source: Grid, target: Grid, part: Rectangle = WHOLE_PIC
         return maps
     if target.frames not in (1, source.frames):
         raise LayoutMismatch(f"{source.frames} frames cannot be spread over {target.frames}")
-    down, across = spreading_weights(source, target, part)
     rows = _rows_of(maps, source)
+    down, across = _weights_on(rows.device, rows.dtype, source, target, part)
     if target.frames < source.frames:
         rows = rows.sum(-3, keepdim=True)
     return _apply(down, across, rows)
@@ -48,6 +49,15 @@ def spreading_weights(
     parts = ((part.top, part.height), (part.left, part.width))
     down, across = (_overlap(*axis, *within) for axis, within in zip(axes, parts, strict=True))
     return down, across
+
+
+@lru_cache(maxsize=64)  # copied for each call, they would make the processor wait for a card
+def _weights_on(
+    device: torch.device, dtype: torch.dtype, source: Grid, target: Grid, part: Rectangle
+) -> tuple[Tensor, Tensor]:
+    """`spreading_weights` in a precision, on a device."""
+    down, across = spreading_weights(source, target, part)
+    return down.to(device, dtype), across.to(device, dtype)
 
 
 def invert_spread(maps: Tensor, source: Grid, target: Grid) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
@@ -23,7 +24,7 @@ from torch.nn.functional import pad
 from ...i2am.attention import Bias, Steer, attention_bias, biased_query_key
 from ...i2am.errors import I2AMError, LayoutMismatch
 from ...i2am.recording import step_of_sigma
-from ...i2am.tokens import in_ranges, resolve_ranges
+from ...i2am.tokens import TokenLayout, in_ranges, resolve_ranges
 from ...i2am.tokens.architectures import Architecture, Forward, Layer
 from .model_facts import (
     ATTENTION_ARGUMENTS,
@@ -110,6 +111,7 @@ class _Steering:
         self._schedule = schedule
         self._sides = sides
         self._previous: _Attention | None = None  # another pack's override
+        self._found: dict[tuple[Any, ...], Bias | None] = {}  # the biases, by what they depend on
 
     def install(self, options: dict[str, Any]) -> None:
         """Put the attention override in front of the one in a run's options, and a wrapper."""
@@ -217,11 +219,22 @@ class _Steering:
                 continue
             _, layout = read
             for steer in current.steers:
-                bias = attention_bias(steer, layout, call.keys, rows.stop - rows.start)
+                batch, device = rows.stop - rows.start, given["q"].device
+                bias = self._bias(steer, layout, call.keys, batch, device)
                 if bias is not None:
                     biases.append((rows, bias))
                     current.applied.add(steer)
         return biases
+
+    def _bias(
+        self, steer: Steer, layout: TokenLayout, keys: int, batch: int, device: torch.device
+    ) -> Bias | None:
+        """As `attention_bias`, on a device: a copy for each call would make the processor wait."""
+        known = steer, layout, keys, batch, device
+        if known not in self._found:
+            bias = attention_bias(steer, layout, keys, batch)
+            self._found[known] = None if bias is None else bias.on(device)
+        return self._found[known]
 
 
 def _biased(
