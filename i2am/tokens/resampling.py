@@ -51,7 +51,7 @@ def spreading_weights(
     return down, across
 
 
-@lru_cache(maxsize=64)  # copied for each call, they would make the processor wait for a card
+@lru_cache(maxsize=32)  # copied for each call, they would make the processor wait for a card
 def _weights_on(
     device: torch.device, dtype: torch.dtype, source: Grid, target: Grid, part: Rectangle
 ) -> tuple[Tensor, Tensor]:
