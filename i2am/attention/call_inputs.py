@@ -110,9 +110,7 @@ class SoftmaxWeights:
 
     def one(self, softmax: int) -> SoftmaxWeights:
         """Those of one softmax, (batch, generated) each."""
-        return SoftmaxWeights(
-            self.portions[:, softmax].contiguous(), self.emphasis[:, softmax].contiguous()
-        )
+        return SoftmaxWeights(self.portions[:, softmax], self.emphasis[:, softmax])
 
     def items(self, items: slice) -> SoftmaxWeights:
         """Those of some items of the batch."""

@@ -24,7 +24,6 @@ from ..attention import (
 )
 from ..tokens import (
     WHOLE_PICTURE,
-    Grid,
     PointQuery,
     Region,
     Role,
@@ -82,7 +81,7 @@ class RecordedCall:
         grid = self.layout.generated.grid
         if side == 1 or self.region is not None or grid is None or min(grid.sides) < THINNED_SIDE:
             return self
-        tokens, layout = _thinned(self.layout, grid, side, turn % side**2, self.q.device)
+        tokens, layout = _thinned(self.layout, side, turn % side**2, self.q.device)
         mask = self.mask
         if mask is not None and mask.shape[-2] > 1:
             mask = mask[..., tokens, :]
@@ -179,12 +178,13 @@ class RecordedCall:
 
 @lru_cache(maxsize=64)  # copied for each call, tokens would make the processor wait for a card
 def _thinned(
-    layout: TokenLayout, grid: Grid, side: int, turn: int, device: torch.device
+    layout: TokenLayout, side: int, turn: int, device: torch.device
 ) -> tuple[Tensor, TokenLayout]:
-    """Which queries stay if there is one for each `side` × `side`, and their layout.
+    """Which queries stay if there is one for each `side` × `side` tokens, and their layout.
 
-    grid: of the generated tokens. turn: from 0 to side² − 1.
+    turn: from 0 to side² − 1.
     """
+    grid = grid_of(layout.generated)
     coarse = grid.merged(side)
     down, across = turn % side, (turn + turn // side) % side
     rows = (torch.arange(coarse.height) * side + down).clamp(max=grid.height - 1)

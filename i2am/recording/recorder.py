@@ -38,7 +38,7 @@ class Recorder:
         self.run = run
         self.architecture = architecture
         self.layers = tuple(n for i, n in enumerate(layers) if in_ranges(plan.layers, i))
-        self._places = {layer: place for place, layer in enumerate(self.layers)}
+        self._numbers = {layer: number for number, layer in enumerate(self.layers)}
         self._budget = BUDGETS[plan.budget]
         self._wanted = frozenset(planned_steps(plan, len(run.schedule) - 1))
         self._lock = threading.Lock()
@@ -95,7 +95,7 @@ class Recorder:
 
         None if they are of no use for this call.
         """
-        if layer not in self._places or region is not None or self._budget.side > 1:
+        if layer not in self._numbers or region is not None or self._budget.side > 1:
             return None
         if not layout.references:
             return None
@@ -123,7 +123,7 @@ class Recorder:
         words_alone: the call is cross-attention to the text of a model that has its references in
         other calls. Raises I2AMError if the references differ from those of earlier calls.
         """
-        if layer not in self._places:
+        if layer not in self._numbers:
             return
         if self.plan.effect and v is None:
             raise I2AMError("The effect of a reference needs the values of attention.")
@@ -142,7 +142,7 @@ class Recorder:
         points = None
         if self._points is not None and layout.references:
             points = call.point_marginals(self.plan.places)
-        turn = self._places[layer] + len(self._log.steps)
+        turn = self._numbers[layer] + len(self._log.steps)
         call = call.thinned(self._budget.side, turn)
         signature = call.signature
         marginals = None

@@ -218,8 +218,8 @@ class _Steering:
             if read is None:
                 continue
             _, layout = read
+            batch, device = rows.stop - rows.start, given["q"].device
             for steer in current.steers:
-                batch, device = rows.stop - rows.start, given["q"].device
                 bias = self._bias(steer, layout, call.keys, batch, device)
                 if bias is not None:
                     biases.append((rows, bias))

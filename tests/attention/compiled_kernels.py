@@ -29,9 +29,7 @@ NVDISASM = Path(triton.__file__).parent / "backends/nvidia/bin/nvdisasm"  # Trit
 NUMBERS = "*fp32"
 TYPES = {
     **dict.fromkeys(("row_order", "column_order"), "*i32"),
-    **dict.fromkeys(
-        ("offsets", "sums", "over_rows", "over_columns", "share", "emphasis", "mask"), NUMBERS
-    ),
+    **dict.fromkeys(("offsets", "sums", "over_rows", "share", "emphasis", "mask"), NUMBERS),
     **dict.fromkeys(("whole", "portions", "levels", "log_sums", "g2r", "r2g", "pairs"), NUMBERS),
     **dict.fromkeys(("by_block", "lacking"), NUMBERS),
     **dict.fromkeys(("row_weights", "column_weights"), NUMBERS),

@@ -21,7 +21,7 @@ from i2am.attention.torch_backend import backend as torch_ways
 from i2am.attention.torch_backend import passes as torch_passes
 from i2am.attention.triton_backend import backend as triton_ways
 from i2am.attention.triton_backend import passes as triton_passes
-from i2am.recording import Plan, Prompt, Recorder, Run, running_sums
+from i2am.recording import BUDGETS, Plan, Prompt, Recorder, Run, running_sums
 from i2am.recording import point_sums as of_points
 from i2am.tokens import Grid, Rectangle, Region, TokenLayout, parse_point_queries
 from i2am.tokens.architectures import Layer
@@ -125,7 +125,7 @@ def test_nothing_is_copied(way: str, spans: TokenLayout, plan: Plan, acts: str) 
     """Once every kind of call was seen, which takes the budget `fast` four steps."""
     run = Run("Test", 1, 7, SCHEDULE, (8, 6), {})
     recorder = Recorder(replace(plan, budget="exact"), run, JOINT, LAYERS)
-    recorder._budget = type(recorder._budget)(1, 2 if plan.budget == "fast" else 1)  # all steps
+    recorder._budget = BUDGETS[plan.budget]  # but for the steps it leaves out
     more: dict[str, Any] = {"prompt": Prompt(0, 5) if plan.words else None}
     if acts == "in an area":
         portions = torch.ones(1, 1, 8, 6, device=CARD)

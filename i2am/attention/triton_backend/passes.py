@@ -217,9 +217,9 @@ class _Passes:
         levels = own.amax(-1)
         if self.mask is not None:
             levels.clamp_(min=LOWEST / 2)  # of a reference that is hidden from all
-        portions, emphasis = (
-            (None, None) if weighted is None else (weighted.portions, weighted.emphasis)
-        )
+        portions = emphasis = None
+        if weighted is not None:
+            portions, emphasis = weighted.portions.contiguous(), weighted.emphasis.contiguous()
         factors = self._factors(rows)
         _kernels().row_factors[math.ceil(rows / FACTORS_AT_ONCE), items * heads](
             *(own, whole, levels, portions, emphasis, share, factors, heads, rows),

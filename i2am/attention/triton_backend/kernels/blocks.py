@@ -20,7 +20,6 @@ LN_2 = tl.constexpr(0.6931471805599453)
 # lost nothing that a float32 of it would show, if it is above this. Otherwise it takes its own.
 WEAK = tl.constexpr(2.0**-60)
 FACTORS = tl.constexpr(tiles.FACTORS)
-PARTS_AT_ONCE = tl.constexpr(16)  # blocks whose sums are read together
 
 
 @triton.jit

@@ -11,7 +11,6 @@ import triton.language as tl
 from .blocks import (
     FACTORS,
     LOG2_E,
-    PARTS_AT_ONCE,
     added,
     counting,
     load_columns,
@@ -23,6 +22,8 @@ from .blocks import (
     thin_product,
     tokens,
 )
+
+PARTS_AT_ONCE = tl.constexpr(16)  # blocks whose sums are read together
 
 
 @triton.jit
